@@ -1,0 +1,116 @@
+"""How to ask a model to go on.
+
+    ask       the partial answer as the assistant's turn, then a user turn that asks to begin by repeating a
+              short anchor of its last words, so that the join is verified and not guessed (the default)
+    prefill   the partial answer as the last turn; the model writes on from there, where its API allows that
+    append    the prompt and the partial answer as one text, for completion models
+    restart   the question again; for turns with tools or structured output, and where nothing was shown yet
+
+No system message is added and the user's own messages stay as they are: a persona is not ours to change.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Strategy = Literal["ask", "prefill", "append", "restart"]
+
+STRATEGIES: tuple[Strategy, ...] = ("ask", "prefill", "append", "restart")
+
+WORDING = (
+    "Your reply above was interrupted while it was being sent; the reader has seen all of it up to that point. "
+    "Continue it from exactly where it stops, in the same language and format. "
+    "Begin by repeating its last words exactly as they stand between the marks below, without the marks, "
+    "then carry straight on. Do not start over, apologize, comment or summarize.\n"
+    "<<<{anchor}>>>"
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation, in neutral terms. `role` is "user" or "assistant"."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How one model is asked to go on.
+
+    `wording` is the user turn of the strategy "ask"; `{anchor}` in it stands for the last words of the partial
+    answer. Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
+    `anchor_length` is the least number of characters (Unicode code points) in the anchor.
+    `extra` are keyword arguments for the wrapped LLM's stream call, sent with prefill requests only: vLLM and
+    SGLang, for one, want `{"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}`.
+    """
+
+    strategy: Strategy = "ask"
+    wording: str = WORDING
+    anchor_length: int = 40
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"Continuation strategy {self.strategy!r} is unknown. Use one of {', '.join(STRATEGIES)}."
+            )
+        if self.anchor_length < 1:
+            raise ValueError("anchor_length must be at least 1 character; the default is 40.")
+
+    def anchor(self, said: str) -> str:
+        """The end of `said` that the model is asked, or bound, to begin with."""
+        match self.strategy:
+            case "ask":
+                return anchor_of(said, self.anchor_length) if "{anchor}" in self.wording else ""
+            case "prefill":
+                # Claude answers 400 to a prefill that ends in white space, and others trim it: leave it away
+                # and expect it back.
+                return said[len(said.rstrip()) :]
+            case _:
+                return ""
+
+    def turns(self, said: str) -> tuple[Turn, ...]:
+        """The turns that follow the user's own messages. Empty for "append" and "restart"."""
+        match self.strategy:
+            case "ask":
+                nudge = self.wording.replace("{anchor}", self.anchor(said))
+                return Turn("assistant", said), Turn("user", nudge)
+            case "prefill":
+                return (Turn("assistant", said.rstrip()),)
+            case _:
+                return ()
+
+
+def anchor_of(said: str, least: int = 40) -> str:
+    """The last `least` characters of `said`, or up to twice as many to begin at the beginning of a word.
+
+    A model repeats whole words more faithfully than halves, and never has to begin inside a character that a
+    reader sees as one (a letter and its accents, an emoji and its joiners).
+    """
+    if len(said) <= least:
+        return said
+    latest = len(said) - least
+    earliest = max(0, latest - least)
+    for start in range(latest, earliest, -1):
+        if said[start - 1].isspace() and not said[start].isspace():
+            return said[start:]
+    start = latest
+    while start > earliest and _continues_a_character(said, start):
+        start -= 1
+    return said[start:]
+
+
+def _continues_a_character(text: str, at: int) -> bool:
+    """Whether text[at] belongs to the character before it (UAX #29, roughly)."""
+    char, before = text[at], text[at - 1]
+    return (
+        unicodedata.combining(char) > 0
+        or unicodedata.category(char) in ("Mn", "Me", "Mc", "Cf")
+        or before == "\u200d"
+        or "\U0001f3fb" <= char <= "\U0001f3ff"  # skin tones
+        or ("\U0001f1e6" <= char <= "\U0001f1ff" and "\U0001f1e6" <= before <= "\U0001f1ff")  # flags
+    )
