@@ -104,6 +104,11 @@ def anchor_of(said: str, least: int = 40) -> str:
     return said[start:]
 
 
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text is: four bytes of UTF-8 each."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
+
+
 def _continues_a_character(text: str, at: int) -> bool:
     """Whether text[at] belongs to the character before it (UAX #29, roughly)."""
     char, before = text[at], text[at - 1]

@@ -1,0 +1,256 @@
+"""From a `Request` of the core to a call of the wrapped LLM, and its responses back to chunks.
+
+Plain functions on purpose: a reader thread that is stuck in one of them keeps the wrapped LLM alive and nothing of ours.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
+from llama_index.core.llms.llm import LLM
+
+from .compat import is_end_of_empty_completion, message_text
+from .messages import Read, read_chat, read_completion, read_whole
+from .policy import RecoveryPolicy
+from .providers import provider_of, reasons
+from .recovery.continuation import Continuation, Strategy, estimate_tokens
+from .recovery.events import Chunk, Learned, Model, Request
+
+FIRST_TOKEN_TIMEOUT = 60.0
+FIRST_TOKEN_TIMEOUT_THINKING = 300.0
+LEAST_TOKENS = 16  # a continuation gets at least this many, however much was said before
+
+# With any of these in a call the turn is restarted, never continued: half a call or half an object cannot be.
+_STRUCTURED = (
+    "tools", "functions", "tool_choice", "function_call", "response_format", "response_model", "output_cls", "format",
+    "response_schema", "guided_json", "guided_grammar", "guided_regex", "guided_choice", "json_schema", "grammar",
+)  # fmt: skip
+_NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "options")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asked, and through which endpoint. Not in its repr: it is the user's text."""
+
+    chat: bool
+    messages: Sequence[ChatMessage] = field(default=(), repr=False)
+    prompt: str = field(default="", repr=False)
+    formatted: bool = False
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def structured(self) -> bool:
+        """Whether the answer must have a form that a continuation cannot keep."""
+        nested = [value for name in _NESTED if isinstance(value := self.kwargs.get(name), Mapping)]
+        return any(source.get(name) for source in (self.kwargs, *nested) for name in _STRUCTURED)
+
+    @property
+    def has_tools(self) -> bool:
+        return bool(self.kwargs.get("tools") or self.kwargs.get("functions"))
+
+    def tokens(self) -> int:
+        """What asking it once more costs, estimated."""
+        if not self.chat:
+            return estimate_tokens(self.prompt)
+        return sum(estimate_tokens(message_text(message)) for message in self.messages)
+
+
+def model_of(
+    llm: LLM,
+    question: Question,
+    policy: RecoveryPolicy,
+    continuation: Continuation | Strategy | str,
+    learned: Learned,
+) -> Model:
+    """What the core has to know of this LLM for this question."""
+    provider = provider_of(type(llm))
+    name = name_of(llm)
+    timeout = policy.first_token_timeout
+    if timeout == "auto":
+        patient = question.has_tools or reasons(name, {**_public_fields(llm), **question.kwargs})
+        timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
+    retries = getattr(llm, "max_retries", 0)
+    return Model(
+        name=name,
+        continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
+        # A class of one's own need not be in the table: it can say so itself.
+        tells=getattr(llm, "sends_finish_signal", provider.tells),
+        lies=provider.lies,
+        first_token_timeout=timeout,
+        own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
+        learned=learned,
+    )
+
+
+def name_of(llm: LLM) -> str:
+    """The model's name, or its class's where it has none."""
+    try:
+        return llm.metadata.model_name or llm.class_name()
+    except Exception:  # a model unknown to its integration still has a class
+        return llm.class_name()
+
+
+def is_chat_model(llm: LLM) -> bool:
+    try:
+        return llm.metadata.is_chat_model
+    except Exception:  # the call itself will say what is wrong, in its own words
+        return True
+
+
+def _public_fields(llm: LLM) -> dict[str, Any]:
+    return {name: value for name, value in vars(llm).items() if not name.startswith("_")}
+
+
+def _continuation(
+    llm: LLM, wanted: Continuation | Strategy | str, default: Strategy, extra: Mapping[str, Any]
+) -> Continuation:
+    if isinstance(wanted, Continuation):
+        chosen = wanted
+    else:
+        chosen = Continuation(strategy=default if wanted == "auto" else wanted, extra=extra)  # type: ignore[arg-type]
+    strategy = chosen.strategy
+    if is_chat_model(llm):
+        fitting: Strategy = "ask" if strategy == "append" else strategy
+    else:  # one text is all that it understands
+        fitting = "append" if strategy in ("ask", "prefill") else strategy
+    return Continuation(fitting, chosen.wording, chosen.anchor_length, chosen.extra or extra)
+
+
+# Asking
+
+
+def ask(llms: Sequence[LLM], question: Question, request: Request) -> Iterator[Chunk]:
+    """Open the stream that answers the request, and read it."""
+    method, arguments, kwargs, read = _call(llms[request.model], question, request)
+    stream = getattr(arguments.llm, f"stream_{method}")(arguments.what, **kwargs)
+    try:
+        for response in stream:
+            yield read(response)
+    except Exception as error:
+        if not is_end_of_empty_completion(error):
+            raise
+    finally:
+        if (close := getattr(stream, "close", None)) is not None:
+            close()
+
+
+async def aask(llms: Sequence[LLM], question: Question, request: Request) -> AsyncIterator[Chunk]:
+    """The same, asynchronously."""
+    method, arguments, kwargs, read = _call(llms[request.model], question, request)
+    stream = await getattr(arguments.llm, f"astream_{method}")(arguments.what, **kwargs)
+    try:
+        async for response in stream:
+            yield read(response)
+    except Exception as error:
+        if not is_end_of_empty_completion(error):
+            raise
+    finally:
+        if (aclose := getattr(stream, "aclose", None)) is not None:
+            await aclose()
+
+
+def call(llms: Sequence[LLM], question: Question, request: Request) -> Iterator[Chunk]:
+    """One call that is not streamed, as a stream of one chunk."""
+    method, arguments, kwargs, _ = _call(llms[request.model], question, request)
+    yield read_whole(getattr(arguments.llm, method)(arguments.what, **kwargs))
+
+
+async def acall(llms: Sequence[LLM], question: Question, request: Request) -> AsyncIterator[Chunk]:
+    """The same, asynchronously."""
+    method, arguments, kwargs, _ = _call(llms[request.model], question, request)
+    yield read_whole(await getattr(arguments.llm, f"a{method}")(arguments.what, **kwargs))
+
+
+@dataclass(frozen=True)
+class _To:
+    llm: LLM
+    what: Sequence[ChatMessage] | str
+
+
+def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
+    """Which endpoint of which LLM, with what, and how to read what it answers."""
+    kwargs = dict(question.kwargs)
+    if request.spent_tokens:
+        llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
+    if request.strategy in ("first", "restart"):
+        if question.chat:
+            return "chat", _To(llm, list(question.messages)), kwargs, read_chat
+        return (
+            "complete",
+            _To(llm, question.prompt),
+            {"formatted": question.formatted, **kwargs},
+            read_completion,
+        )
+    if request.strategy == "append":
+        text = _as_one_text(llm, question) + request.said
+        return (
+            "complete",
+            _To(llm, text),
+            {"formatted": True, **kwargs},
+            _reads_as(question.chat, read_completion),
+        )
+    for name, value in request.extra.items():
+        kwargs[name] = _merged(llm, name, value, kwargs.get(name))
+    turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
+    messages = list(question.messages) or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
+    return "chat", _To(llm, [*messages, *turns]), kwargs, _reads_as(question.chat, read_chat)
+
+
+def _reads_as(chat: bool, read: Callable[[Any], Chunk]) -> Read:
+    """A continuation may come through the other endpoint; what follows must not see the difference."""
+    if chat == (read is read_chat):
+        return read
+
+    def read_other(response: ChatResponse | CompletionResponse) -> Chunk:
+        chunk = read(response)
+        chunk.payload = _translated(response)
+        return chunk
+
+    return read_other
+
+
+def _translated(response: ChatResponse | CompletionResponse) -> ChatResponse | CompletionResponse:
+    """The same response in the other endpoint's class; its text is replaced when it is shown."""
+    if isinstance(response, ChatResponse):
+        return CompletionResponse(
+            text="", delta=response.delta, raw=response.raw, additional_kwargs=response.additional_kwargs
+        )
+    return ChatResponse(
+        message=ChatMessage(role=MessageRole.ASSISTANT, content=""),
+        delta=response.delta,
+        raw=response.raw,
+        additional_kwargs=response.additional_kwargs,
+    )
+
+
+def _as_one_text(llm: LLM, question: Question) -> str:
+    if question.chat:
+        return llm.messages_to_prompt(question.messages)
+    return question.prompt if question.formatted else llm.completion_to_prompt(question.prompt)
+
+
+def _merged(llm: LLM, name: str, ours: Any, theirs: Any) -> Any:
+    """LlamaIndex's OpenAI classes let `additional_kwargs` of the instance replace a call's `extra_body` whole."""
+    if not isinstance(ours, Mapping):
+        return ours
+    instance = getattr(llm, "additional_kwargs", None)
+    fixed = instance.get(name) if isinstance(instance, Mapping) else None
+    return {**(fixed or {}), **(theirs or {}), **ours}
+
+
+def _with_fewer_tokens(llm: LLM, kwargs: dict[str, Any], spent: int) -> tuple[LLM, dict[str, Any]]:
+    """Reduce the output limit, where one was set, by what was said already."""
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        if isinstance(limit := kwargs.get(name), int) and limit > 0:
+            return llm, {**kwargs, name: max(limit - spent, LEAST_TOKENS)}
+    limit = getattr(llm, "max_tokens", None)
+    if isinstance(limit, int) and limit > 0:
+        # The instance's limit wins over a keyword in LlamaIndex's OpenAI classes, and the user's LLM is not ours to
+        # change: a shallow copy shares its client.
+        llm = copy.copy(llm)
+        llm.max_tokens = max(limit - spent, LEAST_TOKENS)  # type: ignore[attr-defined]
+    return llm, kwargs

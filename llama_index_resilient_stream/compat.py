@@ -1,0 +1,95 @@
+"""The only module that looks at what LlamaIndex version is installed, by its features, never by its number.
+
+Each shim names what lets it be deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
+
+try:  # core >= 0.12.3; delete the fallback when the floor is there
+    from llama_index.core.base.llms.types import TextBlock
+except ImportError:  # pragma: no cover - depends on the installed version
+    TextBlock = None  # type: ignore[assignment,misc]
+
+# TextBlock came in 0.11.11, messages made of blocks in 0.12.3.
+HAS_BLOCKS = TextBlock is not None and "blocks" in getattr(ChatMessage, "model_fields", {})
+
+
+def blocks_of(message: ChatMessage) -> Sequence[Any]:
+    """The blocks of a message; empty where this core's messages have none."""
+    return message.blocks if HAS_BLOCKS else ()
+
+
+def is_text(block: Any) -> bool:
+    return HAS_BLOCKS and isinstance(block, TextBlock)
+
+
+def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage:
+    """An assistant's message with all of its text in ONE text block, and whatever else `like` has.
+
+    Two text blocks would be joined with a newline between them. The message `like` is neither changed nor reused.
+    """
+    if not HAS_BLOCKS:
+        extra = {} if like is None else dict(like.additional_kwargs)
+        return ChatMessage(role=MessageRole.ASSISTANT, content=text, additional_kwargs=extra)
+    blocks: list[Any] = [] if like is None else list(like.blocks)
+    others = [block for block in blocks if not is_text(block)]
+    place = next((i for i, block in enumerate(blocks) if is_text(block)), None)
+    if place is None:  # thoughts come before words, calls after them
+        place = sum(1 for block in others if type(block).__name__ == "ThinkingBlock")
+    message = ChatMessage(
+        role=MessageRole.ASSISTANT, blocks=[*others[:place], TextBlock(text=text), *others[place:]]
+    )
+    if like is not None:
+        message.additional_kwargs = dict(like.additional_kwargs)
+    return message
+
+
+def message_text(message: ChatMessage) -> str:
+    """The text of a message. `content` raises or is None for some messages of blocks."""
+    if not HAS_BLOCKS:
+        return str(message.content or "")
+    return "\n".join(block.text for block in message.blocks if is_text(block))
+
+
+def tools_arguments(llm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the LLM makes of tools, as keyword arguments of its chat methods.
+
+    `_prepare_chat_with_tools_compat` came in 0.12.42; it drops `tool_required` for classes that do not know it.
+    """
+    prepare = getattr(llm, "_prepare_chat_with_tools_compat", None)
+    if prepare is None:
+        arguments = {name: value for name, value in arguments.items() if name != "tool_required"}
+        prepare = llm._prepare_chat_with_tools
+    return dict(prepare(**arguments))
+
+
+def is_end_of_empty_completion(error: Exception) -> bool:
+    """Whether LlamaIndex failed to say that a completion stream without a single chunk has ended.
+
+    Its callback decorator puts the last response into an event that does not allow for there being none (0.14.25, and
+    by source since there are events). Delete when it does.
+    """
+    if type(error).__name__ != "ValidationError":
+        return False
+    model = getattr(error, "title", None) or getattr(getattr(error, "model", None), "__name__", None)
+    return model == "LLMCompletionEndEvent"
+
+
+__all__ = [
+    "HAS_BLOCKS",
+    "ChatMessage",
+    "ChatResponse",
+    "CompletionResponse",
+    "MessageRole",
+    "assistant_message",
+    "blocks_of",
+    "is_end_of_empty_completion",
+    "is_text",
+    "message_text",
+    "tools_arguments",
+]

@@ -1,0 +1,89 @@
+"""Everything this package raises, as one tree.
+
+ResilientStreamError
+ |-- StreamInterruptedError        gave up: what the reader of a stream gets
+ |-- StreamFault                   why one attempt failed where no library raised anything; found as __cause__
+ |    |-- TruncatedStreamError     it ended without saying that it was done
+ |    |-- EmptyStreamError         it ended without a word
+ |    |-- ErrorFinishError         the model's own finish reason was an error
+ |    `-- StreamTimeoutError       also a TimeoutError: no progress in time, or the deadline passed
+ `-- ConfigurationError            also a ValueError: says what was wrong and the line that fixes it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # errors are imported by everything, reports by few
+    from .report import StreamReport
+
+SILENT_CUT = "Incomplete stream response - expected more data but connection closed unexpectedly."
+SILENT_CUT_CODE = "llm/truncated-response-in-streaming-mode"
+
+
+class ResilientStreamError(Exception):
+    """Base of all errors of this package."""
+
+
+class StreamInterruptedError(ResilientStreamError):
+    """A stream that could not be finished. Nothing that arrived is lost.
+
+    `partial_text` is all that the reader was shown. `report` says what was tried. `retryable` says whether asking
+    again later may help; `ResilientLLM.resume(error)` does so from where the text ends. `code` and `reason` are
+    for machines. The last original exception is `__cause__`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        partial_text: str = "",
+        report: StreamReport | None = None,
+        retryable: bool = False,
+        code: str = "llm/stream-interrupted",
+        reason: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.partial_text = partial_text
+        self.report = report
+        self.retryable = retryable
+        self.code = code
+        self.reason = reason
+        self.question: Any = None  # what resume() asks again; in no message, repr or log
+
+
+class StreamFault(ResilientStreamError):
+    """Why one attempt failed, where nothing below raised an exception."""
+
+    code = "llm/stream-fault"
+
+
+class TruncatedStreamError(StreamFault):
+    """The stream ended, cleanly, without a finish signal from a model that is known to send one."""
+
+    code = SILENT_CUT_CODE
+
+    def __init__(self, message: str = SILENT_CUT) -> None:
+        super().__init__(message)
+
+
+class EmptyStreamError(StreamFault):
+    """The stream ended without a single word."""
+
+    code = "llm/empty-response-in-streaming-mode"
+
+
+class ErrorFinishError(StreamFault):
+    """The model's own finish reason was an error."""
+
+    code = "llm/error-finish-in-streaming-mode"
+
+
+class StreamTimeoutError(StreamFault, TimeoutError):
+    """No progress within first_token_timeout or idle_timeout seconds, or the deadline passed."""
+
+    code = "llm/stream-timeout"
+
+
+class ConfigurationError(ResilientStreamError, ValueError):
+    """Bad input: says what was wrong and the line that fixes it."""

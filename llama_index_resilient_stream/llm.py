@@ -1,0 +1,376 @@
+"""ResilientLLM: an LLM like any other, whose streams finish.
+
+Each endpoint is a thin line to `drive.py`. What differs from what one might expect of a LlamaIndex LLM, and why:
+
+1. The endpoints are not decorated with LlamaIndex's LLM callbacks. The wrapped LLM emits its events and callbacks once
+   per attempt, which is what a bill shows; decorating ours too would count every token twice.
+2. It derives from FunctionCallingLLM whatever it wraps, and passes the metadata through: LlamaIndex asks the metadata
+   whether tools can be used, and the class how.
+3. Prompt fields (`system_prompt` and the like) are copied from the wrapped LLM: LlamaIndex applies them on the object
+   whose `predict` or `stream` is called, which is ours, and not again on the wrapped one.
+4. Public attributes it does not have itself are read from the wrapped LLM: `llm.model`, `llm.temperature`.
+5. A call that is not streamed and fails for good raises the original exception, with a note of what was tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+)
+from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import LLM, ToolSelection
+
+from .asking import Question, aask, acall, ask, call, model_of, name_of
+from .callbacks import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .compat import tools_arguments
+from .drive import AsyncHalt, Halt, ResilientAsyncStream, ResilientStream, adrive, drive
+from .errors import ConfigurationError, StreamInterruptedError
+from .messages import chat_presenter, completion_presenter
+from .policy import RecoveryPolicy
+from .recovery.continuation import STRATEGIES, Continuation
+from .recovery.events import Learned
+from .recovery.machine import Recovery
+
+_PROMPT_FIELDS = (
+    "system_prompt",
+    "messages_to_prompt",
+    "completion_to_prompt",
+    "output_parser",
+    "pydantic_program_mode",
+    "query_wrapper_prompt",
+)
+
+
+class ResilientLLM(FunctionCallingLLM):
+    """Wraps any LlamaIndex LLM. Its streams are finished, or say honestly that they are not.
+
+        llm = ResilientLLM(OpenAI("gpt-4o-mini", max_retries=0), fallbacks=[Anthropic("claude-sonnet-4-5")])
+        index.as_query_engine(llm=llm, streaming=True)
+
+    Args:
+        llm: the LLM to wrap.
+        fallbacks: asked in this order when a model's patience is used up, also in the middle of an answer.
+        policy: how patient to be.
+        continuation: how to ask a model to go on: "auto" (by what `providers.py` knows), "ask", "prefill", "append",
+            "restart", or a `Continuation` with a wording of your own.
+        callbacks: objects with `on_token`, `on_fault`, `on_resume`, `on_end`, or functions of a `TokenEvent`.
+
+    Before the first token the wrapped LLM's own `max_retries` multiply ours. They are counted in
+    `policy.max_attempts`; `max_retries=0` on the wrapped LLM leaves the retrying to this package.
+    """
+
+    llm: LLM = Field(description="The wrapped LLM.")
+    fallbacks: list[LLM] = Field(
+        default_factory=list, description="Asked in turn when the wrapped LLM fails."
+    )
+    policy: Any = Field(default=None, exclude=True)
+    continuation: Any = Field(default="auto", exclude=True)
+    callbacks: Any = Field(default=(), exclude=True)
+
+    _learned: Any = PrivateAttr()
+
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        fallbacks: Sequence[LLM] = (),
+        policy: RecoveryPolicy | None = None,
+        continuation: Continuation | str = "auto",
+        callbacks: Sequence[Any] = (),
+        **kwargs: Any,
+    ) -> None:
+        policy = RecoveryPolicy() if policy is None else policy
+        for each in (llm, *fallbacks):
+            _check_llm(each)
+        _check_settings(policy, continuation)
+        check(callbacks)
+        inherited = {
+            name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)
+        }
+        super().__init__(
+            llm=llm,
+            fallbacks=list(fallbacks),
+            policy=policy,
+            continuation=continuation,
+            callbacks=tuple(callbacks),
+            **{**inherited, **kwargs},
+        )
+        # pydantic 1, under core 0.10, copies models on validation; wrapped means these very objects.
+        self.__dict__["llm"] = llm
+        self.__dict__["fallbacks"] = list(fallbacks)
+        self._learned = [Learned() for _ in (llm, *fallbacks)]
+
+    # What it is
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "ResilientLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return self.llm.metadata
+
+    def __getattr__(self, name: str) -> Any:
+        inner = self.__dict__.get("llm")
+        if name.startswith("_") or inner is None:
+            parent = getattr(super(), "__getattr__", None)  # pydantic 2 keeps private attributes there
+            if parent is None:
+                raise AttributeError(name)
+            return parent(name)
+        return getattr(inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "callback_manager":  # LlamaIndex sets it on us; the events come from the wrapped ones
+            for llm in (self.llm, *self.fallbacks):
+                llm.callback_manager = value
+
+    def __repr_args__(self) -> list[tuple[str | None, Any]]:
+        # The wrapped LLM's own repr shows its api_key.
+        return [("llm", name_of(self.llm)), ("fallbacks", [name_of(llm) for llm in self.fallbacks])]
+
+    def __repr__(self) -> str:
+        return f"ResilientLLM({', '.join(f'{name}={value!r}' for name, value in self.__repr_args__())})"
+
+    __str__ = __repr__
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """Names only: under core 0.10 the inherited one shows the wrapped LLM's credentials."""
+        return {
+            "class_name": self.class_name(),
+            "llm": {"class_name": self.llm.class_name(), "model": name_of(self.llm)},
+            "fallbacks": [{"class_name": llm.class_name(), "model": name_of(llm)} for llm in self.fallbacks],
+        }
+
+    # Per request
+
+    def bind(
+        self,
+        *,
+        policy: RecoveryPolicy | None = None,
+        callbacks: Sequence[Any] | None = None,
+        continuation: Continuation | str | None = None,
+    ) -> ResilientLLM:
+        """The same LLM with other settings, for one request. What it has learned of its models stays shared."""
+        bound = ResilientLLM(
+            self.llm,
+            fallbacks=self.fallbacks,
+            policy=self.policy if policy is None else policy,
+            continuation=self.continuation if continuation is None else continuation,
+            callbacks=self.callbacks if callbacks is None else callbacks,
+            **{name: getattr(self, name) for name in ("callback_manager", *_PROMPT_FIELDS)},
+        )
+        bound._learned = self._learned
+        return bound
+
+    def resume(self, error: StreamInterruptedError) -> ResilientStream[Any]:
+        """Go on from an interrupted answer's partial text. The deltas hold only what is new, the message is whole."""
+        question = _question_of(error)
+        return self._stream(question, said=error.partial_text)
+
+    async def aresume(self, error: StreamInterruptedError) -> ResilientAsyncStream[Any]:
+        """The same, asynchronously."""
+        return self._astream(_question_of(error), said=error.partial_text)
+
+    # Streams
+
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
+
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+
+    def _stream(self, question: Question, said: str = "") -> ResilientStream[Any]:
+        refuse_coroutines(self.callbacks)
+        recovery, halt = self._recovery(question, said=said), Halt()
+        opened = partial(ask, [self.llm, *self.fallbacks], question)
+        chunks = drive(opened, recovery, observer=Announcer(self.callbacks), halt=halt)
+        show = chat_presenter(recovery) if question.chat else completion_presenter(recovery)
+        return ResilientStream(chunks, recovery, show, halt)
+
+    def _astream(self, question: Question, said: str = "") -> ResilientAsyncStream[Any]:
+        recovery, halt = self._recovery(question, said=said), AsyncHalt()
+        opened = partial(aask, [self.llm, *self.fallbacks], question)
+        chunks = adrive(opened, recovery, observer=AsyncAnnouncer(self.callbacks), halt=halt)
+        show = chat_presenter(recovery) if question.chat else completion_presenter(recovery)
+        return ResilientAsyncStream(chunks, recovery, show, halt)
+
+    # Calls that are not streamed
+
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        return self._call(Question(True, messages=list(messages), kwargs=kwargs))
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        return await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
+
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return await self._acall(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+
+    def _call(self, question: Question) -> Any:
+        refuse_coroutines(self.callbacks)
+        recovery = self._recovery(question, streamed=False)
+        opened = partial(call, [self.llm, *self.fallbacks], question)
+        try:
+            for chunk in drive(
+                opened, recovery, observer=Announcer(self.callbacks), halt=Halt(), watched=False
+            ):
+                answer = chunk.payload
+        except StreamInterruptedError as error:
+            failure = error
+        else:
+            return answer
+        raise _original(failure)
+
+    async def _acall(self, question: Question) -> Any:
+        recovery = self._recovery(question, streamed=False)
+        opened = partial(acall, [self.llm, *self.fallbacks], question)
+        observer = AsyncAnnouncer(self.callbacks)
+        try:
+            async for chunk in adrive(opened, recovery, observer=observer, halt=AsyncHalt(), watched=False):
+                answer = chunk.payload
+        except StreamInterruptedError as error:
+            failure = error
+        else:
+            return answer
+        raise _original(failure)
+
+    def _recovery(self, question: Question, *, said: str = "", streamed: bool = True) -> Recovery:
+        policy: RecoveryPolicy = self.policy
+        if not streamed:  # an error is an error there: no half answer to hand out, and nothing to go on from
+            policy = replace(policy, on_exhausted="raise", continue_on_length=0)
+        models = [
+            model_of(llm, question, policy, self.continuation, learned)
+            for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
+        ]
+        return Recovery(
+            models,
+            policy,
+            question=question,
+            question_tokens=question.tokens,
+            said=said,
+            restart_only=question.structured or not streamed,
+            streamed=streamed,
+        )
+
+    # Tools
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[Any],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        return tools_arguments(
+            self._function_calling_llm(),
+            {
+                "tools": tools,
+                "user_msg": user_msg,
+                "chat_history": chat_history,
+                "verbose": verbose,
+                "allow_parallel_tool_calls": allow_parallel_tool_calls,
+                "tool_required": tool_required,
+                **kwargs,
+            },
+        )
+
+    def _validate_chat_with_tools_response(
+        self,
+        response: ChatResponse,
+        tools: Sequence[Any],
+        allow_parallel_tool_calls: bool = False,
+        **kwargs: Any,
+    ) -> ChatResponse:
+        return self._function_calling_llm()._validate_chat_with_tools_response(
+            response, tools, allow_parallel_tool_calls=allow_parallel_tool_calls, **kwargs
+        )
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
+            return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
+        return self._function_calling_llm().get_tool_calls_from_response(
+            response, error_on_no_tool_call=error_on_no_tool_call, **kwargs
+        )
+
+    def _function_calling_llm(self) -> FunctionCallingLLM:
+        if not isinstance(self.llm, FunctionCallingLLM):
+            raise ConfigurationError(
+                f"{type(self.llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
+                f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
+            )
+        return self.llm
+
+
+def _check_llm(llm: Any) -> None:
+    if isinstance(llm, ResilientLLM):
+        raise ConfigurationError(
+            "This LLM is resilient already, and two layers of retries multiply. Change its settings with "
+            "llm.bind(policy=...), or wrap the LLM inside: ResilientLLM(llm.llm, ...)."
+        )
+    if not isinstance(llm, LLM):
+        what = f"the class {llm.__name__}" if isinstance(llm, type) else f"{type(llm).__name__} object"
+        raise ConfigurationError(
+            f"ResilientLLM wraps a LlamaIndex LLM, and got {what}. Write ResilientLLM(OpenAI(model=...))."
+        )
+
+
+def _check_settings(policy: Any, continuation: Any) -> None:
+    if not isinstance(policy, RecoveryPolicy):
+        raise ConfigurationError(
+            f"policy must be a RecoveryPolicy, not {type(policy).__name__}. "
+            f"Write policy=RecoveryPolicy(deadline=60)."
+        )
+    if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
+        raise ConfigurationError(
+            f"continuation is {continuation!r}. Use 'auto', {', '.join(map(repr, STRATEGIES))}, "
+            f"or a Continuation(strategy=..., wording=...)."
+        )
+
+
+def _question_of(error: StreamInterruptedError) -> Question:
+    question = getattr(error, "question", None)
+    if not isinstance(question, Question):
+        raise ConfigurationError(
+            "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
+            "except StreamInterruptedError as error: stream = llm.resume(error)."
+        )
+    return question
+
+
+def _original(error: StreamInterruptedError) -> BaseException:
+    original = error.__cause__ or error
+    report = error.report
+    if report is not None:
+        original.add_note(
+            f"ResilientLLM gave up after {len(report.attempts)} attempts in {report.seconds:.1f} s ({error.reason})."
+        )
+    return original

@@ -1,0 +1,118 @@
+"""LlamaIndex's responses to chunks for the core, and what the core shows back to LlamaIndex's responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+
+from .compat import assistant_message, blocks_of, is_text, message_text
+from .recovery.events import Chunk
+from .recovery.machine import Recovery
+from .recovery.shapes import dig, first_of, read
+from .recovery.signals import finish_signal, open_tool_call, usage_of
+from .report import StreamStatus
+
+RESET_KEY = "resilient_reset"
+"""In a chunk's `additional_kwargs`: forget the text so far; `message.content` is the new telling."""
+STATUS_KEY = "resilient_status"
+"""In the last chunk's `additional_kwargs`, with `on_exhausted="partial"`: the `StreamStatus` of an answer given up."""
+ESTIMATE_KEY = "usage_estimated"
+"""In `additional_kwargs` beside merged token counts that are in part an estimate."""
+
+Response = ChatResponse | CompletionResponse
+Read = Callable[[Any], Chunk]
+
+
+def read_chat(response: ChatResponse) -> Chunk:
+    """A chunk of a chat stream. Runs once per token."""
+    message = response.message
+    extra = message.additional_kwargs
+    text = response.delta or ""
+    signal = finish_signal(response.raw, extra)
+    tools = None
+    blocks = blocks_of(message)
+    if extra or len(blocks) > 1 or (blocks and not is_text(blocks[0])):
+        tools = open_tool_call(extra, blocks)
+    if text and signal is None:
+        return Chunk(text, response, True, None, tools)
+    progress = bool(text) or tools is not None or _is_thinking(response)
+    return Chunk(text, response, progress, signal, tools, usage_of(response.raw))
+
+
+def read_completion(response: CompletionResponse) -> Chunk:
+    """A chunk of a completion stream."""
+    text = response.delta or ""
+    signal = finish_signal(response.raw, response.additional_kwargs)
+    if text and signal is None:
+        return Chunk(text, response, True)
+    return Chunk(text, response, bool(text) or _is_thinking(response), signal, None, usage_of(response.raw))
+
+
+def read_whole(response: Response) -> Chunk:
+    """An answer that came all at once."""
+    if isinstance(response, ChatResponse):
+        extra, text = response.message.additional_kwargs, message_text(response.message)
+    else:
+        extra, text = response.additional_kwargs, response.text
+    return Chunk(text, response, True, finish_signal(response.raw, extra), None, usage_of(response.raw))
+
+
+def _is_thinking(response: Response) -> bool:
+    """Whether a chunk without text is progress all the same: the model thinks, and the watchdog shall know."""
+    if response.additional_kwargs.get("thinking_delta"):
+        return True
+    raw = response.raw
+    delta = read(first_of(read(raw, "choices")), "delta")
+    if dig(delta, "reasoning_content") or dig(delta, "reasoning"):
+        return True
+    kind = read(raw, "type")
+    return isinstance(kind, str) and (kind.endswith(".delta") or kind == "content_block_delta")
+
+
+def chat_presenter(recovery: Recovery) -> Callable[[Chunk], ChatResponse]:
+    """Chunks of a healed answer as LlamaIndex's: one growing message, `delta` only what is new."""
+
+    def show(chunk: Chunk) -> ChatResponse:
+        payload = chunk.payload
+        like: ChatMessage | None = payload.message if isinstance(payload, ChatResponse) else None
+        return ChatResponse(
+            message=assistant_message(recovery.answer, like),
+            delta=chunk.text,
+            raw=getattr(payload, "raw", None),
+            logprobs=getattr(payload, "logprobs", None),
+            additional_kwargs=_extra(chunk, recovery),
+        )
+
+    return show
+
+
+def completion_presenter(recovery: Recovery) -> Callable[[Chunk], CompletionResponse]:
+    """The same for completions."""
+
+    def show(chunk: Chunk) -> CompletionResponse:
+        payload = chunk.payload
+        return CompletionResponse(
+            text=recovery.answer,
+            delta=chunk.text,
+            raw=getattr(payload, "raw", None),
+            logprobs=getattr(payload, "logprobs", None) if isinstance(payload, CompletionResponse) else None,
+            additional_kwargs=_extra(chunk, recovery),
+        )
+
+    return show
+
+
+def _extra(chunk: Chunk, recovery: Recovery) -> dict[str, Any]:
+    extra = dict(getattr(chunk.payload, "additional_kwargs", None) or {})
+    if chunk.usage:
+        counts, estimated = recovery.usage()
+        extra.update(counts)
+        if estimated:
+            extra[ESTIMATE_KEY] = True
+    if chunk.reset:
+        extra[RESET_KEY] = True
+    if chunk.payload is None and recovery.report.status is StreamStatus.INTERRUPTED:
+        extra[STATUS_KEY] = str(recovery.report.status)
+    return extra

@@ -1,0 +1,76 @@
+"""What goes into the machine and what comes out of it. Payloads are opaque to the core."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .continuation import Continuation, Turn
+from .signals import Signal
+
+
+@dataclass(slots=True)
+class Chunk:
+    """One event of a stream on the way in; what to show of it on the way out."""
+
+    text: str
+    """New text. On the way out: what the reader has not seen yet."""
+    payload: Any = None
+    """The wrapped LLM's own object. None only where text is shown that no single event carries."""
+    progress: bool = False
+    """Whether the model got on: text, thinking or tool arguments. Keep-alives and role headers are none."""
+    signal: Signal | None = None
+    tools: str | None = None
+    """Changes whenever the tool calls seen so far grow; None where there are none."""
+    usage: dict[str, int] | None = None
+    untouched: bool = True
+    """Whether the payload can be passed on exactly as it came."""
+    reset: bool = False
+    """A restarted turn tells it differently: `text` is the whole new telling after a blank line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The stream is over: by itself, or because of this error."""
+
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to ask now."""
+
+    model: int
+    """0 is the wrapped LLM, 1 its first fallback, ..."""
+    strategy: str
+    said: str = ""
+    turns: tuple[Turn, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    spent_tokens: int = 0
+    """Estimate of what the output limit has to be reduced by."""
+
+
+@dataclass
+class Learned:
+    """What the streams of one model have taught. Shared by all of them."""
+
+    tells: bool = False
+    """It has sent a finish signal before."""
+    refuses_prefill: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the core has to know of one model."""
+
+    name: str
+    continuation: Continuation = field(default_factory=Continuation)
+    tells: bool | None = None
+    """Whether this class is known to send a finish signal. False: known not to. None: nobody knows."""
+    lies: frozenset[str] = frozenset()
+    """Finish words that prove nothing."""
+    first_token_timeout: float | None = 60.0
+    own_retries: int = 0
+    """Requests that its client sends on its own account when one fails before the first token."""
+    learned: Learned = field(default_factory=Learned)

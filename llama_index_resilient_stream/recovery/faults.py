@@ -1,0 +1,223 @@
+"""Is this error worth another try?
+
+Errors are told apart by names and shapes through the cause chain, never by importing a library: httpx became
+httpx2 under the same SDK, and one SDK leaks raw what its next release wraps. In this order:
+
+    Python's own stop signals           cancellation, Ctrl-C: never retried
+    what can only fail again            a certificate, a URL: never retried, though it looks like the network
+    what a link of the chain says       by code and type words, by HTTP status, by the name of its class;
+                                        the outermost link is asked first
+    what a text says                    where nothing else does: google-genai's RuntimeError, llama.cpp's
+    ValueError a ValueError, KeyError and so on    corruption if events had already come, before that a bug
+    anything else                       not retried
+
+The last line is a choice. An unknown exception may be a fault of the wire or a bug; a bug that is asked again
+four times, at a price, is worse than a fault that is raised at once with the partial text attached.
+A JSONDecodeError is corruption also before the first event: that is what a login page under 200 looks like.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from .anatomy import chain, class_names, status_of, text_of_error, words_of
+from .retry_after import seconds_asked
+from .signals import MEANING, Finish
+from .symptoms import (
+    CONTEXT_WINDOW,
+    DULL,
+    FILTERED,
+    HOPELESS,
+    HUNG_UP,
+    NAMES,
+    NETWORK_ERRNO,
+    PREFILL_REFUSED,
+    QUOTA,
+    RETRYABLE,
+    SHARP,
+    STATUS,
+    TERMINATED_EARLY,
+    FaultKind,
+)
+
+__all__ = ["Fault", "FaultKind", "classify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why an attempt failed, and whether the same request may be tried again."""
+
+    kind: FaultKind
+    retryable: bool
+    message: str
+    """Safe to log: class names, status, known words. An exception's own text may hold keys and prompts."""
+    error: BaseException | None = field(default=None, repr=False)
+    status: int | None = None
+    """The HTTP status, or the number that an error event gave in its place; None where there was neither."""
+    retry_after: float | None = None
+    """Seconds from now that the provider asked us to wait. Not capped yet."""
+
+
+def utc_now() -> datetime:
+    """What the date in a Retry-After header is counted from."""
+    return datetime.now(UTC)
+
+
+def classify(error: BaseException, *, streamed: bool, now: Callable[[], datetime] = utc_now) -> Fault:
+    """The fault that `error` stands for. `streamed`: some event of this attempt had already arrived.
+
+    Never raises, whatever an exception's properties do.
+    """
+    try:
+        return _classified(error, streamed, now)
+    except Exception:
+        return Fault(FaultKind.UNKNOWN, False, _name(error), error)
+
+
+def _classified(error: BaseException, streamed: bool, now: Callable[[], datetime]) -> Fault:
+    if not isinstance(error, Exception) or "CancelledError" in class_names(error):
+        return Fault(FaultKind.CANCELLED, False, _name(error), error)
+    links = chain(error)
+    opinion = _hopeless(links) or _first(_said, links) or _first(_worded, links) or _shape(links, streamed)
+    retryable = opinion.kind in RETRYABLE
+    return Fault(
+        opinion.kind,
+        retryable,
+        _message(error, opinion),
+        error,
+        opinion.status,
+        seconds_asked(links, now) if retryable else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opinion:
+    kind: FaultKind
+    link: BaseException
+    status: int | None = None
+    word: str = ""
+    """A word from the tables, as the provider writes it."""
+
+
+def _first(
+    ask: Callable[[BaseException], _Opinion | None], links: Iterable[BaseException]
+) -> _Opinion | None:
+    return next((opinion for link in links if (opinion := ask(link)) is not None), None)
+
+
+def _hopeless(links: Iterable[BaseException]) -> _Opinion | None:
+    for link in links:
+        names = class_names(link)
+        illegal = "LocalProtocolError" in names and "illegal header" in text_of_error(link).lower()
+        if illegal or not HOPELESS.isdisjoint(names):
+            return _Opinion(FaultKind.BAD_REQUEST, link)
+    return None
+
+
+def _said(link: BaseException) -> _Opinion | None:
+    """What one exception says by its words, its status or its class, or None."""
+    status = status_of(link)
+    if status == 413:  # Groq adds rate_limit_exceeded, for a request that can never fit
+        return _Opinion(FaultKind.CONTEXT_WINDOW, link, status)
+    names, words = class_names(link), words_of(link)
+    if hit := next((word for word in (*words, *names) if _normal(word) in SHARP), None):
+        return _refined(_Opinion(SHARP[_normal(hit)], link, status, hit if hit in words else ""))
+    dull = next((word for word in words if _normal(word) in DULL), "")
+    if status is not None:
+        return _refined(_Opinion(_kind_of_status(status), link, status, dull))
+    if dull:
+        return _refined(_Opinion(DULL[_normal(dull)], link, word=dull))
+    if kind := next((kind for name in names if (kind := NAMES.get(name) or DULL.get(_normal(name)))), None):
+        return _refined(_Opinion(kind, link))
+    if isinstance(link, (ConnectionError, EOFError)) or _errno(link) is not None:
+        return _Opinion(FaultKind.TRANSPORT, link)
+    return None
+
+
+def _normal(word: str) -> str:
+    letters = re.sub(r"[^a-z0-9]", "", word.lower())
+    return letters.removesuffix("exception").removesuffix("error")
+
+
+def _kind_of_status(status: int) -> FaultKind:
+    return STATUS.get(status) or (FaultKind.SERVER if status >= 500 else FaultKind.BAD_REQUEST)
+
+
+def _errno(link: BaseException) -> int | None:
+    number = link.errno if isinstance(link, OSError) else None
+    return number if number in NETWORK_ERRNO else None
+
+
+_REFINEMENTS = {
+    FaultKind.BAD_REQUEST: (
+        (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
+        (FaultKind.PREFILL_REFUSED, PREFILL_REFUSED),
+        (FaultKind.QUOTA, QUOTA),
+        (FaultKind.FILTERED, FILTERED),
+    ),
+    FaultKind.RATE_LIMIT: ((FaultKind.QUOTA, QUOTA),),
+    FaultKind.SERVER: ((FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),),
+}
+
+
+def _refined(said: _Opinion) -> _Opinion:
+    """The same opinion, or what the text says more exactly."""
+    if said.kind in _REFINEMENTS:
+        text = text_of_error(said.link)
+        for kind, wording in _REFINEMENTS[said.kind]:
+            if wording.search(text):
+                return replace(said, kind=kind)
+    return said
+
+
+_BY_FINISH = {
+    Finish.LENGTH: FaultKind.LENGTH,
+    Finish.FILTER: FaultKind.FILTERED,
+    Finish.ERROR: FaultKind.ERROR_FINISH,
+}
+
+
+def _worded(link: BaseException) -> _Opinion | None:
+    """The opinion of an exception of which the text is all there is."""
+    text = text_of_error(link)
+    if found := TERMINATED_EARLY.search(text):
+        finish = MEANING.get(found[1].lower(), Finish.OTHER)
+        if finish in _BY_FINISH:
+            return _Opinion(_BY_FINISH[finish], link, word=found[1])
+    if CONTEXT_WINDOW.search(text):
+        return _Opinion(FaultKind.CONTEXT_WINDOW, link)
+    if type(link) in (RuntimeError, Exception, OSError) and HUNG_UP.search(text):  # perplexity, async
+        return _Opinion(FaultKind.TRANSPORT, link)
+    return None
+
+
+_LOOKS_CORRUPT = (ValueError, LookupError, AttributeError, TypeError, StopIteration, StopAsyncIteration)
+
+
+def _shape(links: Sequence[BaseException], streamed: bool) -> _Opinion:
+    """What an integration's own stumble means: a broken event if events were coming, a bug if none had."""
+    stumble = next((link for link in links if isinstance(link, _LOOKS_CORRUPT)), None)
+    if streamed and stumble is not None:
+        return _Opinion(FaultKind.CORRUPT, stumble)
+    return _Opinion(FaultKind.UNKNOWN, links[0])
+
+
+def _message(error: BaseException, opinion: _Opinion) -> str:
+    parts = [_name(error)]
+    if opinion.link is not error:
+        parts[0] += f" from {_name(opinion.link)}"
+    if opinion.status is not None:
+        parts.append(f"HTTP {opinion.status}")
+    if (number := _errno(opinion.link)) is not None:
+        parts.append(errno.errorcode[number])
+    if opinion.word:
+        parts.append(opinion.word)
+    return ", ".join(parts)
+
+
+def _name(error: BaseException) -> str:
+    return type(error).__name__[:80]

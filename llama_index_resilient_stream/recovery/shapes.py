@@ -1,0 +1,77 @@
+"""Reads objects of unknown make: a provider's chunks and exceptions, whose classes are never imported.
+
+The same field is an attribute in one SDK, a key in another, and in a third an attribute of something that is
+also a dictionary. Nothing here raises: what cannot be read is not there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+
+def read(thing: Any, name: str) -> Any:
+    """`thing[name]` or `thing.name`, whichever there is; None where there is neither."""
+    try:
+        if isinstance(thing, dict):
+            value = thing.get(name)
+            if value is not None or type(thing) is dict:
+                return value
+        elif isinstance(thing, Mapping) and name in thing:
+            return thing[name]
+        return getattr(thing, name, None)
+    except Exception:
+        return None
+
+
+def dig(thing: Any, *names: str) -> Any:
+    """`read` along a path."""
+    for name in names:
+        if thing is None:
+            return None
+        thing = read(thing, name)
+    return thing
+
+
+def first_of(thing: Any) -> Any:
+    """The first item of a list or tuple; None for anything else."""
+    return thing[0] if isinstance(thing, (list, tuple)) and thing else None
+
+
+def text_of(value: Any) -> str | None:
+    """The text of a string or of an enum member: its value where that is text, otherwise its name.
+
+    Protobuf enums (old Gemini and Vertex clients) have numbers as values and the word as name.
+    """
+    if isinstance(value, str):
+        return str.__str__(value.value) if isinstance(value, Enum) else str.__str__(value)
+    if isinstance(value, Enum):
+        return value.value if isinstance(value.value, str) else value.name
+    return None
+
+
+@lru_cache(maxsize=256)
+def declared_fields(cls: type) -> frozenset[str] | None:
+    """The fields that every instance of `cls` has, or None where an instance may have any.
+
+    Asking a pydantic object for a field it lacks costs about 2 us, twenty times what a field it has costs,
+    and a chunk is asked for a dozen: hence once per class.
+    """
+    for name in ("model_fields", "__fields__", "__dataclass_fields__"):  # pydantic 2, pydantic 1, dataclasses
+        fields = _class_attribute(cls, name)
+        if isinstance(fields, Mapping):
+            return frozenset(str(field) for field in fields)
+    return None
+
+
+def _class_attribute(cls: type, name: str) -> Any:
+    """As `getattr(cls, name, None)`, for names that some metaclass may answer with anything, or an error."""
+    if name == "__dataclass_fields__" and not dataclasses.is_dataclass(cls):
+        return None
+    try:
+        return getattr(cls, name, None)
+    except Exception:
+        return None

@@ -1,0 +1,144 @@
+"""Did the stream end properly? Evidence is gathered chunk by chunk; the verdict falls when the stream is over.
+
+Strongest evidence first: a finish signal seen on ANY chunk (a usage chunk may follow it, and an error after it is no
+fault); then what this model is known, or has shown, to do. Where it never tells, a clean end is `unknown`, never
+`complete`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import EmptyStreamError, ErrorFinishError, TruncatedStreamError
+from ..policy import Completeness
+from ..report import StreamStatus
+from .events import Chunk, Model
+from .faults import Fault, FaultKind, classify
+from .signals import Finish, Signal
+
+_STATUS = {
+    Finish.COMPLETE: StreamStatus.COMPLETE,
+    Finish.TOOL: StreamStatus.COMPLETE,
+    Finish.OTHER: StreamStatus.COMPLETE,
+    Finish.LENGTH: StreamStatus.LENGTH,
+    Finish.FILTER: StreamStatus.FILTERED,
+}
+# A later signal replaces an earlier one only when it says more.
+_WEIGHT = {
+    Finish.OTHER: 0,
+    Finish.COMPLETE: 1,
+    Finish.TOOL: 2,
+    Finish.LENGTH: 3,
+    Finish.FILTER: 4,
+    Finish.ERROR: 5,
+}
+_CLOSES_A_CALL = (Finish.COMPLETE, Finish.TOOL, Finish.OTHER)
+# Errors that say in other words that the answer is at its end.
+_STATUS_OF_ERROR = {FaultKind.LENGTH: StreamStatus.LENGTH, FaultKind.FILTERED: StreamStatus.FILTERED}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one attempt ended: exactly one of the two is set."""
+
+    status: StreamStatus | None = None
+    fault: Fault | None = None
+
+
+class Evidence:
+    """What one attempt has shown so far."""
+
+    def __init__(self) -> None:
+        self.signal: Signal | None = None
+        self.text = False
+        self.events = False
+        self._calls: str | None = None
+        self._calls_grew = False
+
+    def note(self, chunk: Chunk, lies: frozenset[str]) -> None:
+        """Take in a chunk that carries more than text."""
+        if chunk.signal is not None and chunk.signal.word not in lies:
+            known = self.signal
+            if known is None or _WEIGHT[chunk.signal.kind] > _WEIGHT[known.kind]:
+                self.signal = chunk.signal
+        if chunk.tools is not None and chunk.tools != self._calls:
+            # Another call may come whole beside those that are there; one that changed came in pieces.
+            before = self._calls.split("|") if self._calls else ()
+            self._calls_grew = self._calls_grew or bool(set(before) - set(chunk.tools.split("|")))
+            self._calls = chunk.tools
+
+    @property
+    def closes(self) -> bool:
+        """Whether a signal said that nothing more is to come, in good order."""
+        return self.signal is not None and self.signal.kind in _CLOSES_A_CALL
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the turn has tool calls, finished or not."""
+        return self._calls is not None
+
+    @property
+    def grown_calls(self) -> bool:
+        """Whether a tool call was put together from several deltas, so that its end is not evident."""
+        return self._calls_grew
+
+
+def judge(
+    seen: Evidence,
+    error: Exception | None,
+    *,
+    model: Model,
+    completeness: Completeness,
+    first: bool,
+    streamed: bool = True,
+) -> Verdict:
+    """The verdict on one attempt.
+
+    `first`: nothing of the answer had been said before it. `streamed`: False for a call that answers all at once,
+    where what came is what there is.
+    """
+    if not streamed and error is None and (seen.signal is None or seen.signal.kind is not Finish.ERROR):
+        return Verdict(_STATUS[seen.signal.kind] if seen.signal is not None else StreamStatus.UNKNOWN)
+    if seen.signal is not None:
+        return _finished(seen, seen.signal, first)
+    if error is not None:
+        fault = classify(error, streamed=seen.events)
+        status = _STATUS_OF_ERROR.get(fault.kind)
+        if status is not None and seen.text and not seen.has_calls:
+            return Verdict(status)
+        return Verdict(fault=fault)
+    if _must_have_told(seen, model, completeness):
+        return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
+    if first and not seen.text and not seen.has_calls:
+        return Verdict(fault=_empty())
+    return Verdict(StreamStatus.UNKNOWN)
+
+
+def _finished(seen: Evidence, signal: Signal, first: bool) -> Verdict:
+    if signal.kind is Finish.ERROR:
+        cause = ErrorFinishError(f"The model ended its stream with the finish reason {signal.word!r}.")
+        return Verdict(fault=_silent(cause, FaultKind.ERROR_FINISH))
+    if seen.has_calls and signal.kind not in _CLOSES_A_CALL:
+        cause2 = TruncatedStreamError(f"A tool call was cut by the finish reason {signal.word!r}.")
+        return Verdict(fault=_silent(cause2, FaultKind.TRUNCATED, retryable=False))
+    if first and not seen.text and not seen.has_calls and signal.kind in _CLOSES_A_CALL:
+        return Verdict(fault=_empty())
+    return Verdict(_STATUS[signal.kind])
+
+
+def _must_have_told(seen: Evidence, model: Model, completeness: Completeness) -> bool:
+    if completeness == "strict":
+        return True
+    if seen.grown_calls:
+        return True
+    if completeness == "lenient":
+        return False
+    return model.tells is True or (model.tells is None and model.learned.tells)
+
+
+def _empty() -> Fault:
+    return _silent(EmptyStreamError("The stream ended without a single word."), FaultKind.EMPTY)
+
+
+def _silent(error: Exception, kind: FaultKind, *, retryable: bool = True) -> Fault:
+    return Fault(kind=kind, retryable=retryable, message=str(error), error=error)

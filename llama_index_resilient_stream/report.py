@@ -1,0 +1,148 @@
+"""What happened to one answer: numbers and words for people, logs and dashboards. Never prompt text, never keys."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class StreamStatus(StrEnum):
+    """How a stream ended. Every stream has exactly one of these once it is over."""
+
+    STREAMING = "streaming"
+    """Not over yet."""
+    COMPLETE = "complete"
+    """The model said that it was done."""
+    LENGTH = "length"
+    """The token limit was reached."""
+    FILTERED = "filtered"
+    """The provider's content policy ended the answer."""
+    CANCELLED = "cancelled"
+    """The reader left, or asked to stop."""
+    INTERRUPTED = "interrupted"
+    """Cut, and could not be finished."""
+    UNKNOWN = "unknown"
+    """It ended cleanly, and this provider never tells whether it was done."""
+
+
+@dataclass
+class Attempt:
+    """One request and the stream that answered it. Times are seconds since the answer was asked for."""
+
+    number: int
+    model: str
+    strategy: str
+    """One of "first", "ask", "prefill", "append", "restart"."""
+    started: float
+    waited: float = 0.0
+    """Seconds of back-off before it."""
+    first_token: float | None = None
+    ended: float | None = None
+    requests: int = 1
+    """Requests that it may have taken: the wrapped LLM's client retries by itself before the first token."""
+    chunks: int = 0
+    characters: int = 0
+    """New characters (Unicode code points) that it added to the answer."""
+    dropped: int = 0
+    """Characters that it repeated and that were not shown again."""
+    held: int = 0
+    """Most characters held back at once while it was unclear whether they were new."""
+    seam: str = ""
+    """How it was joined: "anchor", "sentence", "as is", ..."""
+    finish_reason: str | None = None
+    fault: str | None = None
+    """Kind of the fault that ended it."""
+    detail: str = ""
+    usage: dict[str, int] = field(default_factory=dict)
+    """As the provider counted; empty where it did not say."""
+    left_thread: bool = False
+    """A daemon thread stayed behind in a read that nothing can break; it ends with the client's own timeout."""
+
+
+@dataclass
+class StreamReport:
+    """The whole story of one answer. `str(report)` is a timeline."""
+
+    stream_id: str = ""
+    status: StreamStatus = StreamStatus.STREAMING
+    finish_reason: str | None = None
+    """The provider's own word."""
+    reason: str = ""
+    """Why it was given up: "not retryable", "attempts", "deadline", "extra tokens", "no progress",
+    "context window"."""
+    attempts: list[Attempt] = field(default_factory=list)
+    characters: int = 0
+    resets: int = 0
+    """How often a restarted tool or structured turn told it differently."""
+    seconds: float = 0.0
+    usage: dict[str, int] = field(default_factory=dict)
+    """Tokens of all attempts: prompt_tokens, completion_tokens, total_tokens."""
+    usage_estimated: bool = False
+    """Whether some attempt was cut before its provider counted, so that `usage` is in part an estimate."""
+    extra_tokens: int = 0
+    """What recovering cost, estimated: what was sent again and what was thrown away."""
+    wasted_tokens: int = 0
+    """Generated and not shown, estimated; part of `extra_tokens`."""
+
+    @property
+    def recovered(self) -> bool:
+        """Whether there was a fault and the answer ended well all the same."""
+        return bool(self.faults) and self.status not in (
+            StreamStatus.STREAMING,
+            StreamStatus.INTERRUPTED,
+            StreamStatus.CANCELLED,
+        )
+
+    @property
+    def requests(self) -> int:
+        """Requests that may have been sent, the own retries of the wrapped LLM's client included."""
+        return sum(attempt.requests for attempt in self.attempts)
+
+    @property
+    def faults(self) -> list[str]:
+        """The kinds of the faults, in order."""
+        return [attempt.fault for attempt in self.attempts if attempt.fault]
+
+    @property
+    def models(self) -> list[str]:
+        """The models that wrote some of the answer, in order."""
+        return list(dict.fromkeys(attempt.model for attempt in self.attempts if attempt.characters))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        count = len(self.attempts)
+        head = [
+            str(self.status),
+            f"{self.characters:,} characters",
+            f"{count} attempt{'s' if count != 1 else ''}",
+            f"{self.seconds:.2f} s",
+        ]
+        if self.reason:
+            head.insert(1, self.reason)
+        if self.extra_tokens:
+            head.append(f"about {self.extra_tokens:,} extra tokens")
+        return "\n".join([" | ".join(head), *(line for a in self.attempts for line in _timeline(a))])
+
+
+def _timeline(attempt: Attempt) -> list[str]:
+    what = attempt.model if attempt.strategy == "first" else f"{attempt.model}, {attempt.strategy}"
+    told = f"{attempt.characters:,} characters"
+    if attempt.first_token is not None:
+        told += f", first after {attempt.first_token - attempt.started:.2f} s"
+    if attempt.seam:
+        told += f", joined: {attempt.seam}"
+    if attempt.dropped:
+        told += f", {attempt.dropped:,} repeated characters dropped"
+    lines = [f"{attempt.started:8.2f} s  #{attempt.number} {what}: {told}"]
+    ended = attempt.ended if attempt.ended is not None else attempt.started
+    if attempt.fault:
+        lines.append(f"{ended:8.2f} s     {attempt.fault}: {attempt.detail}")
+    elif attempt.finish_reason:
+        lines.append(f"{ended:8.2f} s     finish: {attempt.finish_reason}")
+    if attempt.left_thread:
+        lines.append(f"{'':8}       a thread stays in a read that nothing can break")
+    return lines

@@ -1,0 +1,206 @@
+"""HTTP/1.1 on a raw socket, as far as a server needs it that breaks it.
+
+Every wait watches three things at once: the time, the client (who may leave), and the server (which may
+close). So no handler thread outlives the connection it serves.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Literal
+
+Framing = Literal["chunked", "close"]
+
+_RECEIVE = 65536
+_RESET = struct.pack("ii", 1, 0)  # l_onoff, l_linger: close() discards what is queued and sends RST
+
+
+class ClientLeft(Exception):
+    """The client closed or reset its side of the connection."""
+
+
+class ServerClosing(Exception):
+    """The server is being closed while this response is under way."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: the names of its headers in lower case, its body parsed as JSON (or an empty dict)."""
+
+    method: str
+    path: str
+    header_names: tuple[str, ...]
+    body: dict[str, Any]
+
+
+class Connection:
+    """One client's connection. `stop` is a socket that becomes readable when the server closes."""
+
+    def __init__(self, sock: socket.socket, number: int, stop: socket.socket) -> None:
+        self.number = number
+        self.alive = True
+        self._last = False
+        self._sock = sock
+        self._stop = stop
+        self._inbox = b""
+        self._chunked = True
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
+        self._selector.register(sock, selectors.EVENT_READ)
+        self._selector.register(stop, selectors.EVENT_READ)
+
+    # -- reading
+
+    def read_request(self) -> Request | None:
+        """The next request, or None when the client is done with this connection."""
+        if self._last:
+            return None
+        try:
+            while b"\r\n\r\n" not in self._inbox:
+                self._wait(None)
+        except ClientLeft:
+            return None
+        head, _, self._inbox = self._inbox.partition(b"\r\n\r\n")
+        method, path, headers = _parse_head(head)
+        self._last = headers.get("connection", "").lower() == "close"
+        if headers.get("expect", "").lower() == "100-continue":
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        length = int(headers.get("content-length", 0))
+        while len(self._inbox) < length:
+            self._wait(None)
+        body, self._inbox = self._inbox[:length], self._inbox[length:]
+        return Request(method, path, tuple(headers), _parse_body(body))
+
+    # -- waiting
+
+    def pause(self, seconds: float | None) -> None:
+        """Wait for `seconds` (None: for ever), or until the client leaves or the server closes."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            self._wait(left)
+            if left == 0.0:
+                return
+
+    def _wait(self, timeout: float | None, events: int = selectors.EVENT_READ) -> None:
+        """Wait for one thing to happen, or `timeout` seconds. What the client sends is kept for later."""
+        if events != selectors.EVENT_READ:
+            self._selector.modify(self._sock, events)
+        ready = {key.fileobj: mask for key, mask in self._selector.select(timeout)}
+        if events != selectors.EVENT_READ:
+            self._selector.modify(self._sock, selectors.EVENT_READ)
+        if self._stop in ready:
+            raise ServerClosing
+        if ready.get(self._sock, 0) & selectors.EVENT_READ:
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(_RECEIVE)
+        except BlockingIOError:
+            return
+        except OSError:
+            raise ClientLeft from None
+        if not data:
+            raise ClientLeft
+        self._inbox += data
+
+    # -- writing
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`, waiting for a slow reader."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                self._wait(None, selectors.EVENT_READ | selectors.EVENT_WRITE)
+            except OSError:
+                raise ClientLeft from None
+
+    def head(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        """The status line and the headers."""
+        lines = [f"HTTP/1.1 {status} {_reason(status)}", *(f"{name}: {value}" for name, value in headers)]
+        self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+    def respond(
+        self, status: int, content: bytes, kind: str, headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """A whole response with a Content-Length."""
+        self.head(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *headers])
+        self.send(content)
+
+    def open_stream(self, framing: Framing = "chunked", length: int | None = None) -> None:
+        """The headers of an event stream. With `length` the body is framed by that Content-Length."""
+        headers = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
+        self._chunked = framing == "chunked" and length is None
+        if length is not None:
+            headers.append(("Content-Length", str(length)))
+        elif framing == "close":
+            headers.append(("Connection", "close"))
+        else:
+            headers.append(("Transfer-Encoding", "chunked"))
+        self.head(200, headers)
+
+    def write(self, data: bytes) -> None:
+        """A part of the body, as one chunk where the body is chunked."""
+        self.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def write_torn(self, data: bytes) -> None:
+        """The first half of a part of the body; the size of its chunk promises all of it."""
+        half = data[: len(data) // 2]
+        self.send(b"%x\r\n%b" % (len(data), half) if self._chunked else half)
+
+    def end(self) -> None:
+        """The end of a body as its framing has it: the last chunk, or FIN."""
+        if self._chunked:
+            self.send(b"0\r\n\r\n")
+        else:
+            self.fin()
+
+    # -- ending
+
+    def fin(self) -> None:
+        """Close in the orderly way: FIN after everything that was written."""
+        self.close()
+
+    def reset(self) -> None:
+        """Close with RST."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
+
+    def close(self) -> None:
+        """Release the socket. May be called twice."""
+        self.alive = False
+        self._selector.close()
+        self._sock.close()
+
+
+def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
+    request_line, *lines = head.decode("latin-1").split("\r\n")
+    method, path, _ = request_line.split(" ", 2)
+    pairs = (line.partition(":") for line in lines)
+    return method, path.partition("?")[0], {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _parse_body(body: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Overloaded" if status == 529 else "Unknown"

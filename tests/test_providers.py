@@ -1,0 +1,124 @@
+"""The table of LLM classes, and which models think before they speak."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from llama_index.core.llms import MockLLM
+from llama_index.llms.openai import OpenAI, OpenAIResponses
+from llama_index.llms.openai_like import OpenAILike
+
+from llama_index_resilient_stream.providers import PROVIDERS, Provider, provider_of, reasons
+from llama_index_resilient_stream.recovery.continuation import STRATEGIES
+
+
+def named(name: str, *bases: type) -> type:
+    return type(name, bases, {})
+
+
+TELLS = """
+    OpenAI OpenAIResponses OpenAILike Anthropic BedrockConverse Ollama LMStudio LlamaCPP MistralAI DashScope
+    Cohere WatsonxLLM DeepSeek Groq OpenRouter TogetherLLM Fireworks NVIDIA Databricks"""
+SWALLOWS = """
+    GoogleGenAI Gemini Vertex HuggingFaceInferenceAPI Perplexity AzureAICompletionsModel ZhipuAI AI21
+    DeepInfraLLM HuggingFaceLLM Vllm VllmServer SGLang Xinference LiteLLM"""
+NOBODY_KNOWS = "Baseten SiliconFlow Portkey OCIGenAI SambaNovaCloud Bedrock SomethingNew"
+
+ROWS = [(name, True) for name in TELLS.split()]
+ROWS += [(name, False) for name in SWALLOWS.split()]
+ROWS += [(name, None) for name in NOBODY_KNOWS.split()]
+
+
+@pytest.mark.parametrize(("name", "tells"), ROWS)
+def test_tells(name: str, tells: bool | None) -> None:
+    assert provider_of(named(name)).tells is tells
+
+
+@pytest.mark.parametrize(
+    ("llm_class", "row"),
+    [
+        (OpenAI, "OpenAI"),
+        (OpenAIResponses, "OpenAIResponses"),
+        (OpenAILike, "OpenAILike"),
+        (MockLLM, "MockLLM"),
+        (named("Cerebras", OpenAILike), "OpenAILike"),
+        (named("AzureOpenAI", OpenAI), "OpenAI"),
+        (named("Groq", OpenAILike), "Groq"),
+        (named("MyGroq", named("Groq", OpenAILike)), "Groq"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_the_nearest_base_with_a_row(llm_class: type, row: str) -> None:
+    assert provider_of(llm_class) is PROVIDERS[row]
+
+
+def test_a_class_that_nobody_knows() -> None:
+    assert provider_of(named("SomethingNew")) == Provider()
+
+
+def test_only_litellm_lies() -> None:
+    assert {name: row.lies for name, row in PROVIDERS.items() if row.lies} == {"LiteLLM": {"stop"}}
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_row_is_consistent(name: str) -> None:
+    row = PROVIDERS[name]
+    assert row.strategy in STRATEGIES
+    assert bool(row.prefill_extra) == (row.prefill == "flags")
+    if row.strategy == "prefill":
+        assert row.prefill == "trailing"
+
+
+THINKS = """
+    o1 o1-preview o3-mini openai/o4-mini azure/o3 gpt-5 gpt-5-mini gpt-5.1 gpt-oss-120b o3-deep-research
+    codex-mini-latest deepseek-reasoner deepseek-r1:7b deepseek-ai/DeepSeek-R1-Distill-Llama-70B r1-1776
+    qwq-32b Qwen/QwQ-32B qwen3:8b Qwen/Qwen3-235B-A22B kimi-k2-thinking magistral-small-2507
+    gemini-2.5-pro models/gemini-2.5-flash gemini-3-pro-preview gemini-2.0-flash-thinking-exp grok-4
+    grok-3-mini grok-4-fast-reasoning glm-4.6 sonar-reasoning-pro phi-4-mini-reasoning MiniMax-M2"""
+SPEAKS = """
+    gpt-4o gpt-4o-mini gpt-4.1 gpt-3.5-turbo gpt-5-chat-latest claude-sonnet-4-5 claude-3-5-haiku-latest
+    gemini-2.0-flash gemini-2.5-flash-lite llama-3.3-70b-versatile deepseek-chat mistral-large-latest
+    qwen2.5:7b qwen3-coder-30b Qwen/Qwen3-30B-A3B-Instruct-2507 grok-3 grok-4-fast-non-reasoning glm-4-9b
+    command-r-plus phi-4 nova-pro gemma-3-27b-it"""
+
+
+@pytest.mark.parametrize("model", THINKS.split())
+def test_thinks_by_its_name(model: str) -> None:
+    assert reasons(model, {})
+
+
+@pytest.mark.parametrize("model", SPEAKS.split())
+def test_speaks_at_once(model: str) -> None:
+    assert not reasons(model, {"reasoning_effort": None, "temperature": 0.1, "additional_kwargs": {}})
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], bool]] = {
+    "effort": ({"reasoning_effort": "low"}, True),
+    "no effort": ({"reasoning_effort": "none"}, False),
+    "anthropic": ({"thinking_dict": {"type": "enabled", "budget_tokens": 1024}}, True),
+    "anthropic adaptive": ({"thinking": {"type": "adaptive"}}, True),
+    "anthropic disabled": ({"thinking": {"type": "disabled"}}, False),
+    "ollama": ({"thinking": True}, True),
+    "ollama off": ({"thinking": False}, False),
+    "gemini": ({"generation_config": {"thinking_config": {"thinking_budget": 512}}}, True),
+    "gemini budget 0": ({"generation_config": {"thinking_config": {"thinking_budget": 0}}}, False),
+    "qwen": (
+        {"additional_kwargs": {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}},
+        True,
+    ),
+    "responses": ({"reasoning_options": {"effort": "high"}}, True),
+    "empty": ({"reasoning_options": {}, "thinking_dict": None}, False),
+    "odd": ({"additional_kwargs": 3, "extra_body": None}, False),
+}
+
+
+@pytest.mark.parametrize(("settings", "thinks"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_thinks_because_it_was_asked_to(settings: dict[str, Any], thinks: bool) -> None:
+    assert reasons("claude-sonnet-4-5", settings) is thinks
+
+
+def test_settings_that_contain_themselves() -> None:
+    settings: dict[str, Any] = {}
+    settings["extra_body"] = settings
+    assert not reasons("gpt-4o", settings)

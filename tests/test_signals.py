@@ -1,0 +1,389 @@
+"""What one chunk says: a row for every shape that a LlamaIndex class was seen to put into `raw`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from types import SimpleNamespace as Object
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseTextDeltaEvent
+from pydantic import BaseModel
+
+from llama_index_resilient_stream.recovery.signals import (
+    MEANING,
+    Finish,
+    Signal,
+    finish_signal,
+    open_tool_call,
+    usage_of,
+)
+
+
+class FinishReason(str, Enum):  # noqa: UP042  as google-genai defines it
+    STOP = "STOP"
+    SAFETY = "SAFETY"
+    FINISH_REASON_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+
+
+class ProtoReason(Enum):
+    MAX_TOKENS = 2
+
+
+@dataclass
+class Choice:
+    finish_reason: str | None
+
+
+class DictAndObject(dict[str, Any]):
+    """As huggingface_hub's and DashScope's types: a dictionary with attributes."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        self.__dict__.update(attributes)
+
+
+class MistralChunk(BaseModel):
+    choices: list[Any]
+    usage: Any = None
+
+
+class MistralEvent(BaseModel):
+    data: MistralChunk
+
+
+def chunk(reason: str | None, **more: Any) -> ChatCompletionChunk:
+    choice = {"index": 0, "delta": {"content": "hi"}, "finish_reason": reason}
+    return ChatCompletionChunk.construct(
+        id="1", object="chat.completion.chunk", created=1, model="m", choices=[choice], **more
+    )
+
+
+def choices(reason: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}
+
+
+def responses(kind: str, reason: str | None = None) -> Object:
+    details = Object(reason=reason) if reason else None
+    return Object(type=kind, response=Object(incomplete_details=details, error=None))
+
+
+FINISHED: dict[str, tuple[Any, Finish, str]] = {
+    "openai": (chunk("stop"), Finish.COMPLETE, "stop"),
+    "openai length": (chunk("length"), Finish.LENGTH, "length"),
+    "openai tools": (chunk("tool_calls"), Finish.TOOL, "tool_calls"),
+    "openai filter": (chunk("content_filter"), Finish.FILTER, "content_filter"),
+    "openrouter error": (chunk("error"), Finish.ERROR, "error"),
+    "deepseek busy": (chunk("insufficient_system_resource"), Finish.ERROR, "insufficient_system_resource"),
+    "a new word": (chunk("because_i_say_so"), Finish.OTHER, "because_i_say_so"),
+    "second choice": (
+        {"choices": [{"finish_reason": None}, {"finish_reason": "stop"}]},
+        Finish.COMPLETE,
+        "stop",
+    ),
+    "gemini as openai": ({"choices": [{"finishReason": "STOP"}]}, Finish.COMPLETE, "stop"),
+    "responses completed": (responses("response.completed"), Finish.COMPLETE, "response.completed"),
+    "responses length": (
+        responses("response.incomplete", "max_output_tokens"),
+        Finish.LENGTH,
+        "max_output_tokens",
+    ),
+    "responses filter": (
+        responses("response.incomplete", "content_filter"),
+        Finish.FILTER,
+        "content_filter",
+    ),
+    "responses incomplete": (responses("response.incomplete"), Finish.LENGTH, "response.incomplete"),
+    "responses failed": (responses("response.failed"), Finish.ERROR, "response.failed"),
+    "responses error": ({"type": "error", "code": "server_error"}, Finish.ERROR, "error"),
+    "response fetched": (Object(status="completed"), Finish.COMPLETE, "completed"),
+    "response cut": (
+        {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        Finish.LENGTH,
+        "max_output_tokens",
+    ),
+    "anthropic": (
+        {"type": "message_delta", "delta": Object(stop_reason="end_turn")},
+        Finish.COMPLETE,
+        "end_turn",
+    ),
+    "anthropic by key": (
+        {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}},
+        Finish.LENGTH,
+        "max_tokens",
+    ),
+    "anthropic refusal": (
+        {"type": "message_delta", "delta": Object(stop_reason="refusal")},
+        Finish.FILTER,
+        "refusal",
+    ),
+    "anthropic stop": ({"type": "message_stop"}, Finish.COMPLETE, "message_stop"),
+    "google": ({"content": {}, "finish_reason": FinishReason.STOP}, Finish.COMPLETE, "stop"),
+    "google safety": ({"finish_reason": FinishReason.SAFETY}, Finish.FILTER, "safety"),
+    "vertex": ({"candidates": [Object(finish_reason=ProtoReason.MAX_TOKENS)]}, Finish.LENGTH, "max_tokens"),
+    "enum as text": ({"finish_reason": "FinishReason.RECITATION"}, Finish.FILTER, "recitation"),
+    "bedrock": ({"metadata": {"usage": {"inputTokens": 1}}}, Finish.COMPLETE, "metadata"),
+    "bedrock stop": ({"messageStop": {"stopReason": "tool_use"}}, Finish.TOOL, "tool_use"),
+    "bedrock invoke": ({"generation": "", "stop_reason": "stop"}, Finish.COMPLETE, "stop"),
+    "mistral": (MistralEvent(data=MistralChunk(choices=[Choice("stop")])), Finish.COMPLETE, "stop"),
+    "cohere": ({"event_type": "stream-end", "finish_reason": "COMPLETE"}, Finish.COMPLETE, "complete"),
+    "cohere error": ({"event_type": "stream-end", "finish_reason": "ERROR"}, Finish.ERROR, "error"),
+    "cohere toxic": (
+        {"event_type": "stream-end", "finish_reason": "ERROR_TOXIC"},
+        Finish.FILTER,
+        "error_toxic",
+    ),
+    "cohere v2": (
+        {"type": "message-end", "delta": {"finish_reason": "MAX_TOKENS"}},
+        Finish.LENGTH,
+        "max_tokens",
+    ),
+    "ollama": ({"done": True, "done_reason": "stop"}, Finish.COMPLETE, "stop"),
+    "ollama length": ({"done": True, "done_reason": "length"}, Finish.LENGTH, "length"),
+    "ollama without reason": ({"done": True, "done_reason": None}, Finish.COMPLETE, "done"),
+    "huggingface": (DictAndObject(choices=[Choice("eos_token")]), Finish.COMPLETE, "eos_token"),
+    "dashscope": (
+        DictAndObject(output=DictAndObject(choices=[Choice("length")])),
+        Finish.LENGTH,
+        "length",
+    ),
+    "watsonx": (choices("time_limit"), Finish.LENGTH, "time_limit"),
+    "watsonx text": ({"results": [{"stop_reason": "eos_token"}]}, Finish.COMPLETE, "eos_token"),
+    "tgi": (Object(details=Object(finish_reason="length")), Finish.LENGTH, "length"),
+    "error inside": ({"error": {"message": "overloaded"}}, Finish.ERROR, "error"),
+}
+
+
+@pytest.mark.parametrize(("raw", "kind", "word"), FINISHED.values(), ids=FINISHED.keys())
+def test_finish_signal(raw: Any, kind: Finish, word: str) -> None:
+    assert finish_signal(raw, None) == Signal(kind, word)
+
+
+UNFINISHED: dict[str, Any] = {
+    "nothing": None,
+    "openai": chunk(None),
+    "openai usage": ChatCompletionChunk.construct(choices=[], usage={"total_tokens": 3}),
+    "old ollama as openai": choices(""),
+    "dashscope": DictAndObject(output=DictAndObject(choices=[Choice("null")])),
+    "responses": ResponseTextDeltaEvent.construct(type="response.output_text.delta", delta="x"),
+    "responses in progress": Object(status="in_progress"),
+    "anthropic": {"type": "content_block_delta", "delta": Object(text="x")},
+    "anthropic too early": {"type": "message_delta", "delta": Object(stop_reason=None)},
+    "google": {"finish_reason": FinishReason.FINISH_REASON_UNSPECIFIED},
+    "google none": {"finish_reason": None},
+    "bedrock": {"contentBlockDelta": {"delta": {"text": "x"}}},
+    "metadata of something else": {"metadata": {"trace": 1}},
+    "cohere": {"event_type": "text-generation", "text": "x"},
+    "ollama": {"done": False, "done_reason": None},
+    "watsonx text": {"results": [{"stop_reason": "not_finished"}]},
+    "no choices": {"choices": []},
+    "odd choices": {"choices": "stop"},
+    "a number": {"finish_reason": 10**400},
+    "a text": "stop",
+    "a bound method": Object(finish_reason=str.lower),
+}
+
+
+@pytest.mark.parametrize("raw", UNFINISHED.values(), ids=UNFINISHED.keys())
+def test_no_finish_signal(raw: Any) -> None:
+    assert finish_signal(raw, {}) is None
+
+
+@pytest.mark.parametrize("name", ["stop_reason", "finish_reason"])
+def test_finish_signal_in_additional_kwargs(name: str) -> None:
+    assert finish_signal(None, {name: "max_tokens"}) == Signal(Finish.LENGTH, "max_tokens")
+
+
+def test_the_raw_chunk_comes_before_additional_kwargs() -> None:
+    assert finish_signal(choices("length"), {"stop_reason": "stop"}) == Signal(Finish.LENGTH, "length")
+
+
+LISTED = {
+    Finish.COMPLETE: """
+        stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn""",
+    Finish.LENGTH: """
+        length max_tokens max_output_tokens model_length model_context_window_exceeded error_limit
+        response.incomplete compaction max_length continuation""",
+    Finish.TOOL: "tool_calls tool_use function_call tool_call tool",
+    Finish.FILTER: """
+        content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
+        error_toxic guardrail_intervened sensitive image_safety""",
+    Finish.ERROR: """
+        error network_error response.failed failed cancelled malformed_function_call other server_error
+        malformed_model_output malformed_tool_use unexpected_tool_call""",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"), [(kind, word) for kind, words in LISTED.items() for word in words.split()]
+)
+def test_meaning_of_a_word(kind: Finish, word: str) -> None:
+    assert MEANING[word] is kind
+    assert finish_signal(choices(word.upper()), None) == Signal(kind, word)
+
+
+def test_no_word_means_two_things() -> None:
+    from llama_index_resilient_stream.recovery import signals
+
+    words = [word for words in signals._WORDS.values() for word in words.split()]
+    assert len(words) == len(set(words))
+
+
+USAGES: dict[str, tuple[Any, dict[str, int] | None]] = {
+    "nothing": (None, None),
+    "openai without": (chunk("stop"), None),
+    "openai": (
+        ChatCompletionChunk.construct(
+            choices=[], usage={"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+        ),
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    ),
+    "responses": (
+        Object(type="response.completed", response=Object(usage=Object(input_tokens=1, output_tokens=2))),
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    ),
+    "anthropic start": (
+        {"type": "message_start", "message": Object(usage=Object(input_tokens=7))},
+        {"prompt_tokens": 7},
+    ),
+    "anthropic delta": ({"usage": Object(output_tokens=2)}, {"completion_tokens": 2}),
+    "ollama": (
+        {"done": True, "prompt_eval_count": 4, "eval_count": 5},
+        {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9},
+    ),
+    "gemini": (
+        {
+            "usage_metadata": {
+                "prompt_token_count": 1,
+                "candidates_token_count": 2,
+                "thoughts_token_count": 4,
+                "total_token_count": 7,
+            }
+        },
+        {"prompt_tokens": 1, "completion_tokens": 6, "total_tokens": 7},
+    ),
+    "bedrock": (
+        {"metadata": {"usage": {"inputTokens": 1, "outputTokens": 2, "totalTokens": 3}}},
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    ),
+    "mistral": (
+        MistralEvent(data=MistralChunk(choices=[], usage={"prompt_tokens": 1, "completion_tokens": 2})),
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    ),
+    "cohere": (
+        {"response": Object(meta=Object(tokens={"input_tokens": 1.0, "output_tokens": 2.0}))},
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    ),
+    "watsonx text": (
+        {"results": [{"input_token_count": 1, "generated_token_count": 2}]},
+        {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    ),
+    "nonsense": ({"usage": {"prompt_tokens": True, "completion_tokens": -1, "total_tokens": "3"}}, None),
+    "not a number": ({"usage": {"prompt_tokens": float("nan"), "completion_tokens": 10**400}}, None),
+}
+
+
+@pytest.mark.parametrize(("raw", "counts"), USAGES.values(), ids=USAGES.keys())
+def test_usage_of(raw: Any, counts: dict[str, int] | None) -> None:
+    assert usage_of(raw) == counts
+
+
+class ToolCallBlock(BaseModel):
+    tool_name: str
+    tool_kwargs: dict[str, Any] | str
+
+
+@pytest.mark.parametrize(
+    ("extra", "blocks"),
+    [(None, None), ({}, []), ({"tool_calls": []}, [Object(text="x")]), ({"tool_calls": None}, ())],
+)
+def test_no_tool_call(extra: Any, blocks: Any) -> None:
+    assert open_tool_call(extra, blocks) is None
+
+
+def test_the_fingerprint_follows_a_call_that_grows_in_place() -> None:
+    function = Object(name="add", arguments="")
+    extra = {"tool_calls": [Object(id="1", function=function)]}
+    prints = [open_tool_call(extra, [])]
+    for more in ('{"a":', " 1}"):
+        function.arguments += more
+        prints.append(open_tool_call(extra, []))
+    extra["tool_calls"].append(Object(id="2", function=Object(name="sub", arguments="")))
+    prints.append(open_tool_call(extra, []))
+    assert len(set(prints)) == 4
+    assert open_tool_call(extra, []) == prints[-1]
+
+
+TOOL_CALLS: dict[str, tuple[Any, Any]] = {
+    "dictionaries": ({"tool_calls": [{"function": {"name": "add", "arguments": "{}"}}]}, []),
+    "function_call": ({"function_call": {"name": "add", "arguments": "{}"}}, []),
+    "anthropic": ({"tool_calls": [{"id": "1", "name": "add", "input": {"a": 1}}]}, []),
+    "block, text": ({}, [ToolCallBlock(tool_name="add", tool_kwargs='{"a"')]),
+    "block, dictionary": ({}, [ToolCallBlock(tool_name="add", tool_kwargs={"a": 1})]),
+    "unreadable": ({"tool_calls": 3}, []),
+}
+
+
+@pytest.mark.parametrize(("extra", "blocks"), TOOL_CALLS.values(), ids=TOOL_CALLS.keys())
+def test_a_tool_call_is_seen(extra: Any, blocks: Any) -> None:
+    assert open_tool_call(extra, blocks)
+
+
+class Hostile:
+    """Whatever it is asked, it raises or answers with nonsense."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("choices", "usage", "get"):
+            raise RuntimeError(name)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("eq")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class HostileKeys(dict[str, Any]):
+    def get(self, *_: Any) -> Any:
+        raise RuntimeError("get")
+
+
+PLACES = """
+    type event_type choices data output messageStop metadata done done_reason finish_reason candidates results
+    details stop_reason status error delta response incomplete_details reason usage message eval_count
+    tool_calls function_call function name arguments prompt_tokens"""
+NAMES = st.sampled_from(PLACES.split())
+WORDS = st.sampled_from([*MEANING, "response.incomplete", "message_delta", "stream-end", "incomplete"])
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3), WORDS,
+    st.builds(Hostile), st.builds(HostileKeys), st.just(10**400), st.just(Finish.ERROR), st.just(Finish),
+)  # fmt: skip
+ANYTHING = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(NAMES, inner, max_size=4)
+        | st.dictionaries(NAMES, inner, max_size=4).map(lambda fields: Object(**fields))
+        | st.dictionaries(NAMES, inner, max_size=4).map(lambda fields: DictAndObject(**fields))
+    ),
+    max_leaves=12,
+)
+
+
+@given(raw=ANYTHING, extra=ANYTHING)
+def test_never_raises(raw: Any, extra: Any) -> None:
+    signal = finish_signal(raw, extra)
+    assert signal is None or (signal.word and signal.kind in Finish)
+    counts = usage_of(raw)
+    assert counts is None or all(type(count) is int and count >= 0 for count in counts.values())
+    assert isinstance(open_tool_call(extra, raw), str | None)
+
+
+@given(word=WORDS)
+def test_attribute_or_key(word: str) -> None:
+    by_key, by_attribute = choices(word), Object(choices=[Object(finish_reason=word)])
+    assert finish_signal(by_key, None) == finish_signal(by_attribute, None)
