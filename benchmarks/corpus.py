@@ -445,9 +445,7 @@ def _log(numbers: random.Random) -> str:
     lines, second = [], 7
     for _ in range(18):
         second += numbers.randint(0, 3)
-        lines.append(
-            f"2026-03-04T11:25:{second:02d}Z {numbers.choice(levels)} [worker-{numbers.randint(1, 3)}] "
-        )
+        lines.append(f"2026-03-04T11:25:{second:02d}Z {numbers.choice(levels)} [worker-{numbers.randint(1, 3)}] ")
         lines[-1] += numbers.choice(events)
     return "\n".join(lines) + "\n"
 

@@ -19,6 +19,7 @@ from .policy import RecoveryPolicy
 from .providers import provider_of, reasons
 from .recovery.continuation import Continuation, Strategy, estimate_tokens
 from .recovery.events import Chunk, Learned, Model, Request
+from .upstream import Upstream
 
 FIRST_TOKEN_TIMEOUT = 60.0
 FIRST_TOKEN_TIMEOUT_THINKING = 300.0
@@ -123,12 +124,17 @@ def _continuation(
 # Asking
 
 
-def ask(llms: Sequence[LLM], question: Question, request: Request) -> Iterator[Chunk]:
+def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, arguments, kwargs, read = _call(llms[request.model], question, request)
-    stream = getattr(arguments.llm, f"stream_{method}")(arguments.what, **kwargs)
+    method, to, kwargs, read = _call(llms[request.model], question, request)
+    stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
     try:
-        for response in stream:
+        responses = iter(stream)
+        for response in responses:
+            upstream.look(stream)
+            yield read(response)
+            break
+        for response in responses:
             yield read(response)
     except Exception as error:
         if not is_end_of_empty_completion(error):
@@ -136,14 +142,22 @@ def ask(llms: Sequence[LLM], question: Question, request: Request) -> Iterator[C
     finally:
         if (close := getattr(stream, "close", None)) is not None:
             close()
+        upstream.close()
 
 
-async def aask(llms: Sequence[LLM], question: Question, request: Request) -> AsyncIterator[Chunk]:
+async def aask(
+    llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request
+) -> AsyncIterator[Chunk]:
     """The same, asynchronously."""
-    method, arguments, kwargs, read = _call(llms[request.model], question, request)
-    stream = await getattr(arguments.llm, f"astream_{method}")(arguments.what, **kwargs)
+    method, to, kwargs, read = _call(llms[request.model], question, request)
+    stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
     try:
-        async for response in stream:
+        responses = aiter(stream)
+        async for response in responses:
+            upstream.look(stream)
+            yield read(response)
+            break
+        async for response in responses:
             yield read(response)
     except Exception as error:
         if not is_end_of_empty_completion(error):
@@ -151,18 +165,21 @@ async def aask(llms: Sequence[LLM], question: Question, request: Request) -> Asy
     finally:
         if (aclose := getattr(stream, "aclose", None)) is not None:
             await aclose()
+        await upstream.aclose()
 
 
-def call(llms: Sequence[LLM], question: Question, request: Request) -> Iterator[Chunk]:
+def call(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call that is not streamed, as a stream of one chunk."""
-    method, arguments, kwargs, _ = _call(llms[request.model], question, request)
-    yield read_whole(getattr(arguments.llm, method)(arguments.what, **kwargs))
+    method, to, kwargs, _ = _call(llms[request.model], question, request)
+    yield read_whole(getattr(to.llm, method)(to.what, **kwargs))
 
 
-async def acall(llms: Sequence[LLM], question: Question, request: Request) -> AsyncIterator[Chunk]:
+async def acall(
+    llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request
+) -> AsyncIterator[Chunk]:
     """The same, asynchronously."""
-    method, arguments, kwargs, _ = _call(llms[request.model], question, request)
-    yield read_whole(await getattr(arguments.llm, f"a{method}")(arguments.what, **kwargs))
+    method, to, kwargs, _ = _call(llms[request.model], question, request)
+    yield read_whole(await getattr(to.llm, f"a{method}")(to.what, **kwargs))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ The synchronous one and the asynchronous one stand side by side, same names, sam
    a fault of the stream.
 2. `Exception` is caught, `BaseException` never: leaving is no fault.
 3. No timeout and no cancel scope is held across a `yield`; time counts only while we wait for the provider.
-4. A blocked synchronous read cannot be broken from outside. It happens in a daemon thread, in lock-step: the thread
-   reads one event when asked for one, so nothing is read ahead, and when the reader leaves between two tokens, as
-   readers do, the upstream connection is closed at once. The thread knows the mailbox and the wrapped LLM, nothing
-   of ours. With both watchdogs switched off there is no thread, and `cancel()` takes effect at the next token.
+4. A wait for a blocked synchronous read must be able to end. The read happens in a daemon thread, in lock-step: the
+   thread reads one event when asked for one, so nothing is read ahead, and when the reader leaves between two tokens,
+   as readers do, the upstream connection is closed at once. A read that blocks is broken where the socket is in reach
+   (`upstream.py`); where it is not, the thread stays behind until the client's own timeout, knows the wrapped LLM and
+   nothing of ours, and the report names it. With both watchdogs switched off there is no thread, and `cancel()` takes
+   effect at the next token.
 """
 
 from __future__ import annotations
@@ -29,14 +31,15 @@ from .errors import StreamTimeoutError
 from .recovery.events import Chunk, Ended, Request
 from .recovery.machine import Recovery
 from .report import StreamReport
+from .upstream import Upstream
 
 T = TypeVar("T")
 
-Open = Callable[[Request], Iterator[Chunk]]
-AsyncOpen = Callable[[Request], AsyncIterator[Chunk]]
+Open = Callable[[Upstream, Request], Iterator[Chunk]]
+AsyncOpen = Callable[[Upstream, Request], AsyncIterator[Chunk]]
 
 _GRACE = 0.05  # seconds that a thread gets to leave a read before the report calls it left behind
-_JOIN = 2.0  # seconds that closing an idle upstream may take
+_JOIN = 2.0  # seconds that closing an upstream may take that nobody reads, or whose read was broken
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +148,8 @@ class _Direct:
 class _Watched:
     """An attempt read by a thread of its own, so that a wait for it can end."""
 
-    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], halt: Halt) -> None:
+    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream, halt: Halt) -> None:
+        self._upstream = upstream
         self._asks: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._reading = False
@@ -177,8 +181,11 @@ class _Watched:
 
     def close(self) -> None:
         self._asks.put(False)
+        if self._reading:
+            self._upstream.break_read()
         if threading.current_thread() is not self._thread:
-            self._thread.join(_GRACE if self._reading else _JOIN)
+            stuck = self._reading and not self._upstream.can_break
+            self._thread.join(_GRACE if stuck else _JOIN)
         self.left_thread = self._thread.is_alive()
 
 
@@ -233,8 +240,9 @@ def drive(
             request = recovery.request
             if request.strategy != "first":
                 observer.resume(recovery, request)
-            opened = partial(open_stream, request)
-            attempt = _Watched(opened, halt) if in_thread else _Direct(opened)
+            upstream = Upstream()
+            opened = partial(open_stream, upstream, request)
+            attempt = _Watched(opened, upstream, halt) if in_thread else _Direct(opened)
             try:
                 yield from _show(attempt, recovery, observer, halt, watched)
             finally:
@@ -471,7 +479,7 @@ async def adrive(
             request = recovery.request
             if request.strategy != "first":
                 await observer.resume(recovery, request)
-            attempt = _AsyncWatched(partial(open_stream, request), alarm)
+            attempt = _AsyncWatched(partial(open_stream, Upstream(), request), alarm)
             try:
                 # What _show does: there is no `yield from` here, and another generator would cost every token.
                 clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens

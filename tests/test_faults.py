@@ -62,9 +62,7 @@ def response(status: int, headers: dict[str, str] | None = None, body: Any = Non
     return httpx.Response(status, headers=headers, json=body if body is not None else {}, request=REQUEST)
 
 
-def api(
-    status: int, message: str = "", headers: dict[str, str] | None = None, **body: Any
-) -> openai.APIStatusError:
+def api(status: int, message: str = "", headers: dict[str, str] | None = None, **body: Any) -> openai.APIStatusError:
     """What the OpenAI client raises for such an answer."""
     client = openai.OpenAI(api_key="none", http_client=httpx.Client(trust_env=False))
     answer = response(status, headers, {"error": {"message": message, **body}})
@@ -90,9 +88,7 @@ def genai(status: int, word: str, message: str = "") -> Exception:
     details = {"error": {"code": status, "status": word, "message": message}}
     name = "ServerError" if status >= 500 else "ClientError"
     base = home("google.genai.errors", "APIError")
-    return made(
-        "google.genai.errors", name, message, base, code=status, status=word, details=details, response=None
-    )
+    return made("google.genai.errors", name, message, base, code=status, status=word, details=details, response=None)
 
 
 class GrpcStatus(Enum):
@@ -246,6 +242,7 @@ PROVIDER: dict[str, tuple[BaseException, FaultKind]] = {
         ),
         K.QUOTA,
     ),
+    "quota beside rate": (api(429, type="rate_limit_error", code="insufficient_quota"), K.QUOTA),
     "moonshot quota": (api(429, type="exceeded_current_quota_error"), K.QUOTA),
     "anthropic credit": (
         api(400, "Your credit balance is too low", type="invalid_request_error"),
@@ -732,9 +729,7 @@ def mappings(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=4).map(
-        lambda fields: Object(**fields)
-    )
+    return st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=4).map(lambda fields: Object(**fields))
 
 
 ANYTHING = st.recursive(

@@ -218,9 +218,7 @@ LISTED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "word"), [(kind, word) for kind, words in LISTED.items() for word in words.split()]
-)
+@pytest.mark.parametrize(("kind", "word"), [(kind, word) for kind, words in LISTED.items() for word in words.split()])
 def test_meaning_of_a_word(kind: Finish, word: str) -> None:
     assert MEANING[word] is kind
     assert finish_signal(choices(word.upper()), None) == Signal(kind, word)

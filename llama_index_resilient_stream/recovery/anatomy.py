@@ -88,12 +88,7 @@ def class_names(error: BaseException) -> list[str]:
     for cls in type(error).__mro__:
         root = str(cls.__module__).partition(".")[0]
         foreign = root not in sys.stdlib_module_names and root not in _NOT_THE_WIRE
-        if (
-            cls in _PLAIN
-            or root in _WIRE
-            or (foreign and root != "builtins")
-            or cls.__name__ == "CancelledError"
-        ):
+        if cls in _PLAIN or root in _WIRE or (foreign and root != "builtins") or cls.__name__ == "CancelledError":
             names.append(cls.__name__)
     return names
 

@@ -73,9 +73,7 @@ SURELY_GOING_ON = _phrases(
 )
 
 _STEMS = tuple(opener for opener in OPENERS if len(opener) > 5 or not opener.isascii())
-_WORDS = tuple(
-    opener for opener in OPENERS if opener not in _STEMS
-)  # "ok" and "right", not "okra" and "rights"
+_WORDS = tuple(opener for opener in OPENERS if opener not in _STEMS)  # "ok" and "right", not "okra" and "rights"
 _UNFINISHED = frozenset(opener[:length] for opener in OPENERS for length in range(len(opener)))
 _LONGEST = max(map(len, OPENERS)) + 1
 _MARKS = "*_([（【\"'“«"
@@ -101,7 +99,7 @@ def is_announcement(text: str, *, within_a_sentence: bool) -> bool:
         return False
     said = low[len(opener) :]
     score = sum(phrase in said for phrase in GOING_ON) + 2 * any(phrase in said for phrase in SURELY_GOING_ON)
-    return score + (within_a_sentence and said.rstrip()[-1:] in (":", "：")) >= 2
+    return score + (within_a_sentence and (":" in said or "：" in said)) >= 2
 
 
 def is_prose(text: str) -> bool:

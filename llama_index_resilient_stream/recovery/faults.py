@@ -103,9 +103,7 @@ class _Opinion:
     """A word from the tables, as the provider writes it."""
 
 
-def _first(
-    ask: Callable[[BaseException], _Opinion | None], links: Iterable[BaseException]
-) -> _Opinion | None:
+def _first(ask: Callable[[BaseException], _Opinion | None], links: Iterable[BaseException]) -> _Opinion | None:
     return next((opinion for link in links if (opinion := ask(link)) is not None), None)
 
 
@@ -118,13 +116,17 @@ def _hopeless(links: Iterable[BaseException]) -> _Opinion | None:
     return None
 
 
+_RANK = {kind: rank for rank, kind in enumerate(dict.fromkeys(SHARP.values()))}
+
+
 def _said(link: BaseException) -> _Opinion | None:
     """What one exception says by its words, its status or its class, or None."""
     status = status_of(link)
     if status == 413:  # Groq adds rate_limit_exceeded, for a request that can never fit
         return _Opinion(FaultKind.CONTEXT_WINDOW, link, status)
     names, words = class_names(link), words_of(link)
-    if hit := next((word for word in (*words, *names) if _normal(word) in SHARP), None):
+    if hits := [word for word in (*words, *names) if _normal(word) in SHARP]:
+        hit = min(hits, key=lambda word: _RANK[SHARP[_normal(word)]])
         return _refined(_Opinion(SHARP[_normal(hit)], link, status, hit if hit in words else ""))
     dull = next((word for word in words if _normal(word) in DULL), "")
     if status is not None:

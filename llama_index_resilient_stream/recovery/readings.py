@@ -18,9 +18,8 @@ from typing import Literal
 from .courtesies import is_announcement, is_prose, opens_politely
 from .repeats import ENOUGH, SIFTED_AFTER, Told, weight
 
-SURE, LIKELY, PERHAPS, LAST, LEADING = range(
-    5
-)  # ranks: a finding waits for the open readings of a better rank
+# Ranks: a finding waits for the open readings of a better rank.
+SURE, LIKELY, PERHAPS, LAST, LEADING, FAINT = range(6)
 
 _PAIRS = {
     "“": "”",
@@ -102,6 +101,8 @@ class LooseAnchor(Reading):
     def __init__(self, told: Told, anchor: str, *, opening: str = "", prefix: str = "") -> None:
         super().__init__(told)
         self.name = prefix + "anchor"
+        self._anchor = anchor
+        self._opening = opening
         self._expected = _loosely(anchor)
         self._closing = "".join(_PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
         self._space = told.space
@@ -119,6 +120,10 @@ class LooseAnchor(Reading):
         if char == expected or (expected == " " and char.isspace()):
             self._matched += 1
             self.join = at + 1
+            if self._matched == len(self._expected) and not self._closing:
+                self.state = "dead"
+                position = self.told.end - len(self._anchor)
+                return [Retold(self.told, position, at + 1, opening=self._opening, name=self.name)]
         elif not (char.isspace() and self._expected[self._matched - 1 : self._matched] == " "):
             self.state = "dead"
         return []
@@ -160,7 +165,8 @@ class Retelling(Reading):
         if complete in self._candidates:
             self._candidates.remove(complete)
             if self.told.is_proof(complete):
-                begun = [Retold(self.told, complete, at + 1, opening=self._opening, prefix=self._prefix)]
+                name = self._prefix + self.told.name(complete)
+                begun = [Retold(self.told, complete, at + 1, opening=self._opening, name=name)]
         if not self._candidates:
             self.state = "dead"
         return begun
@@ -168,9 +174,7 @@ class Retelling(Reading):
     def _advance(self, char: str) -> None:
         if self._matched == 0:
             self._candidates = self.told.beginning_with(char)
-            if (
-                self._opening
-            ):  # what is preceded by it in `said` too is told again from there, by another reading
+            if self._opening:  # what is preceded by it in `said` too is told again from there, by another reading
                 ends = self.told.text.endswith
                 self._candidates = [p for p in self._candidates if not ends(self._opening, 0, p)]
         else:
@@ -180,10 +184,12 @@ class Retelling(Reading):
         if self._matched == SIFTED_AFTER:
             self._candidates = self.told.sift(self._candidates)
 
+    @property
+    def is_down_to_one(self) -> bool:
+        return len(self._candidates) == 1 and self._matched >= ENOUGH
+
     def foresee(self, text: str, at: int) -> int:
         """How many characters from here only confirm the one candidate that is left. They need no reading."""
-        if len(self._candidates) != 1 or self._matched < ENOUGH:
-            return 0
         begin = self._candidates[0] + self._matched
         length = min(len(text) - at, self.told.end - begin - 1)
         return length if length > 0 and self.told.text.startswith(text[at : at + length], begin) else 0
@@ -201,12 +207,14 @@ class Retold(Reading):
 
     rank = PERHAPS  # what began earlier and is being told still explains more
 
-    def __init__(self, told: Told, position: int, join: int, *, opening: str, prefix: str) -> None:
+    def __init__(self, told: Told, position: int, join: int, *, opening: str, name: str) -> None:
         super().__init__(told)
-        self.name = prefix + told.name(position)
+        self.name = name
         self.join = join
         piece = told.text[position : told.end]
         self._again = told.space + opening + piece
+        if weight(piece) < SIFTED_AFTER:  # "S" may be told again by "Sure, "
+            self.rank = FAINT
         self._matched = 0
         # One capital is proof only if the word goes on in lower case. "Cs" may follow "C" in "CCs".
         self._is_letter = sum(map(str.isalnum, piece)) == 1 and not told.space
@@ -266,11 +274,12 @@ class Courtesy(Reading):
         super().__init__(told)
         self._anchor = anchor
         self._text = ""
+        self._may_announce = True
         self._announced = False
 
     def read(self, at: int, char: str) -> list[Reading]:
         if self._announced:  # a second line break belongs to the announcement, a third one does not
-            self._found(at + (char == "\n"))
+            self._found(at + 1 if char == "\n" and self.join == at else self.join)
             return []
         self._text += char
         if len(self._text) > _LONGEST_COURTESY or not self._is_plausible():
@@ -282,6 +291,8 @@ class Courtesy(Reading):
         return beginnings(self.told, self._anchor, prefix="polite+")
 
     def _is_plausible(self) -> bool:
+        if len(self._text) == ENOUGH and self._text in self.told.text:
+            return False  # what was said before is told again
         if opens_politely(self._text):
             return True
         # Nobody goes on with a capital letter inside a word.
@@ -289,12 +300,16 @@ class Courtesy(Reading):
         return before.islower() and self._text[0].isupper() and is_prose(self._text)
 
     def _note_announcement(self, at: int, char: str) -> None:
-        ends = char == "\n" or (char == " " and self._text[-2] in ":：")
-        if ends and len(self._text) <= _LONGEST_ANNOUNCEMENT:
-            restarts = self._text.startswith(self.told.last_sentence)
-            within = self.told.is_within_a_sentence and not restarts
-            self._announced = is_announcement(self._text, within_a_sentence=within)
-            self.join = at + 1
+        """It ends with the first line break or colon: an answer may very well say later that it goes on."""
+        before = self._text[-2:-1]
+        ends = char == "\n" or before == "：" or (before == ":" and char == " ")
+        if not ends or not self._may_announce or len(self._text) > _LONGEST_ANNOUNCEMENT:
+            return
+        self._may_announce = False
+        restarts = self._text.startswith(self.told.last_sentence)
+        within = self.told.is_within_a_sentence and not restarts
+        self._announced = is_announcement(self._text, within_a_sentence=within)
+        self.join = at + char.isspace()
 
 
 class Lead(Reading):

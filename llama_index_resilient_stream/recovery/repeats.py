@@ -25,7 +25,7 @@ _MARKERS = re.compile(r"[\s#>*+\-–•|\"'“„«(\[_`~]*(?:\d{1,3}[.)]\s+)?[*
 _STOPS = ".!?…؟।։。！？；"
 _WIDE_STOPS = "。！？；"
 _CLOSERS = "\"'»”’)]*_」』）"
-_SPACES = re.compile(r"\s+")
+_SPACES = re.compile(r"[ \t]+")
 _NO_WORD = " \t#>*+-–•|\"'“„«([{<_`~\\/:=.,;)]}%&$@!?^"
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)\n", re.MULTILINE)
 _TABLE_HEAD = re.compile(r"^\|[^\n]*\|[ \t]*\n\|[ \t:|-]+\|[ \t]*\n", re.MULTILINE)
@@ -79,7 +79,7 @@ class Told:
             # What begins a line and stops within it may have been used before, as keys and prompts are.
             known = self.text.find(piece, 0, self.end - 1) != -1 and (not begins or self._is_whole(piece))
             return is_varied(piece, 6) and not known and (begins or not self._mixes_lines(piece))
-        if not begins or (position > 0 and self._vocabulary < VOCABULARY):
+        if not begins or self._vocabulary < (VOCABULARY if position else VOCABULARY // 2):
             return False
         return self._opens_a_sentence(position, piece) or self._opens_a_line(position, piece)
 
@@ -107,7 +107,9 @@ class Told:
         previous, newline, current = self.text[: self.end].rpartition("\n")
         beginning = current.strip()[:LOOK_ALIKE]
         previous = previous[previous.rfind("\n") + 1 :].strip()
-        return newline in piece and sum(map(str.isalpha, beginning)) >= 8 and previous.startswith(beginning)
+        return (
+            newline in piece and sum(map(str.isalnum, beginning)) >= LOOK_ALIKE - 2 and previous.startswith(beginning)
+        )
 
     def _opens_a_sentence(self, position: int, piece: str) -> bool:
         """Whether the piece, too short to prove anything elsewhere, looks like the beginning of a sentence."""
@@ -184,14 +186,17 @@ class Told:
 
     @cached_property
     def _beginnings(self) -> list[int]:
-        return [0, *(begun.end() for begun in _BEGINNINGS.finditer(self.text, 0, self.end))]
+        found = {0}
+        for gap in _BEGINNINGS.finditer(self.text, 0, self.end):
+            found.add(gap.end())
+            if gap[0][0] == "\n":  # with the indentation or without
+                found.add(gap.start() + 1)
+        return sorted(found)
 
     @cached_property
     def last_sentence(self) -> str:
         """What was said since the last beginning of a sentence or line."""
-        return self.text[
-            max(filter(self.is_beginning, range(max(0, self.end - NEAR), self.end)), default=0) :
-        ]
+        return self.text[max(filter(self.is_beginning, range(max(0, self.end - NEAR), self.end)), default=0) :]
 
     def name(self, position: int) -> str:
         """What is told again from here."""
@@ -227,7 +232,7 @@ class Told:
 
 
 def weight(piece: str) -> int:
-    """How much a piece says, in Latin letters. A wide character counts twice, a run of white space once."""
+    """How much a piece says, in Latin letters. A wide character counts twice, a run of spaces once."""
     head = _SPACES.sub(" ", piece[: 4 * ENOUGH])
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in head)
 
@@ -241,10 +246,10 @@ def is_varied(piece: str, least: int) -> bool:
 def is_periodic(piece: str) -> bool:
     """Whether it says the same twice, or almost."""
     most = len(piece) * 5 // 9
-    half = len(piece) - most
-    period = piece.find(piece[:half], 1)
+    needle = piece[: min(len(piece) - most, 256)]  # short, for the sake of very long and very repetitive texts
+    period = piece.find(needle, 1)
     while 0 < period <= most:
-        if piece.startswith(piece[period:]):
+        if piece.startswith(piece[period : period + 4096]) and piece.startswith(piece[period:]):
             return True
-        period = piece.find(piece[:half], period + 1)
+        period = piece.find(needle, period + 1)
     return False

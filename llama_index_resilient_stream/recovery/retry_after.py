@@ -64,9 +64,7 @@ def _headers(error: BaseException) -> Iterator[dict[str, str]]:
 def _lowered(headers: Any) -> dict[str, str]:
     """Headers as a dictionary with names in lower case, from whatever mapping or list of pairs they are."""
     try:
-        pairs = (
-            headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers or ()
-        )
+        pairs = headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers or ()
         return {_text(name).strip().lower(): _text(value).strip() for name, value in pairs}
     except Exception:
         return {}

@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from .continuation import Strategy
 from .readings import Courtesy, ExactAnchor, Reading, Retelling, beginnings
-from .repeats import ENOUGH, Told
+from .repeats import Told
 
 
 class Seam:
@@ -60,6 +60,7 @@ class Seam:
         self._held: list[str] = []
         self._length = 0  # of what is held
         self._readings = self._all_readings(said, anchor) if said else []
+        self._followed: list[Retelling] = []
 
     def _all_readings(self, said: str, anchor: str) -> list[Reading]:
         told = Told(said)
@@ -118,22 +119,21 @@ class Seam:
 
     def _take(self, text: str, at: int) -> int:
         """Read the text from this index. Returns the index up to which it was read."""
-        foreseen = self._foresee(text, at) if self._length >= ENOUGH else 0
-        if foreseen:
-            self._hold(text[at : at + foreseen])
-            return at + foreseen
-        self._read(text[at])
-        return at + 1
-
-    def _foresee(self, text: str, at: int) -> int:
-        """Skip what only confirms long retellings: they are as long as what was said."""
-        retellings = [r for r in self._readings if isinstance(r, Retelling)]
-        if not retellings or any(r.state == "open" and not isinstance(r, Retelling) for r in self._readings):
-            return 0
-        foreseen = min(retelling.foresee(text, at) for retelling in retellings)
-        for retelling in retellings:
+        foreseen = min((retelling.foresee(text, at) for retelling in self._followed), default=0)
+        if not foreseen:
+            self._read(text[at])
+            return at + 1
+        for retelling in self._followed:
             retelling.skip(foreseen)
-        return foreseen
+        self._hold(text[at : at + foreseen])
+        return at + foreseen
+
+    def _follow(self) -> None:
+        """Retellings are as long as what was said. If nothing else is open, they need not be read by character."""
+        open_readings = [reading for reading in self._readings if reading.state == "open"]
+        retellings = [reading for reading in open_readings if isinstance(reading, Retelling)]
+        sure = len(retellings) == len(open_readings) and all(r.is_down_to_one for r in retellings)
+        self._followed = retellings if sure else []
 
     def _hold(self, piece: str) -> None:
         self._held.append(piece)
@@ -148,7 +148,12 @@ class Seam:
                 begun += reading.read(at, char)
         self._readings = [reading for reading in (*self._readings, *begun) if reading.state != "dead"]
         self._decide()
-        if not self.settled and not self._is_sure_to_repeat():
+        if self.settled:
+            return
+        if self._is_sure_to_repeat():
+            self._follow()
+        else:
+            self._followed = []
             self.most_held = max(self.most_held, self._length)
             if self._length >= self._max_held:
                 self._settle()

@@ -61,9 +61,7 @@ _WORDS: dict[Finish, str] = {
 MEANING: dict[str, Finish] = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 """The provider's word, in lower case -> what it means."""
 
-_NOTHING_YET = frozenset(
-    {"", "null", "none", "unspecified", "not_finished", "in_progress", "queued", "incomplete"}
-)
+_NOTHING_YET = frozenset({"", "null", "none", "unspecified", "not_finished", "in_progress", "queued", "incomplete"})
 """Words that are no finish signal: DashScope sends "null", watsonx "not_finished", old Ollama ""."""
 
 

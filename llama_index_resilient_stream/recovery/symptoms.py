@@ -92,7 +92,8 @@ SHARP = _table(
             servertimeout""",
     }
 )
-"""Words that outweigh the HTTP status: insufficient_quota comes with 429, and AWS throttles with 400."""
+"""Words that outweigh the HTTP status: insufficient_quota comes with 429, and AWS throttles with 400. Of several words
+in one error the upper row counts."""
 
 DULL = _table(
     {

@@ -6,6 +6,8 @@ close). So no handler thread outlives the connection it serves.
 
 from __future__ import annotations
 
+import array
+import contextlib
 import json
 import selectors
 import socket
@@ -16,9 +18,16 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal
 
+try:
+    import fcntl
+    import termios
+except ImportError:  # not on Windows, where a reset may take the last words with it
+    fcntl = termios = None  # type: ignore[assignment]
+
 Framing = Literal["chunked", "close"]
 
 _RECEIVE = 65536
+_ARRIVAL = 1.0  # seconds at most for what was written to arrive
 _RESET = struct.pack("ii", 1, 0)  # l_onoff, l_linger: close() discards what is queued and sends RST
 
 
@@ -173,9 +182,20 @@ class Connection:
         self.close()
 
     def reset(self) -> None:
-        """Close with RST."""
+        """Close with RST, once all that was written has arrived: a reset throws away what has not."""
+        until = time.monotonic() + _ARRIVAL
+        while self._unacknowledged() and time.monotonic() < until:
+            self.pause(0.001)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.close()
+
+    def _unacknowledged(self) -> bool:
+        if fcntl is None:
+            return False
+        waiting = array.array("i", [0])
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._sock, termios.TIOCOUTQ, waiting)
+        return waiting[0] > 0
 
     def close(self) -> None:
         """Release the socket. May be called twice."""

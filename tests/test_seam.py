@@ -1,0 +1,393 @@
+"""What the reader sees is the text: whatever the cut, the chunks, and the habit of the model."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from itertools import count
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
+from llama_index_resilient_stream.recovery.seam import Seam
+from llama_index_resilient_stream.testing.habits import HABITS, find_anchor
+
+PROSE = (
+    "The harbour master kept two clocks. One of them was right, the other one was loud. Visitors set their watches by "
+    "the loud one, and for that reason ferries left either early or not at all.\n\n"
+    "In spring a committee came to look into it. They measured, they wrote things down, they had lunch. “Nothing can be "
+    "done,” said the chairwoman, “before we know what time it is.” That was in April. Since then nobody has asked."
+)
+MARKDOWN = (
+    "Both ways work; the second one is shorter:\n\n"
+    "```python\ndef mean(values):\n    total = 0.0\n    for value in values:\n        total += value\n"
+    "    return total / len(values)\n```\n\n"
+    "| Function | Time | Memory |\n|---|---:|---:|\n| loop | 1.9 ms | 8 kB |\n| numpy | 0.1 ms | 80 kB |\n\n"
+    "- [x] measured on a laptop\n- [ ] measured on the server, which will take until Thursday\n"
+)
+SCRIPTS = (
+    "河边的茶馆每天五点开门，老板娘先把水烧开，再去喂猫。客人们坐下以后，很少有人说话。\n\n"
+    "يفتح المقهى أبوابه قبل شروق الشمس، ويجلس الصيادون قرب النافذة. لا أحد يتحدث عن البحر هناك أبدا.\n\n"
+    "Family 👨‍👩‍👧‍👦 trip 🏴󠁧󠁢󠁷󠁬󠁳󠁿 to 🇫🇷🇮🇹, a\u0301 la carte 👩🏾‍🍳 and z\u0323\u0307al\u0334go 🧑🏻‍🚀, then home again 🏡."
+)
+JSON = '{"id": 17, "tags": ["red", "round"], "size": {"width": 12.5, "height": 3}, "owner": null, "next": "/items/18"}'
+LITANY = "Row the boat, row the boat,\n" * 12 + "and row it home."
+
+TEXTS = {"prose": PROSE, "markdown": MARKDOWN, "scripts": SCRIPTS, "json": JSON, "litany": LITANY}
+
+
+def anchor_for(said: str, strategy: Strategy) -> str:
+    return {"ask": anchor_of(said), "prefill": said[len(said.rstrip()) :]}.get(strategy, "")
+
+
+def pieces(text: str, size: int) -> list[str]:
+    return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def shown(said: str, continuation: str, *, strategy: Strategy = "ask", size: int = 10**9) -> str:
+    seam = Seam(said, anchor_for(said, strategy), strategy=strategy)
+    return "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True)
+
+
+def ids(table: list[tuple[str, ...]]) -> list[str]:
+    return [f"{row[0]}-{row[1]}" for row in table]
+
+
+# The promise: the anchor, or exactly what follows.
+
+
+@pytest.mark.parametrize("size", [1, 3, 10**9])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_obeyed_at_every_cut(text: str, size: int) -> None:
+    for cut in range(1, len(text)):
+        said, rest = text[:cut], text[cut:]
+        anchor = anchor_of(said)
+        assert shown(said, anchor + rest, size=size) == rest
+        if not rest.startswith(anchor):
+            assert shown(said, rest, size=size) == rest
+
+
+SMALL = st.text("ab. \n", min_size=1, max_size=120)
+NOISY = st.text("Aab `\"'|-*:.<>…\n\t ", min_size=1, max_size=160)
+WORDS = st.lists(st.sampled_from(["the ", "The ", "old man. ", "said:\n", "to me, ", "sea"]), min_size=1, max_size=60)
+ANY = st.text(min_size=1, max_size=120) | SMALL | NOISY | WORDS.map("".join)
+CHUNKS = st.integers(1, 9)
+
+
+@given(said=ANY, rest=ANY, size=CHUNKS, length=st.integers(1, 90))
+@example(said="aaaa" * 30, rest="a" * 50, size=1, length=40)
+@example(said="ab" * 40, rest="ab" * 40, size=3, length=40)
+def test_an_exact_anchor_is_always_taken_at_its_word(said: str, rest: str, size: int, length: int) -> None:
+    anchor = said[-length:]
+    seam = Seam(said, anchor)
+    result = "".join(map(seam.feed, pieces(anchor + rest, size))) + seam.finish(complete=True)
+    assert result == rest
+    assert (seam.decision, seam.dropped) == ("anchor", len(anchor))
+
+
+def repeats_at_once(said: str, rest: str) -> bool:
+    """The one exception: what follows says again, at once and in full, a good deal of what was said last."""
+    said, rest = said.rstrip(), rest.lstrip()
+    wide = any(unicodedata.east_asian_width(char) in "WF" for char in said)
+    return any(rest.startswith(said[-length:]) for length in range(8 if wide else 15, len(said) + 1))
+
+
+@settings(max_examples=300)
+@given(said=SMALL, rest=SMALL, size=CHUNKS)
+def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, rest: str, size: int) -> None:
+    assume(not rest.startswith(anchor_of(said)))
+    assert shown(said, rest, size=size) == rest
+
+
+@settings(max_examples=300)
+@given(said=ANY, rest=ANY, size=CHUNKS)
+def test_nothing_is_deleted_that_does_not_repeat(said: str, rest: str, size: int) -> None:
+    assume(not rest.startswith(anchor_of(said)) and not repeats_at_once(said, rest))
+    assert shown(said, rest, size=size) == rest
+
+
+@given(said=ANY, rest=ANY, size=CHUNKS, strategy=st.sampled_from(["prefill", "append"]))
+def test_nothing_is_deleted_from_a_bare_continuation(said: str, rest: str, size: int, strategy: Strategy) -> None:
+    anchor = anchor_for(said, strategy)
+    assume(not (anchor and rest.startswith(anchor)) and not repeats_at_once(said, rest))
+    assert shown(said, rest, strategy=strategy, size=size) == rest
+
+
+TELLING = [
+    ("twice, after a comma", "She said that she would come, ", "that she would not come."),
+    ("doubled name", "We went on. Bora ", "Bora is an island."),
+    ("doubled syllable", "We saw it. The bar", "barian was asleep."),
+    ("title", "## What to do next\n\n", "Continuing the work:\n\n- rest\n"),
+    ("courteous character", 'He poured the tea and said: "', 'Sure! Here is the rest of the cake." She laughed.'),
+    ("closing fence", "```python\nprint(1)\n", "```\n\nThat is all."),
+    ("other fence", "Two files.\n\n```python\nprint(1)\n```\n\n", "```python\nprint(2)\n```\n"),
+    ("equal cells", "| name | state |\n|---|---|\n| community ", "| community |\n"),
+    ("periodic", "The song goes la la la la la la la la ", "la la la la la la la la la, and so on."),
+    ("ruler", "Title\n-----------------------------", "-----------------------------\n"),
+    ("zeros", "0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ", "0, 0, 0, 0, 0, 0, 0, 0, 1"),
+    ("brackets", "x = [[[[[[[[[[[[[[[[[", "[[[[[[[[[[[[[[[[[]]]]"),
+    ("same line again", "I must not talk in class.\n" * 3, "I must not talk in class.\n" * 4 + "Done."),
+    ("CJK pair", "他站起来。研究", "研究就知道了。"),
+]
+
+
+@pytest.mark.parametrize(("said", "rest"), [row[1:] for row in TELLING], ids=[row[0] for row in TELLING])
+def test_what_only_looks_like_a_repeat_is_kept(said: str, rest: str) -> None:
+    for strategy in ("ask", "append"):
+        assert shown(said, rest, strategy=strategy, size=1) == rest
+
+
+# Habits.
+
+EXACT_IN_PROSE = [
+    *("overlap16", "overlap40", "overlap64", "restart", "restart_paragraph", "echo", "resent_space"),
+    *("polite_anchor", "polite_exact", "polite_overlap40", "polite_restart", "quoted_anchor", "anchor_spaced"),
+]
+
+
+def continue_in(habit: str, text: str, cut: int) -> tuple[str, str]:
+    said = text[:cut]
+    strategy: Strategy = "prefill" if habit in ("echo", "resent_space") else "ask"
+    continuation = HABITS[habit](text, said, anchor_for(said, strategy))
+    return said, shown(said, continuation, strategy=strategy, size=1)
+
+
+@pytest.mark.parametrize("habit", EXACT_IN_PROSE)
+@pytest.mark.parametrize("cut", [60, 83, 117, 200, 240, 298, 380, 405])
+def test_habits_in_prose(habit: str, cut: int) -> None:
+    said, result = continue_in(habit, PROSE, cut)
+    assert said + result == PROSE
+
+
+JOINS = [
+    ("sentence", "restart_sentence", PROSE, "the other one was"),
+    ("short sentence", "restart_sentence", PROSE, "In spring a committee came to look into it. The"),
+    ("fence", "fence", MARKDOWN, "for value in"),
+    ("fence at a line's end", "fence", MARKDOWN, "    total = 0.0\n"),
+    ("code block", "fence_restart", MARKDOWN, "for value in"),
+    ("announced fence", "polite_fence", MARKDOWN, "total +="),
+    ("table head", "table_head", MARKDOWN, "| loop | 1.9"),
+    ("table head and row", "table_head_row", MARKDOWN, "| loop | 1.9 ms"),
+    ("indented line", "restart_line", MARKDOWN, "        total +="),
+    ("list item", "restart_line", MARKDOWN, "- [ ] measured on the s"),
+    ("inside a family", "overlap16", SCRIPTS, "Family 👨‍👩‍"),
+    ("inside a flag", "overlap40", SCRIPTS, "🇫🇷🇮"),
+    ("before an accent", "quoted_anchor", SCRIPTS, ", a"),
+    ("before a skin tone", "anchor_spaced", SCRIPTS, "carte 👩"),
+    ("Chinese sentence", "restart_sentence", SCRIPTS, "客人们坐下"),
+    ("Arabic sentence", "restart_sentence", SCRIPTS, "لا أحد يت"),
+    ("JSON", "overlap40", JSON, '"width": 12'),
+    ("JSON again", "restart", JSON, '"owner": nu'),
+]
+
+
+@pytest.mark.parametrize("size", [1, 4, 10**9])
+@pytest.mark.parametrize(("habit", "text", "until"), [row[1:] for row in JOINS], ids=[row[0] for row in JOINS])
+def test_joins(habit: str, text: str, until: str, size: int) -> None:
+    cut = text.index(until) + len(until)
+    said = text[:cut]
+    continuation = HABITS[habit](text, said, anchor_of(said))
+    assert continuation != text[cut:]
+    assert said + shown(said, continuation, size=size) == text
+
+
+DECISIONS = [
+    ("anchor", "anchor", 200),
+    ("as is", "exact", 200),
+    ("answer", "restart", 200),
+    ("paragraph", "restart_paragraph", 300),
+    ("sentence", "restart_sentence", 178),
+    ("overlap", "overlap64", 178),
+    ("polite+anchor", "polite_anchor", 200),
+    ("polite", "polite_exact", 200),
+    ("polite+answer", "polite_restart", 200),
+]
+
+
+@pytest.mark.parametrize(("decision", "habit", "cut"), DECISIONS, ids=ids(DECISIONS))
+def test_decisions(decision: str, habit: str, cut: int) -> None:
+    said = PROSE[:cut]
+    continuation = HABITS[habit](PROSE, said, anchor_of(said))
+    seam = Seam(said, anchor_of(said))
+    result = seam.feed(continuation)
+    assert (seam.settled, seam.decision, said + result) == (True, decision, PROSE)
+    assert seam.dropped == len(continuation) - len(result)
+
+
+def test_a_prefix_sent_back_is_an_echo() -> None:
+    seam = Seam(PROSE[:90], "", strategy="append")
+    assert (seam.feed(PROSE), seam.decision) == (PROSE[90:], "echo")
+
+
+MARKS = ['"{}"', "“{}”", "«{}»", "`{}`", "<<<{}>>>", "…{}", "...{}", "\n\n{}", "**{}**", "> {}", '"{}', "「{}」"]
+
+
+@pytest.mark.parametrize("marks", MARKS)
+@pytest.mark.parametrize("cut", [90, 200, 203])
+def test_an_anchor_between_marks(marks: str, cut: int) -> None:
+    said, rest = PROSE[:cut], PROSE[cut:]
+    assert shown(said, marks.format(anchor_of(said)) + rest, size=1) == rest
+
+
+def test_white_space_behind_the_anchor_is_not_shown_twice() -> None:
+    said = "It was a long way from there to the next village.\n\n"
+    assert shown(said, said.strip() + "\n\nThey walked.") == "They walked."
+    assert shown(said, said.strip() + "\nThey walked.") == "They walked."
+    assert shown(said, '"' + anchor_of(said).strip() + '"\n\nThey walked.') == "They walked."
+
+
+def test_a_retelling_that_goes_another_way_is_shown_in_full() -> None:
+    said = PROSE[:250]
+    other = PROSE[:180] + " but not this time, and so the story takes another turn."
+    seam = Seam(said, anchor_of(said))
+    assert "".join(map(seam.feed, other)) + seam.finish(complete=True) == other
+    assert (seam.decision, seam.dropped) == ("as is", 0)
+
+
+def test_no_habit_loses_anything_that_was_not_shown() -> None:
+    for habit in sorted(HABITS):
+        for cut in range(41, len(PROSE), 7):
+            _, result = continue_in(habit, PROSE, cut)
+            if habit != "anchor_stripped":  # here the anchor lacks the white space which the rest begins with
+                assert result.endswith(PROSE[cut:]), (habit, cut)
+
+
+# Chunks, limits and ends.
+
+
+@given(
+    text=st.sampled_from(list(TEXTS.values())),
+    habit=st.sampled_from(sorted(HABITS)),
+    where=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**32),
+)
+def test_chunks_do_not_matter(text: str, habit: str, where: float, seed: int) -> None:
+    said = text[: max(1, int(where * len(text)))]
+    continuation = HABITS[habit](text, said, anchor_of(said))
+    sizes, at, chunks = random.Random(seed), 0, []
+    while at < len(continuation):
+        chunks.append(continuation[at : at + sizes.choice([1, 1, 2, 5, 40])])
+        at += len(chunks[-1])
+    seam, whole = Seam(said, anchor_of(said)), Seam(said, anchor_of(said))
+    result = "".join(map(seam.feed, chunks)) + seam.finish(complete=True)
+    assert result == whole.feed(continuation) + whole.finish(complete=True)
+    assert (seam.decision, seam.dropped, seam.most_held) == (whole.decision, whole.dropped, whole.most_held)
+
+
+AGAIN = st.sampled_from(["anchor", "exact", "restart", "overlap40", "overlap64", "quoted_anchor", "polite_anchor"])
+
+
+@settings(max_examples=200)
+@given(first=AGAIN, second=AGAIN, cut=st.integers(60, 380), then=st.integers(0, 420), size=CHUNKS)
+def test_cut_again_and_again(first: str, second: str, cut: int, then: int, size: int) -> None:
+    said = PROSE[:cut]
+    seam = Seam(said, anchor_of(said))
+    continuation = HABITS[first](PROSE, said, anchor_of(said))[:then]
+    said += "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=False)
+    assert PROSE.startswith(said)
+    assert said + shown(said, HABITS[second](PROSE, said, anchor_of(said)), size=size) == PROSE
+
+
+CUT_SHORT = [
+    ("nothing", "", "", ""),
+    ("some of the anchor", PROSE[130:150], "", ""),
+    ("new text", " zebras everywhere", " zebras everywhere", ""),
+    ("may be either", "was", "", "was"),
+    ("courtesy", "Sure! Here", "", "Sure! Here"),
+]
+
+
+@pytest.mark.parametrize(
+    ("continuation", "given_out", "leftover"), [row[1:] for row in CUT_SHORT], ids=[row[0] for row in CUT_SHORT]
+)
+def test_a_cut_continuation(continuation: str, given_out: str, leftover: str) -> None:
+    seam = Seam(PROSE[:175], PROSE[130:175])
+    assert seam.feed(continuation) + seam.finish(complete=False) == given_out
+    assert seam.leftover == leftover
+
+
+def test_a_continuation_that_ends_within_the_anchor_was_the_rest() -> None:
+    seam = Seam(PROSE[:175], PROSE[130:175])
+    assert seam.feed(PROSE[130:150]) + seam.finish(complete=True) == PROSE[130:150]
+
+
+def test_no_more_than_max_held_is_held_back() -> None:
+    text = "Certainly, " + "well and indeed " * 20
+    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held=30)
+    results = [seam.feed(char) for char in text]
+    assert "".join(results) == text
+    assert seam.most_held == 30
+
+
+def test_nothing_is_held_back_for_long() -> None:
+    ticks = count()
+    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held_seconds=3, clock=lambda: float(next(ticks)))
+    assert "".join(map(seam.feed, "Certainly, ")) == "Certainly, "
+    assert seam.settled
+
+
+def test_neither_limit_applies_to_what_was_shown_already() -> None:
+    said = PROSE + "\n\n" + MARKDOWN
+    ticks = count()
+    seam = Seam(said, anchor_of(said), max_held=20, max_held_seconds=20, clock=lambda: float(next(ticks)))
+    assert "".join(map(seam.feed, said + "New.")) == "New."
+
+
+def test_an_exact_continuation_is_released_at_once() -> None:
+    said = PROSE[:100]
+    for cut in range(41, len(PROSE)):
+        said = PROSE[:cut]
+        seam = Seam(said, anchor_of(said))
+        "".join(map(seam.feed, PROSE[cut:]))
+        assert seam.most_held < 16
+
+
+def test_very_long_answers_are_followed() -> None:
+    words = random.Random(5)
+    said = " ".join("".join(words.choices("etaoinshrdlu", k=words.randint(2, 9))) for _ in range(30_000))
+    assert shown(said, said + " and so on", size=3) == " and so on"
+    assert shown(said, "Sure! " + anchor_of(said) + " and so on", size=1) == " and so on"
+    assert shown("same line of text again\n" * 8_000 + "end", "zebra", size=1) == "zebra"
+
+
+def test_with_nothing_said_everything_is_new() -> None:
+    seam = Seam("", "")
+    assert seam.settled
+    assert seam.feed("Hello") + seam.finish(complete=True) == "Hello"
+
+
+# The white space of a prefill.
+
+PREFILLS = [
+    ("sent again", "One, two, ", " three", "three"),
+    ("not sent again", "One, two, ", "three", "three"),
+    ("line break sent again", "One,\n\n", "\n\ntwo", "two"),
+    ("indentation sent again", "if one:\n    ", "\n    two()", "two()"),
+    ("more than was said", "if one:\n    ", "\n        two()", "    two()"),
+    ("a different one", "One, two,\n", " three", " three"),
+    ("nothing at the end", "One, two", " three", " three"),
+]
+
+
+@pytest.mark.parametrize(("said", "continuation", "rest"), [row[1:] for row in PREFILLS], ids=ids(PREFILLS))
+def test_white_space_of_a_prefill(said: str, continuation: str, rest: str) -> None:
+    for size in (1, 100):
+        assert shown(said, continuation, strategy="prefill", size=size) == rest
+
+
+# The helper for fake models.
+
+
+@given(said=ANY, length=st.integers(1, 80))
+def test_find_anchor(said: str, length: int) -> None:
+    anchor = said[-length:]
+    found = find_anchor(said, f"Please go on behind <<<{anchor}>>>.")
+    assert found.endswith(anchor)
+    assert said.endswith(found)
+
+
+def test_find_anchor_without_one() -> None:
+    assert find_anchor("abc", "Go on, please.") == ""
+    assert find_anchor("", "Go on, please.") == ""
