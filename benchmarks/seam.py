@@ -39,7 +39,7 @@ AIMS = {
     "exact": 100.0,
     "resent_space": 100.0,
     "restart": 99.0,
-    "echo": 99.0,
+    "echo": 97.0,
     "restart_paragraph": 95.0,
     "restart_sentence": 95.0,
 }

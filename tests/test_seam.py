@@ -17,8 +17,8 @@ from llama_index_resilient_stream.testing.habits import HABITS, find_anchor
 PROSE = (
     "The harbour master kept two clocks. One of them was right, the other one was loud. Visitors set their watches by "
     "the loud one, and for that reason ferries left either early or not at all.\n\n"
-    "In spring a committee came to look into it. They measured, they wrote things down, they had lunch. “Nothing can be "
-    "done,” said the chairwoman, “before we know what time it is.” That was in April. Since then nobody has asked."
+    "In spring a committee came to look into it. They measured, they wrote things down, they had lunch. “Nothing can "
+    "be done,” said the chairwoman, “before we know what time it is.” That was in April. Since then nobody has asked."
 )
 MARKDOWN = (
     "Both ways work; the second one is shorter:\n\n"

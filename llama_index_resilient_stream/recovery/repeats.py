@@ -18,7 +18,7 @@ NEAR = 400  # an overlap that begins in the middle of nowhere is looked for in t
 MOST_CANDIDATES = 64
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
-VOCABULARY = 10  # different letters that a text must have before a mere few may be proof
+VOCABULARY = 12  # different letters that a text must have before a mere few may be proof
 
 _BEGINNINGS = re.compile(r"\n[ \t]*|[.!?…؟।։][\"'»”’)\]*_]*\s+|[。！？；][」』”’）]*\s*")
 _MARKERS = re.compile(r"[\s#>*+\-–•|\"'“„«(\[_`~]*(?:\d{1,3}[.)]\s+)?[*_\"'“„«]*")
@@ -79,7 +79,7 @@ class Told:
             # What begins a line and stops within it may have been used before, as keys and prompts are.
             known = self.text.find(piece, 0, self.end - 1) != -1 and (not begins or self._is_whole(piece))
             return is_varied(piece, 6) and not known and (begins or not self._mixes_lines(piece))
-        if not begins or self._vocabulary < (VOCABULARY if position else VOCABULARY // 2):
+        if position == 0 or not begins or self._vocabulary < VOCABULARY:
             return False
         return self._opens_a_sentence(position, piece) or self._opens_a_line(position, piece)
 

@@ -8,9 +8,9 @@ holds the continuation back while it may still turn out to repeat something, and
         show(seam.feed(delta))
     show(seam.finish(complete=True))
 
-Every way to understand the beginning of the continuation is a reading (`readings.py`). They all listen to the same
-characters. The first that is found, and that no better one can overtake, decides where to join. When none is left,
-the continuation is shown as it is.
+Every way to understand the beginning of the continuation is a reading (`readings.py`, `leads.py`). They all listen to
+the same characters. The first that is found, and that no better one can overtake, decides where to join. When none is
+left, the continuation is shown as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import time
 from collections.abc import Callable
 
 from .continuation import Strategy
-from .readings import Courtesy, ExactAnchor, Reading, Retelling, beginnings
+from .leads import Courtesy, beginnings
+from .readings import ExactAnchor, Reading, Retelling
 from .repeats import Told
 
 

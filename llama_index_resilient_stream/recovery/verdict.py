@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import EmptyStreamError, ErrorFinishError, TruncatedStreamError
+from ..errors import EmptyStreamError, ErrorFinishError, StreamTimeoutError, TruncatedStreamError
 from ..policy import Completeness
 from ..report import StreamStatus
 from .events import Chunk, Model
@@ -101,6 +101,8 @@ def judge(
         return Verdict(_STATUS[seen.signal.kind] if seen.signal is not None else StreamStatus.UNKNOWN)
     if seen.signal is not None:
         return _finished(seen, seen.signal, first)
+    if isinstance(error, StreamTimeoutError):
+        return Verdict(fault=_silent(error, FaultKind.TIMEOUT))
     if error is not None:
         fault = classify(error, streamed=seen.events)
         status = _STATUS_OF_ERROR.get(fault.kind)

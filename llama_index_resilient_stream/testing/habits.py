@@ -233,9 +233,7 @@ def _open_fence(said: str) -> re.Match[str] | None:
 
 def _open_table_head(said: str) -> str:
     """The head of the Markdown table in which `said` ends, with at least one row begun."""
-    last = None
-    for last in _TABLE_HEAD.finditer(said):
-        pass
+    last = max(_TABLE_HEAD.finditer(said), key=re.Match.start, default=None)
     rows = said[last.end() :] if last else ""
     if last is None or not rows or not all(row.startswith("|") for row in rows.split("\n") if row):
         return ""
