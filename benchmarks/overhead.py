@@ -60,12 +60,10 @@ def response(tokens: int) -> bytes:
         }
         return b"data: " + json.dumps(chunk).encode() + b"\n\n"
 
-    body = (
-        event({"role": "assistant", "content": ""}) + event({"content": "word "}) * tokens + event({}, "stop")
-    )
+    body = event({"role": "assistant", "content": ""}) + event({"content": "word "}) * tokens + event({}, "stop")
     body += b"data: [DONE]\n\n"
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + body
+    head = f"Content-Type: text/event-stream\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n".encode() + body
 
 
 def read_stream(kind: str, is_async: bool, tokens: int, url: str) -> dict[str, float]:
@@ -75,14 +73,8 @@ def read_stream(kind: str, is_async: bool, tokens: int, url: str) -> dict[str, f
 
     from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM
 
-    inner = OpenAILike(
-        model="m", api_base=url, api_key="none", is_chat_model=True, max_tokens=tokens, max_retries=0
-    )
-    policy = (
-        RecoveryPolicy(first_token_timeout=None, idle_timeout=None)
-        if kind == "unwatched"
-        else RecoveryPolicy()
-    )
+    inner = OpenAILike(model="m", api_base=url, api_key="none", is_chat_model=True, max_tokens=tokens, max_retries=0)
+    policy = RecoveryPolicy(first_token_timeout=None, idle_timeout=None) if kind == "unwatched" else RecoveryPolicy()
     llm = inner if kind == "bare" else ResilientLLM(inner, policy=policy)
     question = [ChatMessage(role="user", content="?")]
 
@@ -93,9 +85,7 @@ def read_stream(kind: str, is_async: bool, tokens: int, url: str) -> dict[str, f
         return count
 
     before = time.process_time()
-    count = (
-        asyncio.run(aread()) if is_async else sum(bool(chunk.delta) for chunk in llm.stream_chat(question))
-    )
+    count = asyncio.run(aread()) if is_async else sum(bool(chunk.delta) for chunk in llm.stream_chat(question))
     cpu = time.process_time() - before
     assert count == tokens, f"{count} of {tokens} tokens"
     return {"cpu": cpu, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -136,9 +126,7 @@ def compare_memory(url: str, sizes: list[int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--tokens", type=int, default=20_000)
     parser.add_argument("--read", choices=KINDS, help=argparse.SUPPRESS)

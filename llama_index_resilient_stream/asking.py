@@ -1,6 +1,6 @@
 """From a `Request` of the core to a call of the wrapped LLM, and its responses back to chunks.
 
-Plain functions on purpose: a reader thread that is stuck in one of them keeps the wrapped LLM alive and nothing of ours.
+Plain functions on purpose: a reader thread stuck in one of them keeps the wrapped LLM alive, and nothing of ours.
 """
 
 from __future__ import annotations
@@ -145,9 +145,7 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
         upstream.close()
 
 
-async def aask(
-    llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request
-) -> AsyncIterator[Chunk]:
+async def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """The same, asynchronously."""
     method, to, kwargs, read = _call(llms[request.model], question, request)
     stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
@@ -174,9 +172,7 @@ def call(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: 
     yield read_whole(getattr(to.llm, method)(to.what, **kwargs))
 
 
-async def acall(
-    llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request
-) -> AsyncIterator[Chunk]:
+async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """The same, asynchronously."""
     method, to, kwargs, _ = _call(llms[request.model], question, request)
     yield read_whole(await getattr(to.llm, f"a{method}")(to.what, **kwargs))
@@ -246,8 +242,10 @@ def _translated(response: ChatResponse | CompletionResponse) -> ChatResponse | C
 
 def _as_one_text(llm: LLM, question: Question) -> str:
     if question.chat:
-        return llm.messages_to_prompt(question.messages)
-    return question.prompt if question.formatted else llm.completion_to_prompt(question.prompt)
+        return str(llm.messages_to_prompt(question.messages))  # type: ignore[misc]  # LlamaIndex fills it in
+    if question.formatted:
+        return question.prompt
+    return str(llm.completion_to_prompt(question.prompt))  # type: ignore[misc]
 
 
 def _merged(llm: LLM, name: str, ours: Any, theirs: Any) -> Any:

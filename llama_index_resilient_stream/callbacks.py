@@ -18,7 +18,7 @@ from llama_index.core.instrumentation.events import BaseEvent
 from .errors import ConfigurationError
 from .recovery.events import Chunk, Request
 from .recovery.machine import Recovery
-from .report import StreamReport
+from .report import Attempt, StreamReport
 
 logger = logging.getLogger("llama_index_resilient_stream")
 dispatcher = get_dispatcher(__name__)
@@ -80,16 +80,16 @@ class StreamCallback(Protocol):
     A method that raises is logged and does no harm to the stream. A bare function is taken as `on_token`.
     """
 
-    def on_token(self, event: TokenEvent) -> None | Awaitable[None]:
+    def on_token(self, event: TokenEvent) -> Awaitable[None] | None:
         """Some text was shown."""
 
-    def on_fault(self, event: FaultEvent) -> None | Awaitable[None]:
+    def on_fault(self, event: FaultEvent) -> Awaitable[None] | None:
         """An attempt failed."""
 
-    def on_resume(self, event: ResumeEvent) -> None | Awaitable[None]:
+    def on_resume(self, event: ResumeEvent) -> Awaitable[None] | None:
         """Another attempt begins."""
 
-    def on_end(self, report: StreamReport) -> None | Awaitable[None]:
+    def on_end(self, report: StreamReport) -> Awaitable[None] | None:
         """The stream is over; called exactly once."""
 
 
@@ -155,9 +155,7 @@ class StreamEndEvent(BaseEvent):
 def check(callbacks: Sequence[Any]) -> None:
     """Refuse what could never be called."""
     for callback in callbacks:
-        if isinstance(callback, type) or not (
-            callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)
-        ):
+        if isinstance(callback, type) or not (callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)):
             raise ConfigurationError(
                 f"{callback!r} is not a stream callback. Pass a function of a TokenEvent, or an object with some of "
                 f"{', '.join(HOOKS)}: callbacks=[lambda event: print(event.text)]."
@@ -177,12 +175,7 @@ def refuse_coroutines(callbacks: Sequence[Any]) -> None:
 
 def _hook(callback: Any, hook: str) -> Callable[[Any], Any] | None:
     found = getattr(callback, hook, None)
-    if (
-        found is None
-        and hook == "on_token"
-        and callable(callback)
-        and not any(hasattr(callback, h) for h in HOOKS)
-    ):
+    if found is None and hook == "on_token" and callable(callback) and not any(hasattr(callback, h) for h in HOOKS):
         return callback  # type: ignore[no-any-return]
     return found
 
@@ -202,9 +195,7 @@ class _Announcer:
         report = recovery.report
         attempt = report.attempts[-1]
         if chunk.reset:
-            dispatcher.event(
-                StreamResetEvent(span_id=None, stream_id=report.stream_id, attempt=attempt.number)
-            )
+            dispatcher.event(StreamResetEvent(span_id=None, stream_id=report.stream_id, attempt=attempt.number))
         event = TokenEvent(
             report.stream_id,
             self._index,
@@ -221,6 +212,7 @@ class _Announcer:
         report, fault = recovery.report, recovery.fault
         assert fault is not None, "announced a fault where there is none"
         attempt = report.attempts[-1]
+        _warn_of_own_retries(recovery, attempt)
         event = FaultEvent(
             report.stream_id,
             attempt.number,
@@ -294,6 +286,18 @@ class _Announcer:
             )
         )
         return report
+
+
+def _warn_of_own_retries(recovery: Recovery, attempt: Attempt) -> None:
+    model = recovery.asked_model
+    if attempt.requests > 1 and not model.learned.warned_of_own_retries:
+        model.learned.warned_of_own_retries = True
+        logger.warning(
+            "%s retries by itself before the first token: each of our attempts may have been up to %d requests, "
+            "with its back-off on top of ours. Set max_retries=0 on the wrapped LLM.",
+            model.name,
+            attempt.requests,
+        )
 
 
 class Announcer(_Announcer):

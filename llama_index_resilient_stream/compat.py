@@ -41,9 +41,7 @@ def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage
     place = next((i for i, block in enumerate(blocks) if is_text(block)), None)
     if place is None:  # thoughts come before words, calls after them
         place = sum(1 for block in others if type(block).__name__ == "ThinkingBlock")
-    message = ChatMessage(
-        role=MessageRole.ASSISTANT, blocks=[*others[:place], TextBlock(text=text), *others[place:]]
-    )
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[*others[:place], TextBlock(text=text), *others[place:]])
     if like is not None:
         message.additional_kwargs = dict(like.additional_kwargs)
     return message
@@ -53,7 +51,7 @@ def message_text(message: ChatMessage) -> str:
     """The text of a message. `content` raises or is None for some messages of blocks."""
     if not HAS_BLOCKS:
         return str(message.content or "")
-    return "\n".join(block.text for block in message.blocks if is_text(block))
+    return "\n".join(block.text for block in message.blocks if isinstance(block, TextBlock))
 
 
 def tools_arguments(llm: Any, arguments: dict[str, Any]) -> dict[str, Any]:

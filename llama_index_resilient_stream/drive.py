@@ -232,9 +232,7 @@ def drive(
     """Ask, show, and ask again, until the machine says that it is over."""
     sleep = sleep or halt.sleep
     policy = recovery.policy
-    in_thread = watched and (
-        policy.idle_timeout is not None or recovery.model.first_token_timeout is not None
-    )
+    in_thread = watched and (policy.idle_timeout is not None or recovery.model.first_token_timeout is not None)
     try:
         while not halt.is_set:
             request = recovery.request
@@ -433,12 +431,12 @@ class _AsyncWatched:
         self._open = open_stream
         self._chunks: AsyncIterator[Chunk] | None = None
 
-    async def next(self, timeout: float | None) -> Chunk | Ended | None:
-        """One event; None when `timeout` is over."""
-        if timeout is not None and timeout <= 0:
+    async def next(self, seconds: float | None) -> Chunk | Ended | None:
+        """One event; None when `seconds` are over."""
+        if seconds is not None and seconds <= 0:
             return None
         alarm = self._alarm
-        alarm.arm(timeout)
+        alarm.arm(seconds)
         try:
             if self._chunks is None:
                 self._chunks = self._open()
@@ -569,9 +567,7 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
         self._recovery.cancel()  # a generator that never started has no code that could
 
 
-async def _apresented(
-    chunks: AsyncGenerator[Chunk, None], show: Callable[[Chunk], T]
-) -> AsyncGenerator[T, None]:
+async def _apresented(chunks: AsyncGenerator[Chunk, None], show: Callable[[Chunk], T]) -> AsyncGenerator[T, None]:
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
             yield chunk.payload if chunk.untouched else show(chunk)

@@ -73,9 +73,7 @@ class ResilientLLM(FunctionCallingLLM):
     """
 
     llm: LLM = Field(description="The wrapped LLM.")
-    fallbacks: list[LLM] = Field(
-        default_factory=list, description="Asked in turn when the wrapped LLM fails."
-    )
+    fallbacks: list[LLM] = Field(default_factory=list, description="Asked in turn when the wrapped LLM fails.")
     policy: Any = Field(default=None, exclude=True)
     continuation: Any = Field(default="auto", exclude=True)
     callbacks: Any = Field(default=(), exclude=True)
@@ -97,9 +95,7 @@ class ResilientLLM(FunctionCallingLLM):
             _check_llm(each)
         _check_settings(policy, continuation)
         check(callbacks)
-        inherited = {
-            name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)
-        }
+        inherited = {name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)}
         super().__init__(
             llm=llm,
             fallbacks=list(fallbacks),
@@ -196,9 +192,7 @@ class ResilientLLM(FunctionCallingLLM):
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseAsyncGen:
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     def _stream(self, question: Question, said: str = "") -> ResilientStream[Any]:
@@ -219,25 +213,29 @@ class ResilientLLM(FunctionCallingLLM):
     # Calls that are not streamed
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        return self._call(Question(True, messages=list(messages), kwargs=kwargs))
+        answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
+        return answer
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+        answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+        return answer
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        return await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
+        answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
+        return answer
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        return await self._acall(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
+        answer: CompletionResponse = await self._acall(
+            Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs)
+        )
+        return answer
 
     def _call(self, question: Question) -> Any:
         refuse_coroutines(self.callbacks)
         recovery = self._recovery(question, streamed=False)
         opened = partial(call, [self.llm, *self.fallbacks], question)
         try:
-            for chunk in drive(
-                opened, recovery, observer=Announcer(self.callbacks), halt=Halt(), watched=False
-            ):
+            for chunk in drive(opened, recovery, observer=Announcer(self.callbacks), halt=Halt(), watched=False):
                 answer = chunk.payload
         except StreamInterruptedError as error:
             failure = error
@@ -346,8 +344,7 @@ def _check_llm(llm: Any) -> None:
 def _check_settings(policy: Any, continuation: Any) -> None:
     if not isinstance(policy, RecoveryPolicy):
         raise ConfigurationError(
-            f"policy must be a RecoveryPolicy, not {type(policy).__name__}. "
-            f"Write policy=RecoveryPolicy(deadline=60)."
+            f"policy must be a RecoveryPolicy, not {type(policy).__name__}. Write policy=RecoveryPolicy(deadline=60)."
         )
     if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
         raise ConfigurationError(

@@ -49,7 +49,7 @@ class RecoveryPolicy:
     deadline: float | None = None
     max_extra_tokens: int | None = None
     max_retry_after: float = 60.0
-    first_token_timeout: float | None | Literal["auto"] = "auto"
+    first_token_timeout: float | Literal["auto"] | None = "auto"
     idle_timeout: float | None = 120.0
     completeness: Completeness = "auto"
     continue_on_length: int = 0
@@ -63,9 +63,7 @@ class RecoveryPolicy:
                     f"not {getattr(self, name)!r}. Write {name}=tenacity.{example}."
                 )
         if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise ConfigurationError(
-                "RecoveryPolicy.max_attempts must be a whole number from 1; the default is 16."
-            )
+            raise ConfigurationError("RecoveryPolicy.max_attempts must be a whole number from 1; the default is 16.")
         if self.continue_on_length < 0:
             raise ConfigurationError("RecoveryPolicy.continue_on_length must be 0 (off) or more.")
         for name in (
@@ -91,6 +89,4 @@ class RecoveryPolicy:
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
         if value not in choices:
-            raise ConfigurationError(
-                f"RecoveryPolicy.{name} is {value!r}. Use one of {', '.join(map(repr, choices))}."
-            )
+            raise ConfigurationError(f"RecoveryPolicy.{name} is {value!r}. Use one of {', '.join(map(repr, choices))}.")

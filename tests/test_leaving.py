@@ -226,7 +226,7 @@ async def test_leaving_ends_an_async_back_off() -> None:
                 pass
 
         task = asyncio.create_task(consume())
-        while not stream.report.faults:
+        while not stream.report.faults:  # noqa: ASYNC110
             await asyncio.sleep(0)
         await asyncio.sleep(0.02)
         if leave == "task":

@@ -35,8 +35,9 @@ ENDED = set(StreamStatus) - {StreamStatus.STREAMING}
 texts = st.one_of(
     st.text(min_size=1, max_size=200),
     st.text(alphabet="ab. \n", min_size=1, max_size=120),
-    st.lists(st.sampled_from(["alpha", "beta.", "Gamma", "日本語。", "👩‍🚀", "\n\n", "| a | b |\n", "```py\n"]), min_size=1)
-    .map(" ".join),
+    st.lists(
+        st.sampled_from(["alpha", "beta.", "Gamma", "日本語。", "👩‍🚀", "\n\n", "| a | b |\n", "```py\n"]), min_size=1
+    ).map(" ".join),
 )  # fmt: skip
 
 
@@ -62,13 +63,9 @@ def test_p2_the_reader_sees_the_text_when_the_model_repeats_the_anchor(
     assert result.whole == text
 
 
-@given(
-    words=st.lists(st.integers(0, 10_000), min_size=1, max_size=60, unique=True), script=cuts, token=tokens
-)
+@given(words=st.lists(st.integers(0, 10_000), min_size=1, max_size=60, unique=True), script=cuts, token=tokens)
 @settings(max_examples=150)
-def test_p2_or_when_it_continues_exactly(
-    reader: Reader, words: list[int], script: list[Cut], token: int
-) -> None:
+def test_p2_or_when_it_continues_exactly(reader: Reader, words: list[int], script: list[Cut], token: int) -> None:
     text = " ".join(f"w{word:x}" for word in words)
     said = ""
     for cut in script:  # where each continuation begins, if all is well
@@ -109,9 +106,7 @@ def test_p3_one_growing_message(reader: Reader, text: str, script: list[Cut], to
             st.none(),
             st.builds(Fail, st.sampled_from(ERRORS[:3])),
             st.builds(Cut, st.integers(0, 90), st.sampled_from([*ERRORS, ValueError("our own bug")])),
-            st.builds(
-                Cut, st.integers(0, 90), st.none(), st.sampled_from(["length", "content_filter", "error"])
-            ),
+            st.builds(Cut, st.integers(0, 90), st.none(), st.sampled_from(["length", "content_filter", "error"])),
         ),
         max_size=8,
     ),
@@ -214,9 +209,7 @@ def test_p5_leaving_is_no_fault(reader: Reader, text: str, take: int, script: li
     fallbacks=st.integers(0, 2),
 )
 @settings(max_examples=60)
-def test_p7_attempts_are_bounded_over_all_models(
-    reader: Reader, limit: int, cut: Cut, fallbacks: int
-) -> None:
+def test_p7_attempts_are_bounded_over_all_models(reader: Reader, limit: int, cut: Cut, fallbacks: int) -> None:
     models = [ScriptedLLM("some longer text", [cut] * 99, token=1) for _ in range(fallbacks + 1)]
     policy = RecoveryPolicy(stop=stop_never, wait=wait_none(), max_attempts=limit)
     result = reader(ResilientLLM(models[0], fallbacks=models[1:], policy=policy))

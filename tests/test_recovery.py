@@ -110,7 +110,7 @@ def failures_until_given_up(policy: RecoveryPolicy, clock: Clock, models: int = 
         try:
             delay = recovery.next_delay()
         except StreamInterruptedError as error:
-            assert error.__cause__ is RESET
+            assert error.__cause__ is RESET  # noqa: PT017
             return delays
         assert delay is not None
         delays.append(delay)
@@ -122,9 +122,7 @@ def failures_until_given_up(policy: RecoveryPolicy, clock: Clock, models: int = 
     [
         pytest.param(RecoveryPolicy(wait=wait_fixed(1)), [1, 1, 1], id="default-stop-is-four-failures"),
         pytest.param(RecoveryPolicy(stop=stop_after_attempt(1)), [], id="stop-after-one"),
-        pytest.param(
-            RecoveryPolicy(stop=stop_after_attempt(4), wait=wait_exponential(1)), [1, 2, 4], id="exponential"
-        ),
+        pytest.param(RecoveryPolicy(stop=stop_after_attempt(4), wait=wait_exponential(1)), [1, 2, 4], id="exponential"),
         pytest.param(RecoveryPolicy(stop=stop_after_delay(10), wait=wait_fixed(4)), [4, 4, 4], id="stop-after-delay"),
         pytest.param(RecoveryPolicy(stop=stop_before_delay(10), wait=wait_fixed(4)), [4, 4], id="stop-before-delay"),
         pytest.param(
@@ -139,9 +137,7 @@ def failures_until_given_up(policy: RecoveryPolicy, clock: Clock, models: int = 
             [3, 3],
             id="operators",
         ),
-        pytest.param(
-            RecoveryPolicy(wait=wait_chain(wait_fixed(1), wait_fixed(5))), [1, 5, 5], id="chain"
-        ),
+        pytest.param(RecoveryPolicy(wait=wait_chain(wait_fixed(1), wait_fixed(5))), [1, 5, 5], id="chain"),
         pytest.param(RecoveryPolicy(stop=stop_never, wait=wait_fixed(1), max_attempts=6), [1] * 5, id="max-attempts"),
         pytest.param(RecoveryPolicy(stop=stop_never, wait=wait_fixed(3), deadline=10), [3, 3, 3], id="deadline"),
         pytest.param(
@@ -172,7 +168,7 @@ def test_idle_time_and_the_upcoming_sleep_are_told() -> None:
 def test_progress_restarts_patience() -> None:
     recovery = Recovery([MODEL], RecoveryPolicy(stop=stop_after_attempt(2), wait=wait_none(), max_attempts=99))
     said = ""
-    for word in "this answer is cut after each and every word of it".split():
+    for word in ["this", "answer", "is", "cut", "after", "each", "and", "every", "word", "of", "it"]:
         feed(recovery, said[-80:] + word + " ", end=RESET)  # repeats everything: longer than any anchor
         said += word + " "
         assert recovery.next_delay() == 0.0
@@ -267,8 +263,8 @@ def test_text_held_back_is_shown_before_giving_up() -> None:
     assert recovery.request
     recovery.receive(Chunk(" Su", progress=True))  # may become a courtesy, may be new
     shown = [*recovery.receive(Ended(RESET))]
+    feed(recovery, end=RESET)
     with pytest.raises(StreamInterruptedError):
-        feed(recovery, end=RESET)
         recovery.next_delay()
     assert recovery.answer.startswith("The quick brown fox jumps over the lazy dog")
     assert recovery.answer.endswith(text_of(shown))
@@ -412,5 +408,3 @@ def test_taken_up_again_from_a_partial_text() -> None:
     assert recovery.request.strategy == "ask"
     assert text_of(feed(recovery, "The text so far and on", signal=STOP)) == " and on"
     assert recovery.answer == "The text so far and on"
-
-

@@ -231,6 +231,28 @@ def test_an_anchor_between_marks(marks: str, cut: int) -> None:
     assert shown(said, marks.format(anchor_of(said)) + rest, size=1) == rest
 
 
+ANNOUNCEMENTS = [
+    "Continuing:\n\n",
+    "Here is the rest:\n\n",
+    "Sure! Here's the continuation of my previous response:\n\n",
+    "I apologize for the interruption. Let me continue:\n",
+    "Certainly! I'll pick up where I left off: ",
+    "**Continuing from where I left off:**\n\n",
+    "Natürlich, hier ist der Rest:\n\n",
+    "Bien sûr, voici la suite :\n\n",
+    "Конечно, продолжаю:\n\n",
+    "好的，以下是剩余部分：",
+    "もちろんです。続きはこちらです：\n\n",
+]
+
+
+@pytest.mark.parametrize("announcement", ANNOUNCEMENTS)
+def test_an_announcement_is_not_part_of_the_answer(announcement: str) -> None:
+    said, rest = PROSE[:203], PROSE[203:]
+    assert shown(said, announcement + rest, size=1) == rest
+    assert shown(said, announcement + anchor_of(said) + rest, size=1) == rest
+
+
 def test_white_space_behind_the_anchor_is_not_shown_twice() -> None:
     said = "It was a long way from there to the next village.\n\n"
     assert shown(said, said.strip() + "\n\nThey walked.") == "They walked."

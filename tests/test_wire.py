@@ -104,9 +104,7 @@ def test_an_answer_whose_end_nobody_announced(
 
 
 @pytest.mark.parametrize("fault", STATED)
-def test_an_end_that_the_provider_states_is_reported_and_not_retried(
-    reader: Reader, serve: Serve, fault: str
-) -> None:
+def test_an_end_that_the_provider_states_is_reported_and_not_retried(reader: Reader, serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     result = reader(resilient(server))
     assert TEXT.startswith(result.text)
@@ -176,9 +174,7 @@ def test_a_silent_cut_that_is_given_up_says_what_people_search_for(reader: Reade
     assert error.partial_text == result.text == TEXT[:12]
 
 
-def test_a_continuation_that_outgrows_the_context_window_keeps_what_was_said(
-    reader: Reader, serve: Serve
-) -> None:
+def test_a_continuation_that_outgrows_the_context_window_keeps_what_was_said(reader: Reader, serve: Serve) -> None:
     server = serve(TEXT, [FAULTS["reset"].at(80), "context-length"])
     result = reader(resilient(server))
     assert result.error is not None
@@ -197,9 +193,7 @@ def test_retry_after_is_obeyed_up_to_a_bound(
 ) -> None:
     server = serve(TEXT, [http_error(429, "slow down", retry_after=retry_after, retry_form=form)])
     slept: list[float] = []
-    monkeypatch.setattr(
-        "llama_index_resilient_stream.drive.Halt.sleep", lambda self, delay: slept.append(delay)
-    )
+    monkeypatch.setattr("llama_index_resilient_stream.drive.Halt.sleep", lambda self, delay: slept.append(delay))
     stream: Any = resilient(server, replace(WATCHED, max_retry_after=5.0)).stream_complete("?")
     assert "".join(chunk.delta for chunk in stream) == TEXT
     assert slept == [waits]
@@ -208,9 +202,7 @@ def test_retry_after_is_obeyed_up_to_a_bound(
 def test_retry_after_may_be_a_date(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(TEXT, [http_error(503, "later", retry_after=20, retry_form="date")])
     slept: list[float] = []
-    monkeypatch.setattr(
-        "llama_index_resilient_stream.drive.Halt.sleep", lambda self, delay: slept.append(delay)
-    )
+    monkeypatch.setattr("llama_index_resilient_stream.drive.Halt.sleep", lambda self, delay: slept.append(delay))
     assert "".join(chunk.delta for chunk in resilient(server).stream_complete("?")) == TEXT
     assert 15 < slept[0] <= 21
 
@@ -223,9 +215,7 @@ def test_prefill_is_used_where_told(reader: Reader, serve: Serve) -> None:
     assert server.requests[1].body["continue_final_message"] is True
 
 
-def test_a_refused_prefill_becomes_a_question_without_using_up_an_attempt(
-    reader: Reader, serve: Serve
-) -> None:
+def test_a_refused_prefill_becomes_a_question_without_using_up_an_attempt(reader: Reader, serve: Serve) -> None:
     server = serve(TEXT, [FAULTS["reset"].at(60), FAULTS["reset"].at(120)], refuse_prefill=True)
     policy = replace(WATCHED, max_attempts=3, stop=stop_after_attempt(2))
     llm = resilient(server, policy, continuation="prefill")
@@ -235,9 +225,7 @@ def test_a_refused_prefill_becomes_a_question_without_using_up_an_attempt(
 
 
 def test_several_cuts_in_one_answer(reader: Reader, serve: Serve) -> None:
-    faults = [
-        FAULTS[name].at(after) for name, after in [("reset", 30), ("clean-eof", 90), ("half-event", 70)]
-    ]
+    faults = [FAULTS[name].at(after) for name, after in [("reset", 30), ("clean-eof", 90), ("half-event", 70)]]
     server = serve(TEXT, [*faults, FAULTS["broken-json"].at(60), FAULTS["fin-in-chunk"].at(100)])
     result = reader(resilient(server))
     assert result.text == TEXT
@@ -260,9 +248,7 @@ def test_completions_of_a_chat_model_go_on_as_a_chat(reader: Reader, serve: Serv
 
 
 @pytest.mark.parametrize("kind", ["chat", "complete"])
-def test_a_completion_model_is_given_its_own_words_to_go_on_from(
-    reader: Reader, serve: Serve, kind: str
-) -> None:
+def test_a_completion_model_is_given_its_own_words_to_go_on_from(reader: Reader, serve: Serve, kind: str) -> None:
     server = serve(TEXT, [FAULTS["reset"].at(60)])
     llm = ResilientLLM(openai_like(server, is_chat_model=False), policy=WATCHED)
     result = reader(llm, endpoint=kind)

@@ -64,6 +64,7 @@ GOING_ON = _phrases(
 # Phrases that hardly speak of anything else.
 SURELY_GOING_ON = _phrases(
     """
+    my previous | previous response | previous answer | previous message | my answer | my response |
     i left off | we left off | it left off | was cut off | got cut off | was interrupted | i stopped |
     wo ich unterbrochen | wo ich aufgehört | wo ich abgebrochen | je me suis arrêté |
     j'ai été interrompu | me quedé | lo dejé | onde parei | da dove | мы остановились | я остановился |
@@ -77,6 +78,7 @@ _WORDS = tuple(opener for opener in OPENERS if opener not in _STEMS)  # "ok" and
 _UNFINISHED = frozenset(opener[:length] for opener in OPENERS for length in range(len(opener)))
 _LONGEST = max(map(len, OPENERS)) + 1
 _MARKS = "*_([（【\"'“«"
+_CLOSING = ":：.…)]）】*_ \n"
 _PLAIN = frozenset(" ,.;:!?'’\"“”«»()[]*_-–—…，。：！？、（）\n\t\u00a0")
 
 
@@ -98,6 +100,8 @@ def is_announcement(text: str, *, within_a_sentence: bool) -> bool:
     if not opener:
         return False
     said = low[len(opener) :]
+    if not said.strip(_CLOSING):
+        said = low  # "Continuing:" alone speaks for itself
     score = sum(phrase in said for phrase in GOING_ON) + 2 * any(phrase in said for phrase in SURELY_GOING_ON)
     return score + (within_a_sentence and (":" in said or "：" in said)) >= 2
 

@@ -58,6 +58,7 @@ class Learned:
     tells: bool = False
     """It has sent a finish signal before."""
     refuses_prefill: bool = False
+    warned_of_own_retries: bool = False
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ class Recovery:
     """One answer, from the question to its stated outcome, over as many attempts and models as the policy allows.
 
     `said` is text that the reader has from before, when an interrupted answer is taken up again. `restart_only` is for
-    turns with tools or structured output, which are never continued. `streamed` is False for a call that answers all at
-    once. `question` is opaque, and goes with the error of an answer given up. `question_tokens` estimates what asking again
-    costs; it is called only when that happens.
+    turns with tools or structured output, which are never continued. `streamed` is False for a call that answers all
+    at once. `question` is opaque, and goes with the error of an answer given up. `question_tokens` estimates what
+    asking again costs; it is called only when that happens.
     """
 
     def __init__(
@@ -149,6 +149,11 @@ class Recovery:
     def model(self) -> Model:
         """The model being asked, or to be asked next."""
         return self.models[self._index]
+
+    @property
+    def asked_model(self) -> Model:
+        """The model that was asked last."""
+        return self.models[self._request.model]
 
     @property
     def elapsed(self) -> float:
@@ -372,11 +377,7 @@ class Recovery:
         self._finish(StreamStatus.INTERRUPTED)
         if self.policy.on_exhausted == "partial":
             return
-        what = (
-            SILENT_CUT
-            if isinstance(fault.error, TruncatedStreamError)
-            else f"Stream interrupted: {fault.message}"
-        )
+        what = SILENT_CUT if isinstance(fault.error, TruncatedStreamError) else f"Stream interrupted: {fault.message}"
         count = len(self.report.attempts)
         self._error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason}).",
@@ -468,9 +469,7 @@ class Recovery:
             self._request = Request(self._index, strategy, said)
         self._evidence = Evidence()
         self.limit = self.model.first_token_timeout
-        attempt = Attempt(
-            len(self.report.attempts) + 1, self.model.name, strategy, self.elapsed, self._waited
-        )
+        attempt = Attempt(len(self.report.attempts) + 1, self.model.name, strategy, self.elapsed, self._waited)
         self.report.attempts.append(attempt)
         return attempt
 

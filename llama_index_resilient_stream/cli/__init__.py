@@ -1,0 +1,37 @@
+"""The commands of `python -m llama_index_resilient_stream`. Needs the extra `cli`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def main() -> None:
+    """LlamaIndex streams that finish."""
+
+
+@app.command("demo")
+def run_demo(  # a function `demo` would stand where the module `cli.demo` is looked for
+    fast: Annotated[bool, typer.Option("--fast", help="No artificial delays.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw the README's picture into this file.", hidden=True)] = None,
+) -> None:
+    """Watch query answers survive a broken server, next to plain LlamaIndex. Half a minute; no key, no network."""
+    # Here, not above: LlamaIndex takes seconds to import, and `--help` needs none of it.
+    from rich.console import Console
+
+    from llama_index_resilient_stream.cli.demo import run
+    from llama_index_resilient_stream.cli.picture import draw
+
+    try:
+        if picture is not None:
+            picture.write_text(draw(), encoding="utf-8")
+        else:
+            run(Console(highlight=False), fast=fast)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped.")
+        raise typer.Exit(130) from None

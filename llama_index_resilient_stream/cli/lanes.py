@@ -1,0 +1,152 @@
+"""Two readers of one query, side by side: plain LlamaIndex, and LlamaIndex with ResilientLLM.
+
+Each has a server of its own, since every request takes the next fault, and a thread of its own, since both are to be
+watched at the same time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llama_index.core import Document, MockEmbedding, VectorStoreIndex
+from llama_index.core.llms.llm import LLM
+from llama_index.llms.openai_like import OpenAILike
+from openai import DefaultHttpxClient
+from tenacity import stop_after_attempt, stop_any, stop_when_event_set, wait_fixed
+
+from llama_index_resilient_stream import FaultEvent, RecoveryPolicy, ResilientLLM, StreamReport, TokenEvent
+from llama_index_resilient_stream.cli.scenes import Scene
+from llama_index_resilient_stream.cli.telegraph import PARAGRAPHS
+from llama_index_resilient_stream.testing import FaultServer
+
+MODEL = "first-model"
+UNDERSTUDY = "second-model"
+
+
+@dataclass(frozen=True)
+class Tempo:
+    """How long things take, in seconds."""
+
+    token: float
+    back_off: float
+    idle_timeout: float
+    client_timeout: float
+    """Plain LlamaIndex has nothing but its client's timeout, a minute unless set."""
+    pause: float
+    """After each scene, to look at it."""
+
+
+LIVE = Tempo(token=0.03, back_off=0.6, idle_timeout=1.2, client_timeout=3.0, pause=1.0)
+FAST = Tempo(token=0.0, back_off=0.0, idle_timeout=0.5, client_timeout=1.0, pause=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some text that a reader got, and who wrote it."""
+
+    text: str
+    attempt: int = 1
+    model: str = MODEL
+
+
+@dataclass
+class Lane:
+    """What one reader has got so far."""
+
+    pieces: list[Piece] = field(default_factory=list)
+    broken: str = ""
+    """The fault that is being dealt with just now."""
+    error: Exception | None = None
+    report: StreamReport | None = None
+    done: bool = False
+    seconds: float = 0.0
+    _writer: tuple[int, str] = (1, MODEL)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    def read(self, engine: Any, question: str) -> None:
+        """Ask, and read to the end, whatever the end is."""
+        began = time.monotonic()
+        try:
+            for text in engine.query(question).response_gen:
+                self.pieces.append(Piece(text, *self._writer))
+        except Exception as error:
+            self.error = error
+        self.seconds = time.monotonic() - began
+        self.done = True
+
+    # Called by ResilientLLM
+
+    def on_token(self, event: TokenEvent) -> None:
+        self._writer = (event.attempt, event.model)
+        self.broken = ""
+
+    def on_fault(self, event: FaultEvent) -> None:
+        self.broken = event.kind
+
+    def on_end(self, report: StreamReport) -> None:
+        self.report = report
+
+
+def build_index() -> VectorStoreIndex:
+    """A real index over a real text; only the embedding is a stand-in."""
+    return VectorStoreIndex.from_documents(
+        [Document(text=paragraph) for paragraph in PARAGRAPHS], embed_model=MockEmbedding(embed_dim=8)
+    )
+
+
+@contextmanager
+def play(scene: Scene, index: VectorStoreIndex, tempo: Tempo) -> Iterator[tuple[Lane, Lane]]:
+    """Both readers read. Leaving stops them, also in the middle."""
+    plain, resilient = Lane(), Lane()
+    stop = threading.Event()
+    with ExitStack() as stack:
+        llms = (
+            (plain, _plain_llm(scene, tempo, stack)),
+            (resilient, _resilient_llm(scene, tempo, stack, resilient, stop)),
+        )
+        readers = []
+        for lane, llm in llms:
+            engine = index.as_query_engine(llm=llm, streaming=True)
+            readers.append(threading.Thread(target=lane.read, args=(engine, scene.question), daemon=True))
+        # Callbacks run in reverse: no more attempts, then servers and clients close, and readers find that out.
+        stack.callback(stop.set)
+        for reader in readers:
+            reader.start()
+        yield plain, resilient
+    for reader in readers:
+        reader.join(timeout=2)
+
+
+def _plain_llm(scene: Scene, tempo: Tempo, stack: ExitStack) -> LLM:
+    server = FaultServer(scene.answer, scene.faults, delay=tempo.token)
+    return _openai_like(stack, server, MODEL, timeout=tempo.client_timeout)
+
+
+def _resilient_llm(scene: Scene, tempo: Tempo, stack: ExitStack, lane: Lane, stop: threading.Event) -> LLM:
+    server = FaultServer(scene.answer, scene.faults, delay=tempo.token)
+    llm = _openai_like(stack, server, MODEL, max_retries=0)
+    fallbacks = []
+    if scene.understudy:
+        healthy = FaultServer(scene.answer, delay=tempo.token)
+        fallbacks.append(_openai_like(stack, healthy, UNDERSTUDY, max_retries=0))
+    policy = RecoveryPolicy(
+        stop=stop_any(stop_after_attempt(2 if fallbacks else 4), stop_when_event_set(stop)),
+        wait=wait_fixed(tempo.back_off),
+        idle_timeout=tempo.idle_timeout,
+    )
+    return ResilientLLM(llm, fallbacks=fallbacks, policy=policy, callbacks=[lane])
+
+
+def _openai_like(stack: ExitStack, server: FaultServer, model: str, **kwargs: Any) -> OpenAILike:
+    url = stack.enter_context(server).url
+    # A proxy from the environment would not find 127.0.0.1.
+    client = stack.enter_context(DefaultHttpxClient(trust_env=False))
+    return OpenAILike(model=model, api_base=url, api_key="none", is_chat_model=True, http_client=client, **kwargs)
