@@ -30,6 +30,7 @@ _STRUCTURED = (
     "tools", "functions", "tool_choice", "function_call", "response_format", "response_model", "output_cls", "format",
     "response_schema", "guided_json", "guided_grammar", "guided_regex", "guided_choice", "json_schema", "grammar",
 )  # fmt: skip
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "options")
 
 
@@ -207,7 +208,7 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
             _reads_as(question.chat, read_completion),
         )
     for name, value in request.extra.items():
-        kwargs[name] = _merged(llm, name, value, kwargs.get(name))
+        llm, kwargs = _with(llm, kwargs, name, value)
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
     messages = list(question.messages) or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
     return "chat", _To(llm, [*messages, *turns]), kwargs, _reads_as(question.chat, read_chat)
@@ -248,24 +249,33 @@ def _as_one_text(llm: LLM, question: Question) -> str:
     return str(llm.completion_to_prompt(question.prompt))  # type: ignore[misc]
 
 
-def _merged(llm: LLM, name: str, ours: Any, theirs: Any) -> Any:
-    """LlamaIndex's OpenAI classes let `additional_kwargs` of the instance replace a call's `extra_body` whole."""
-    if not isinstance(ours, Mapping):
-        return ours
-    instance = getattr(llm, "additional_kwargs", None)
-    fixed = instance.get(name) if isinstance(instance, Mapping) else None
-    return {**(fixed or {}), **(theirs or {}), **ours}
+def _with(llm: LLM, kwargs: dict[str, Any], name: str, value: Any) -> tuple[LLM, dict[str, Any]]:
+    """A keyword argument for one call, merged into the user's where that is a mapping.
+
+    In LlamaIndex's OpenAI classes the instance's `additional_kwargs` win over a call's keywords, and the user's LLM is
+    not ours to change: a shallow copy shares its client.
+    """
+    fixed = getattr(llm, "additional_kwargs", None)
+    on_instance = isinstance(fixed, Mapping) and name in fixed
+    before = fixed[name] if on_instance else kwargs.get(name)  # type: ignore[index]  # told apart in the line above
+    if isinstance(value, Mapping) and isinstance(before, Mapping):
+        value = {**before, **value}
+    if not on_instance:
+        return llm, {**kwargs, name: value}
+    llm = copy.copy(llm)
+    llm.additional_kwargs = {**fixed, name: value}  # type: ignore[attr-defined,dict-item]
+    return llm, kwargs
 
 
 def _with_fewer_tokens(llm: LLM, kwargs: dict[str, Any], spent: int) -> tuple[LLM, dict[str, Any]]:
     """Reduce the output limit, where one was set, by what was said already."""
-    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
-        if isinstance(limit := kwargs.get(name), int) and limit > 0:
-            return llm, {**kwargs, name: max(limit - spent, LEAST_TOKENS)}
+    fixed = getattr(llm, "additional_kwargs", None)
+    for source in (fixed if isinstance(fixed, Mapping) else {}, kwargs):
+        for name in _LIMITS:
+            if isinstance(limit := source.get(name), int) and limit > 0:
+                return _with(llm, kwargs, name, max(limit - spent, LEAST_TOKENS))
     limit = getattr(llm, "max_tokens", None)
-    if isinstance(limit, int) and limit > 0:
-        # The instance's limit wins over a keyword in LlamaIndex's OpenAI classes, and the user's LLM is not ours to
-        # change: a shallow copy shares its client.
+    if isinstance(limit, int) and limit > 0:  # it wins over a keyword, too
         llm = copy.copy(llm)
         llm.max_tokens = max(limit - spent, LEAST_TOKENS)  # type: ignore[attr-defined]
     return llm, kwargs

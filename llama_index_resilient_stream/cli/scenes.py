@@ -92,7 +92,7 @@ SCENES = (
         (_behind("1866    8", _VOYAGES, "stall"),),
     ),
     Scene(
-        "three in a row",
+        "three faults",
         "An error event, a 503 at reconnect, and another reset",
         "How was the cable of 1865 lost?",
         _LOSS,

@@ -105,11 +105,11 @@ class Screen:
         """What each delivered. `timeout` is that of the plain reader's client."""
         table = Table(
             box=box.SIMPLE_HEAD,
-            padding=(0, 1),
+            collapse_padding=True,
             pad_edge=False,
             title="What the readers got, in characters",
             title_style="bold",
-            caption=f"LlamaIndex's client gave up on the stall after {timeout:g} s. Unless told, it waits for 60.",
+            caption=f"LlamaIndex's client was told to give up after {timeout:g} s. By default it waits for 60.",
         )
         table.add_column("fault")
         table.add_column(PLAIN)
@@ -164,8 +164,9 @@ def _resilient_state(lane: Lane) -> Text:
         return Text("streaming", "dim")
     if lane.report is None or lane.error is not None:
         return Text(f"{type(lane.error).__name__} after {len(lane.text)} characters", "red")
-    attempts = len(lane.report.attempts)
-    return Text(f"{lane.report.status}, {attempts} attempt{'s' if attempts > 1 else ''}, {lane.seconds:.1f} s", "green")
+    attempts, models = len(lane.report.attempts), len(lane.report.models)
+    took = f"{models} models" if models > 1 else f"{lane.seconds:.1f} s"
+    return Text(f"{lane.report.status}, {attempts} attempt{'s' if attempts > 1 else ''}, {took}", "green")
 
 
 def _style(attempt: int, model: str) -> str:

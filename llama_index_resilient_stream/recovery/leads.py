@@ -140,8 +140,7 @@ def behind_a_lead(
 
 def _redundant_lines(told: Told, anchor: str, prefix: str) -> list[Reading]:
     readings: list[Reading] = []
-    # Without an info string it may as well be the fence that closes the block.
-    if told.fence and told.fence[2].strip():
+    if told.fence and told.is_fence_telling:
         readings.append(Redundant(told, anchor, told.fence.group(), name=prefix + "fence"))
     if told.table_head:
         readings.append(Redundant(told, anchor, told.table_head, name=prefix + "table"))

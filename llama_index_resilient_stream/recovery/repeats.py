@@ -71,7 +71,7 @@ class Told:
         piece = self.text[position : self.end]
         if self.fence and position == self.fence.start():
             code = self.text[self.fence.end() : self.end]
-            return bool(self.fence[2].strip()) and len(code) >= 4
+            return self.is_fence_telling and len(code) >= 4
         if is_periodic(piece) or self._goes_in_circles(position, piece):
             return False
         begins = self.is_beginning(position)
@@ -220,6 +220,12 @@ class Told:
                 opened = None
         return opened
 
+    @property
+    def is_fence_telling(self) -> bool:
+        """Whether the fence tells a language. A bare one may as well be the one that closes the block."""
+        language = self.fence[2].strip() if self.fence else ""
+        return language[:1].isalpha() and self._vocabulary >= VOCABULARY // 2
+
     @cached_property
     def table_head(self) -> str:
         """The head of the Markdown table in which it ends, a row at least begun."""
@@ -228,7 +234,7 @@ class Told:
             return ""
         rows = self.text[heads[-1].end() :].split("\n")
         begun = rows[0] != "" and all(row.startswith("|") for row in rows[:-1]) and rows[-1][:1] in ("|", "")
-        return heads[-1].group() if begun else ""
+        return heads[-1].group() if begun and self._vocabulary >= VOCABULARY // 2 else ""
 
 
 def weight(piece: str) -> int:
