@@ -44,6 +44,8 @@ from .recovery.continuation import STRATEGIES, Continuation
 from .recovery.events import Learned
 from .recovery.machine import Recovery
 
+_Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
+
 _PROMPT_FIELDS = (
     "system_prompt",
     "messages_to_prompt",
@@ -143,13 +145,17 @@ class ResilientLLM(FunctionCallingLLM):
 
     __str__ = __repr__
 
-    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+    def to_dict(self, **kwargs: Any) -> _Json:
         """Names only: under core 0.10 the inherited one shows the wrapped LLM's credentials."""
         return {
             "class_name": self.class_name(),
             "llm": {"class_name": self.llm.class_name(), "model": name_of(self.llm)},
             "fallbacks": [{"class_name": llm.class_name(), "model": name_of(llm)} for llm in self.fallbacks],
         }
+
+    def dict(self, **kwargs: Any) -> _Json:
+        """The same."""
+        return self.to_dict()
 
     # Per request
 
@@ -285,7 +291,7 @@ class ResilientLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         tool_required: bool = False,
         **kwargs: Any,
-    ) -> dict[str, Any]:
+    ) -> _Json:
         return tools_arguments(
             self._function_calling_llm(),
             {

@@ -42,7 +42,7 @@ class Tempo:
 
 
 LIVE = Tempo(token=0.03, back_off=0.6, idle_timeout=1.2, client_timeout=3.0, pause=1.0)
-FAST = Tempo(token=0.0, back_off=0.0, idle_timeout=0.5, client_timeout=1.0, pause=0.0)
+FAST = Tempo(token=0.0, back_off=0.0, idle_timeout=1.0, client_timeout=2.0, pause=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,12 @@ def build_index() -> VectorStoreIndex:
     )
 
 
+def wait(*lanes: Lane) -> None:
+    """Until each lane has come to its end."""
+    while not all(lane.done for lane in lanes):
+        time.sleep(0.02)  # not an event: everywhere, Ctrl-C ends a sleep
+
+
 @contextmanager
 def play(scene: Scene, index: VectorStoreIndex, tempo: Tempo) -> Iterator[tuple[Lane, Lane]]:
     """Both readers read. Leaving stops them, also in the middle."""
@@ -145,8 +151,10 @@ def _resilient_llm(scene: Scene, tempo: Tempo, stack: ExitStack, lane: Lane, sto
     return ResilientLLM(llm, fallbacks=fallbacks, policy=policy, callbacks=[lane])
 
 
-def _openai_like(stack: ExitStack, server: FaultServer, model: str, **kwargs: Any) -> OpenAILike:
+def _openai_like(stack: ExitStack, server: FaultServer, model: str, **kwargs: Any) -> LLM:
     url = stack.enter_context(server).url
     # A proxy from the environment would not find 127.0.0.1.
     client = stack.enter_context(DefaultHttpxClient(trust_env=False))
-    return OpenAILike(model=model, api_base=url, api_key="none", is_chat_model=True, http_client=client, **kwargs)
+    settings = {"api_key": "none", "is_chat_model": True, "http_client": client, **kwargs}
+    llm: LLM = OpenAILike(model=model, api_base=url, **settings)
+    return llm

@@ -29,7 +29,7 @@ def _behind(words: str, answer: str, fault: str) -> Fault:
 
 
 _MESSAGE = (
-    "On 16 August 1858 Queen Victoria greeted President Buchanan through 2,000 miles of cable. Her 98 words took "
+    "On 16 August 1858 Queen Victoria greeted President Buchanan over 2,000 miles of cable. Her 98 words took "
     "about sixteen hours to cross the ocean: every pulse arrived smeared into the next, and much had to be sent "
     "again. A letter by steamer took ten days. New York celebrated with fireworks, which set the roof of its City "
     "Hall on fire."
@@ -73,7 +73,7 @@ SCENES = (
     Scene(
         "silent end",
         "The stream ends cleanly, but the model had not finished",
-        "How long did the first message take?",
+        "How long did the first transatlantic message take?",
         _MESSAGE,
         (_behind("took about six", _MESSAGE, "clean-eof"),),
     ),

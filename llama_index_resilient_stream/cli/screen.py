@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from llama_index_resilient_stream.cli.lanes import MODEL, Lane
+from llama_index_resilient_stream.cli.lanes import MODEL, Lane, wait
 from llama_index_resilient_stream.cli.scenes import Scene
 
 PLAIN, RESILIENT = "LlamaIndex", "LlamaIndex with ResilientLLM"
@@ -45,7 +45,7 @@ class Screen:
         """Watch both lanes until both are done."""
         self._console.print(f"\n[bold]{heading}[/bold]\n[dim]{scene.question}[/dim]", highlight=False)
         if not self._moves:
-            _wait(plain, resilient)
+            wait(plain, resilient)
             self._print(scene, plain, resilient)
             return
         with Live(console=self._console, auto_refresh=False) as live:
@@ -171,8 +171,3 @@ def _resilient_state(lane: Lane) -> Text:
 
 def _style(attempt: int, model: str) -> str:
     return _UNDERSTUDY if model != MODEL else _ATTEMPTS[(attempt - 1) % len(_ATTEMPTS)]
-
-
-def _wait(*lanes: Lane) -> None:
-    while not all(lane.done for lane in lanes):
-        time.sleep(1 / _FRAMES)

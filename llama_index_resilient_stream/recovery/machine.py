@@ -250,7 +250,7 @@ class Recovery:
             first=not self._request.said,
             streamed=self._streamed,
         )
-        at_its_end = verdict.fault is None and verdict.status is not StreamStatus.LENGTH
+        at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown = self._flush(complete=at_its_end)
         self._close_attempt(attempt, verdict.fault)
         if attempt.characters:
