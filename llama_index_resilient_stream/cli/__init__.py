@@ -20,8 +20,11 @@ def run_demo(  # a function `demo` would stand where the module `cli.demo` is lo
     fast: Annotated[bool, typer.Option("--fast", help="No artificial delays.")] = False,
     picture: Annotated[Path | None, typer.Option(help="Draw the README's picture into this file.", hidden=True)] = None,
 ) -> None:
-    """Watch query answers survive a broken server, next to plain LlamaIndex. Half a minute; no key, no network."""
-    # Here, not above: LlamaIndex takes seconds to import, and `--help` needs none of it.
+    """Watch answers survive a broken server.
+
+    LlamaIndex with ResilientLLM, next to plain LlamaIndex on the same faults. Half a minute; no key, no network.
+    """
+    # Here, not above: indices and LLM clients take a while to import, and `--help` needs none of them.
     from rich.console import Console
 
     from llama_index_resilient_stream.cli.demo import run
@@ -29,7 +32,7 @@ def run_demo(  # a function `demo` would stand where the module `cli.demo` is lo
 
     try:
         if picture is not None:
-            picture.write_text(draw(), encoding="utf-8")
+            picture.write_text(draw(), encoding="utf-8", newline="\n")
         else:
             run(Console(highlight=False), fast=fast)
     except KeyboardInterrupt:

@@ -42,7 +42,7 @@ class Tempo:
 
 
 LIVE = Tempo(token=0.03, back_off=0.6, idle_timeout=1.2, client_timeout=3.0, pause=1.0)
-FAST = Tempo(token=0.0, back_off=0.0, idle_timeout=1.0, client_timeout=2.0, pause=0.0)
+FAST = Tempo(token=0.0, back_off=0.0, idle_timeout=1.0, client_timeout=1.5, pause=0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from llama_index_resilient_stream.cli.scenes import Scene
 
 PLAIN, RESILIENT = "LlamaIndex", "LlamaIndex with ResilientLLM"
 
-_ATTEMPTS = ("default", "cyan", "magenta", "blue")  # legible on dark and on light
+_ATTEMPTS = ("default", "cyan", "magenta", "bright_blue")  # legible on dark and on light
 _UNDERSTUDY = "green"
 _SEAM = "bold black on yellow"
 _FRAMES = 25  # a second
