@@ -377,7 +377,8 @@ class Recovery:
         self._finish(StreamStatus.INTERRUPTED)
         if self.policy.on_exhausted == "partial":
             return
-        what = SILENT_CUT if isinstance(fault.error, TruncatedStreamError) else f"Stream interrupted: {fault.message}"
+        silent = isinstance(fault.error, TruncatedStreamError)
+        what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."
         count = len(self.report.attempts)
         self._error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason}).",
