@@ -7,7 +7,6 @@ index.as_query_engine(llm=llm, streaming=True).query("...").print_response_strea
 """
 
 from .callbacks import FaultEvent, ResumeEvent, StreamCallback, TokenEvent
-from .drive import ResilientAsyncStream, ResilientStream
 from .errors import (
     ConfigurationError,
     EmptyStreamError,
@@ -22,6 +21,7 @@ from .llm import ResilientLLM
 from .policy import RecoveryPolicy
 from .recovery.continuation import Continuation
 from .report import Attempt, StreamReport, StreamStatus
+from .streams import ResilientAsyncStream, ResilientStream
 
 __all__ = [
     "Attempt",

@@ -36,13 +36,15 @@ from llama_index.core.llms.llm import LLM, ToolSelection
 from .asking import Question, aask, acall, ask, call, model_of, name_of
 from .callbacks import Announcer, AsyncAnnouncer, check, refuse_coroutines
 from .compat import tools_arguments
-from .drive import AsyncHalt, Halt, ResilientAsyncStream, ResilientStream, adrive, drive
+from .drive import adrive, drive
 from .errors import ConfigurationError, StreamInterruptedError
 from .messages import chat_presenter, completion_presenter
 from .policy import RecoveryPolicy
+from .reading import AsyncHalt, Halt
 from .recovery.continuation import STRATEGIES, Continuation
 from .recovery.events import Learned
 from .recovery.machine import Recovery
+from .streams import ResilientAsyncStream, ResilientStream
 
 _Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
 

@@ -33,7 +33,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 3.0) -> bool:
 
 
 def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "resilient-stream-reader"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("resilient-stream")]
 
 
 def sockets() -> int:
