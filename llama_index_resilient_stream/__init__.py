@@ -7,6 +7,7 @@ index.as_query_engine(llm=llm, streaming=True).query("...").print_response_strea
 """
 
 from .callbacks import FaultEvent, ResumeEvent, StreamCallback, TokenEvent
+from .engine import ResilientChatEngine, ResilientQueryEngine, resilient
 from .errors import (
     ConfigurationError,
     EmptyStreamError,
@@ -21,7 +22,13 @@ from .llm import ResilientLLM
 from .policy import RecoveryPolicy
 from .recovery.continuation import Continuation
 from .report import Attempt, StreamReport, StreamStatus
+from .response import (
+    ResilientAsyncStreamingResponse,
+    ResilientStreamingAgentChatResponse,
+    ResilientStreamingResponse,
+)
 from .streams import ResilientAsyncStream, ResilientStream
+from .tokens import atokens, tokens
 
 __all__ = [
     "Attempt",
@@ -32,9 +39,14 @@ __all__ = [
     "FaultEvent",
     "RecoveryPolicy",
     "ResilientAsyncStream",
+    "ResilientAsyncStreamingResponse",
+    "ResilientChatEngine",
     "ResilientLLM",
+    "ResilientQueryEngine",
     "ResilientStream",
     "ResilientStreamError",
+    "ResilientStreamingAgentChatResponse",
+    "ResilientStreamingResponse",
     "ResumeEvent",
     "StreamCallback",
     "StreamFault",
@@ -44,4 +56,7 @@ __all__ = [
     "StreamTimeoutError",
     "TokenEvent",
     "TruncatedStreamError",
+    "atokens",
+    "resilient",
+    "tokens",
 ]

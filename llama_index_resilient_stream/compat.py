@@ -5,6 +5,7 @@ Each shim names what lets it be deleted.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,8 +79,30 @@ def is_end_of_empty_completion(error: Exception) -> bool:
     return model == "LLMCompletionEndEvent"
 
 
+def _workers() -> tuple[type, ...]:
+    """The classes, beside engines, in which an engine keeps an LLM. Some of them come and go with the version."""
+    places = (
+        ("llama_index.core.response_synthesizers.base", "BaseSynthesizer"),
+        ("llama_index.core.base.base_selector", "BaseSelector"),
+        ("llama_index.core.question_gen.types", "BaseQuestionGenerator"),
+        ("llama_index.core.base.agent.types", "BaseAgentWorker"),  # until 0.13
+        ("llama_index.core.agent.types", "BaseAgentWorker"),
+    )
+    found = []
+    for module, name in places:
+        try:
+            found.append(getattr(importlib.import_module(module), name))
+        except (ImportError, AttributeError):
+            continue
+    return tuple(dict.fromkeys(found))
+
+
+WORKERS = _workers()
+
+
 __all__ = [
     "HAS_BLOCKS",
+    "WORKERS",
     "ChatMessage",
     "ChatResponse",
     "CompletionResponse",

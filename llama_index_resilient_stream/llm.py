@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -35,6 +35,7 @@ from llama_index.core.llms.llm import LLM, ToolSelection
 
 from .asking import Question, aask, acall, ask, call, model_of, name_of
 from .callbacks import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .calls import Calls
 from .compat import tools_arguments
 from .drive import adrive, drive
 from .errors import ConfigurationError, StreamInterruptedError
@@ -45,6 +46,8 @@ from .recovery.continuation import STRATEGIES, Continuation
 from .recovery.events import Learned
 from .recovery.machine import Recovery
 from .streams import ResilientAsyncStream, ResilientStream
+
+S = TypeVar("S")
 
 _Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
 
@@ -83,6 +86,7 @@ class ResilientLLM(FunctionCallingLLM):
     callbacks: Any = Field(default=(), exclude=True)
 
     _learned: Any = PrivateAttr()
+    _calls: Any = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -180,6 +184,12 @@ class ResilientLLM(FunctionCallingLLM):
         bound._learned = self._learned
         return bound
 
+    def _bind_calls(self, calls: Calls, *, policy: RecoveryPolicy | None = None) -> ResilientLLM:
+        """Bound for one call of an engine, which `calls` will know everything about."""
+        bound = self.bind(policy=policy)
+        bound._calls = calls
+        return bound
+
     def resume(self, error: StreamInterruptedError) -> ResilientStream[Any]:
         """Go on from an interrupted answer's partial text. The deltas hold only what is new, the message is whole."""
         question = _question_of(error)
@@ -207,16 +217,24 @@ class ResilientLLM(FunctionCallingLLM):
         refuse_coroutines(self.callbacks)
         recovery, halt = self._recovery(question, said=said), Halt()
         opened = partial(ask, [self.llm, *self.fallbacks], question)
-        chunks = drive(opened, recovery, observer=Announcer(self.callbacks), halt=halt)
+        chunks = drive(opened, recovery, observer=Announcer(self._listeners()), halt=halt)
         show = chat_presenter(recovery) if question.chat else completion_presenter(recovery)
-        return ResilientStream(chunks, recovery, show, halt)
+        return self._recorded(recovery, ResilientStream(chunks, recovery, show, halt))
 
     def _astream(self, question: Question, said: str = "") -> ResilientAsyncStream[Any]:
         recovery, halt = self._recovery(question, said=said), AsyncHalt()
         opened = partial(aask, [self.llm, *self.fallbacks], question)
-        chunks = adrive(opened, recovery, observer=AsyncAnnouncer(self.callbacks), halt=halt)
+        chunks = adrive(opened, recovery, observer=AsyncAnnouncer(self._listeners()), halt=halt)
         show = chat_presenter(recovery) if question.chat else completion_presenter(recovery)
-        return ResilientAsyncStream(chunks, recovery, show, halt)
+        return self._recorded(recovery, ResilientAsyncStream(chunks, recovery, show, halt))
+
+    def _listeners(self) -> Sequence[Any]:
+        return self.callbacks if self._calls is None else (*self.callbacks, self._calls)
+
+    def _recorded(self, recovery: Recovery, stream: S) -> S:
+        if self._calls is not None:
+            self._calls.add_stream(recovery, stream)
+        return stream
 
     # Calls that are not streamed
 
@@ -265,6 +283,8 @@ class ResilientLLM(FunctionCallingLLM):
         raise _original(failure)
 
     def _recovery(self, question: Question, *, said: str = "", streamed: bool = True) -> Recovery:
+        if self._calls is not None:
+            self._calls.check()
         policy: RecoveryPolicy = self.policy
         if not streamed:  # an error is an error there: no half answer to hand out, and nothing to go on from
             policy = replace(policy, on_exhausted="raise", continue_on_length=0)
@@ -272,7 +292,7 @@ class ResilientLLM(FunctionCallingLLM):
             model_of(llm, question, policy, self.continuation, learned)
             for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
         ]
-        return Recovery(
+        recovery = Recovery(
             models,
             policy,
             question=question,
@@ -281,6 +301,9 @@ class ResilientLLM(FunctionCallingLLM):
             restart_only=question.structured or not streamed,
             streamed=streamed,
         )
+        if self._calls is not None and not streamed:
+            self._calls.add_call(recovery)
+        return recovery
 
     # Tools
 

@@ -85,6 +85,9 @@ class StreamReport:
     wasted_tokens: int = 0
     """Generated and not shown, estimated; part of `extra_tokens`."""
 
+    calls: list[StreamReport] = field(default_factory=list)
+    """The other LLM calls that an engine made for this answer: condensing, refining, selecting, sub-questions."""
+
     @property
     def recovered(self) -> bool:
         """Whether there was a fault and the answer ended well all the same."""

@@ -20,7 +20,11 @@ FLOORS = [
     ["compat", "providers", "upstream", "messages", "callbacks"],
     ["reading", "asking"],
     ["drive", "streams"],
+    ["calls"],
     ["llm"],
+    ["memory", "transcript"],
+    ["response"],
+    ["engine", "tokens"],
     ["__init__", "testing"],
     ["cli"],
     ["__main__"],
@@ -68,7 +72,7 @@ def test_the_core_knows_the_standard_library_and_tenacity(path: Path) -> None:
 def test_only_compat_looks_at_versions() -> None:
     for path in MODULES:
         if path.name != "compat.py":
-            assert not re.search(r"__version__|importlib\.metadata|import_module", path.read_text(encoding="utf-8"))
+            assert not re.search(r"__version__|importlib", path.read_text(encoding="utf-8"))
 
 
 def test_importing_the_package_needs_neither_openai_nor_httpx() -> None:

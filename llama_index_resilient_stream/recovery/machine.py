@@ -96,7 +96,8 @@ class Recovery:
         self._patience = self._new_patience()
         self._barren_rounds = self._length_rounds = self._free_attempts = 0
         self._delay: float | None = None
-        self._error: StreamInterruptedError | None = None
+        self.error: StreamInterruptedError | None = None
+        """Why it was given up, where it was."""
         self._waited = 0.0
         self._attempt: Attempt | None = None
         self._request: Request
@@ -121,8 +122,8 @@ class Recovery:
 
     def next_delay(self) -> float | None:
         """None: done. Seconds: wait that long, then ask `request`. Raises StreamInterruptedError: gave up."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None and self.policy.on_exhausted == "raise":
+            raise self.error
         return self._delay
 
     def cancel(self) -> None:
@@ -293,10 +294,10 @@ class Recovery:
         if self._join is not None and self._join.leftover:
             self._add(self._join.leftover)
             words.append(Chunk(self._join.leftover, self._last_payload, untouched=False))
-        if self._error is not None:
-            self._error.partial_text = self.answer
-        elif self.report.status is StreamStatus.INTERRUPTED:
-            words.append(Chunk("", untouched=False))  # without a payload: no cut tool call may ride on it
+        if self.error is not None:
+            self.error.partial_text = self.answer
+            if self.policy.on_exhausted == "partial":
+                words.append(Chunk("", untouched=False))  # without a payload: no cut tool call may ride on it
         return words
 
     def _goes_on_after_length(self, attempt: Attempt) -> bool:
@@ -375,20 +376,18 @@ class Recovery:
     def _give_up(self, fault: Fault, reason: str) -> None:
         self.report.reason = reason
         self._finish(StreamStatus.INTERRUPTED)
-        if self.policy.on_exhausted == "partial":
-            return
         silent = isinstance(fault.error, TruncatedStreamError)
         what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."
         count = len(self.report.attempts)
-        self._error = StreamInterruptedError(
+        self.error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason}).",
             report=self.report,
             retryable=fault.retryable,
             code=fault.error.code if isinstance(fault.error, StreamFault) else "llm/stream-interrupted",
             reason=reason,
         )
-        self._error.question = self._question
-        self._error.__cause__ = fault.error
+        self.error.question = self._question
+        self.error.__cause__ = fault.error
 
     def _finish(self, status: StreamStatus) -> None:
         self._delay = None

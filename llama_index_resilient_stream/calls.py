@@ -1,0 +1,99 @@
+"""The LLM calls that one call of an engine made: which wrote the answer, which failed, and how to stop them.
+
+An engine makes its calls lazily, and in threads of its own, where no context variable follows. So the LLM that the
+engine uses for this one call carries this object with it.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from .errors import StreamInterruptedError
+from .recovery.machine import Recovery
+from .report import StreamReport, StreamStatus
+
+
+class Calls:
+    """Filled by a bound `ResilientLLM`, read by a response. The streams themselves are held weakly."""
+
+    def __init__(self, *, raises: bool = True) -> None:
+        self.raises = raises
+        """Whether the user's policy wants an error where an answer is given up."""
+        self.cancelled = False
+        self._recoveries: list[tuple[Recovery, bool]] = []
+        self._streams: list[weakref.ref[Any]] = []
+        self._lock = threading.Lock()
+        self._at_end: list[Callable[[], object]] = []
+
+    def at_end(self, listener: Callable[[], object]) -> None:
+        """Call this whenever a stream has ended."""
+        self._at_end.append(listener)
+
+    def on_end(self, _report: StreamReport) -> None:
+        """It listens to its streams as any callback does."""
+        for listener in self._at_end:
+            listener()
+
+    def check(self) -> None:
+        """Before another call: half an answer is not to be worked into the next prompt."""
+        if (error := self.error) is not None:
+            raise error
+        if self.cancelled:
+            raise StreamInterruptedError("The answer was cancelled.", reason="cancelled")
+
+    def add_call(self, recovery: Recovery) -> None:
+        with self._lock:
+            self._recoveries.append((recovery, False))
+
+    def add_stream(self, recovery: Recovery, stream: Any) -> None:
+        with self._lock:
+            self._recoveries.append((recovery, True))
+            self._streams.append(weakref.ref(stream))
+        if self.cancelled:
+            stream.cancel()
+
+    @property
+    def report(self) -> StreamReport | None:
+        """The report of the call that wrote the answer, or writes it: the last stream, else the last call."""
+        with self._lock:
+            known = list(self._recoveries)
+        if not known:
+            return None
+        writer = next((recovery for recovery, streamed in reversed(known) if streamed), known[-1][0])
+        writer.report.calls = [recovery.report for recovery, _ in known if recovery is not writer]
+        return writer.report
+
+    @property
+    def error(self) -> StreamInterruptedError | None:
+        """Why an answer was given up, if one was."""
+        with self._lock:
+            known = [recovery for recovery, _ in self._recoveries]
+        return next((r.error for r in known if r.report.status is StreamStatus.INTERRUPTED and r.error), None)
+
+    @property
+    def over(self) -> bool:
+        """Whether no call is going on."""
+        with self._lock:
+            return all(recovery.over for recovery, _ in self._recoveries)
+
+    def cancel(self) -> None:
+        """Stop every stream, from any thread."""
+        self.cancelled = True
+        for stream in self._live():
+            stream.cancel()
+
+    async def acancel(self) -> None:
+        """Stop every stream, and return when their connections are closed."""
+        self.cancelled = True
+        for stream in self._live():
+            if (acancel := getattr(stream, "acancel", None)) is not None:
+                await acancel()
+            else:
+                stream.cancel()
+
+    def _live(self) -> list[Any]:
+        with self._lock:
+            return [stream for ref in self._streams if (stream := ref()) is not None]

@@ -1,0 +1,232 @@
+"""`resilient(...)`: query engines, chat engines and responses whose answers finish, and say how they ended.
+
+An engine's own LLM is not touched, and neither is the engine. For each call the tree of objects that leads to its LLMs
+is copied, shallowly, with the LLMs bound to one `Calls` object: so each response has the report of its own call,
+however many run at once. Retrievers, postprocessors, query transforms and the memory are the engine's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar, overload
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.chat_engine.types import BaseChatEngine, StreamingAgentChatResponse
+from llama_index.core.llms.llm import LLM
+from llama_index.core.schema import QueryBundle
+
+from .calls import Calls
+from .compat import WORKERS
+from .errors import ConfigurationError
+from .llm import ResilientLLM
+from .memory import Memory
+from .response import (
+    ResilientAsyncStreamingResponse,
+    ResilientStreamingAgentChatResponse,
+    ResilientStreamingResponse,
+)
+
+T = TypeVar("T")
+
+
+@overload
+def resilient(thing: BaseQueryEngine, *, mark: bool = ...) -> ResilientQueryEngine: ...
+@overload
+def resilient(thing: BaseChatEngine, *, mark: bool = ...) -> ResilientChatEngine: ...
+@overload
+def resilient(thing: StreamingResponse, *, mark: bool = ...) -> ResilientStreamingResponse: ...
+@overload
+def resilient(thing: AsyncStreamingResponse, *, mark: bool = ...) -> ResilientAsyncStreamingResponse: ...
+@overload
+def resilient(thing: StreamingAgentChatResponse, *, mark: bool = ...) -> ResilientStreamingAgentChatResponse: ...
+def resilient(thing: Any, *, mark: bool = True) -> Any:
+    """Make an engine, or a response after the fact, resilient.
+
+        engine = resilient(index.as_query_engine(llm=llm, streaming=True))
+        response = engine.query("...")
+        response.report.status
+
+    An engine whose LLM is not a `ResilientLLM` gets one with the default settings around it. `mark=False` leaves
+    partial answers in a chat memory without the mark that says so, for memories shared with an LLM that cannot bear it.
+    """
+    if isinstance(thing, ResilientQueryEngine | ResilientChatEngine):
+        return thing
+    if isinstance(thing, BaseQueryEngine):
+        return ResilientQueryEngine(thing)
+    if isinstance(thing, BaseChatEngine):
+        return ResilientChatEngine(thing, mark=mark)
+    if (wrapped := _wrapped(thing, Calls())) is not thing:
+        return wrapped
+    raise ConfigurationError(
+        f"resilient() takes a query engine, a chat engine or a streaming response, not {type(thing).__name__}. "
+        f"Write resilient(index.as_query_engine(llm=llm, streaming=True)), or ResilientLLM(llm) for an LLM."
+    )
+
+
+def _wrapped(response: Any, calls: Calls, memory: Memory | None = None) -> Any:
+    """Our class around a streaming response; any other response gets an attribute `report`."""
+    match response:
+        case ResilientStreamingResponse() | ResilientAsyncStreamingResponse() | ResilientStreamingAgentChatResponse():
+            return response
+        case StreamingResponse():
+            return ResilientStreamingResponse.around(response, calls)
+        case AsyncStreamingResponse():
+            return ResilientAsyncStreamingResponse.around(response, calls)
+        case StreamingAgentChatResponse():
+            return ResilientStreamingAgentChatResponse.around(response, calls, memory)
+    if calls.report is not None:
+        response.report = calls.report
+    return response
+
+
+class ResilientQueryEngine(BaseQueryEngine):
+    """A query engine around another one, which stays as it is."""
+
+    def __init__(self, engine: BaseQueryEngine) -> None:
+        self.engine = engine
+        super().__init__(getattr(engine, "callback_manager", None) or CallbackManager([]))
+
+    def query(self, str_or_query_bundle: str | QueryBundle) -> Any:
+        calls = Calls()
+        return _wrapped(_bound(self.engine, calls).query(str_or_query_bundle), calls)
+
+    async def aquery(self, str_or_query_bundle: str | QueryBundle) -> Any:
+        calls = Calls()
+        return _wrapped(await _bound(self.engine, calls).aquery(str_or_query_bundle), calls)
+
+    def _query(self, query_bundle: QueryBundle) -> Any:
+        return self.query(query_bundle)
+
+    async def _aquery(self, query_bundle: QueryBundle) -> Any:
+        return await self.aquery(query_bundle)
+
+    def retrieve(self, query_bundle: QueryBundle) -> Any:
+        return self.engine.retrieve(query_bundle)
+
+    def synthesize(self, query_bundle: QueryBundle, nodes: Any, additional_source_nodes: Any = None) -> Any:
+        calls = Calls()
+        bound = _bound(self.engine, calls)
+        return _wrapped(bound.synthesize(query_bundle, nodes, additional_source_nodes), calls)
+
+    async def asynthesize(self, query_bundle: QueryBundle, nodes: Any, additional_source_nodes: Any = None) -> Any:
+        calls = Calls()
+        bound = _bound(self.engine, calls)
+        return _wrapped(await bound.asynthesize(query_bundle, nodes, additional_source_nodes), calls)
+
+    def _get_prompts(self) -> Any:
+        return self.engine._get_prompts()
+
+    def _get_prompt_modules(self) -> Any:
+        return self.engine._get_prompt_modules()
+
+    def _update_prompts(self, prompts: Any) -> None:
+        self.engine._update_prompts(prompts)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "engine":
+            raise AttributeError(name)
+        return getattr(self.engine, name)
+
+
+class ResilientChatEngine(BaseChatEngine):
+    """A chat engine around another one, which stays as it is; both share one memory."""
+
+    def __init__(self, engine: BaseChatEngine, *, mark: bool = True) -> None:
+        self.engine = engine
+        self._mark = mark
+
+    def reset(self) -> None:
+        self.engine.reset()
+
+    @property
+    def chat_history(self) -> list[ChatMessage]:
+        return self.engine.chat_history
+
+    def chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
+        calls = Calls()
+        return _wrapped(_bound(self.engine, calls).chat(message, chat_history, **kwargs), calls)
+
+    async def achat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
+        calls = Calls()
+        return _wrapped(await _bound(self.engine, calls).achat(message, chat_history, **kwargs), calls)
+
+    def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
+        calls = Calls()
+        engine = _bound(self.engine, calls, writes_memory=True)
+        return _wrapped(engine.stream_chat(message, chat_history, **kwargs), calls, self._memory_of(calls))
+
+    async def astream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
+        calls = Calls()
+        engine = _bound(self.engine, calls, writes_memory=True)
+        return _wrapped(await engine.astream_chat(message, chat_history, **kwargs), calls, self._memory_of(calls))
+
+    def _memory_of(self, calls: Calls) -> Memory:
+        memory = getattr(self.engine, "_memory", None) or getattr(self.engine, "memory", None)
+        return Memory(memory, calls, mark=self._mark)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "engine":
+            raise AttributeError(name)
+        return getattr(self.engine, name)
+
+
+# Binding
+
+
+def _bound(engine: T, calls: Calls, *, writes_memory: bool = False) -> T:
+    """A copy of the engine whose LLMs report to `calls`.
+
+    Where a writer fills a chat memory, an answer that is given up ends as a partial one: LlamaIndex's writer keeps what
+    was said only from a stream that ends. The response raises the error in the end, where the policy wants one.
+    """
+
+    def bind(llm: LLM) -> ResilientLLM:
+        ours = llm if isinstance(llm, ResilientLLM) else ResilientLLM(llm)
+        if ours.policy.on_exhausted == "partial":
+            calls.raises = False
+        policy = replace(ours.policy, on_exhausted="partial") if writes_memory else ours.policy
+        return ours._bind_calls(calls, policy=policy)
+
+    return _Binding(bind).copy_of(engine)
+
+
+class _Binding:
+    """Copies a tree of objects as far as LLMs hang on it; each object once."""
+
+    def __init__(self, bind: Callable[[LLM], LLM]) -> None:
+        self._bind = bind
+        self._made: dict[int, Any] = {}
+
+    def copy_of(self, thing: T) -> T:
+        made: T
+        if id(thing) in self._made:
+            return self._made[id(thing)]  # type: ignore[no-any-return]
+        made = self._made[id(thing)] = copy.copy(thing)
+        for name, value in list(vars(thing).items()):
+            if (replacement := self._replacement(value, thing, made)) is not value:
+                made.__dict__[name] = replacement
+        return made
+
+    def _replacement(self, value: Any, original: Any, made: Any) -> Any:
+        if isinstance(value, LLM):
+            if id(value) not in self._made:
+                self._made[id(value)] = self._bind(value)
+            return self._made[id(value)]
+        if isinstance(value, _FOLLOWED):
+            return self.copy_of(value)
+        if isinstance(value, types.MethodType) and value.__self__ is original:
+            return value.__func__.__get__(made)  # else it would lead back to the original and its LLM
+        if isinstance(value, dict) and any(isinstance(each, _FOLLOWED) for each in value.values()):
+            return {key: self._replacement(each, original, made) for key, each in value.items()}
+        if isinstance(value, list | tuple) and any(isinstance(each, _FOLLOWED) for each in value):
+            return type(value)(self._replacement(each, original, made) for each in value)
+        return value
+
+
+_FOLLOWED: tuple[type, ...] = (BaseQueryEngine, BaseChatEngine, *WORKERS)

@@ -1,0 +1,389 @@
+"""Responses of query and chat engines that keep what they were given, and say how it ended.
+
+Divergences from LlamaIndex's classes, whose fields and methods they keep:
+
+1. `response_gen` and `str()` can be used in any order, also both: nothing is lost and nothing comes twice.
+2. After an error the response stays failed. LlamaIndex serves the partial text, or "None", as the answer from then on.
+3. A chat response gives every queued token before an error, waits without burning the processor, and stops the LLM when
+   its reader leaves instead of waiting for it.
+4. `str()` of an asynchronous response is the text so far while a loop runs in this thread, which cannot wait for more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import time
+import weakref
+from collections.abc import AsyncGenerator, Generator
+from types import TracebackType
+from typing import Any
+
+from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
+from llama_index.core.chat_engine.types import StreamingAgentChatResponse
+
+from .calls import Calls
+from .memory import Memory
+from .report import StreamReport, StreamStatus
+from .transcript import AsyncTranscript, Transcript
+
+_NAP = 0.25  # seconds between two looks at whether a writer that says nothing is still there
+_SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
+_STOP = 2.0  # seconds that a writer gets to write down what it has when its LLM was stopped
+
+
+class _Reported:
+    """What all three have in common."""
+
+    _calls: Calls
+
+    @property
+    def report(self) -> StreamReport:
+        """How the answer came about. Before the LLM was asked, and where none was, an empty report."""
+        found = self._calls.report
+        return found if found is not None else StreamReport(status=self._status_without_calls())
+
+    def _status_without_calls(self) -> StreamStatus:
+        return StreamStatus.UNKNOWN if self._transcript.over else StreamStatus.STREAMING  # type: ignore[attr-defined]
+
+    def cancel(self) -> None:
+        """Stop the LLM, from any thread: no retry, its connection is closed, waiting readers are released."""
+        self._calls.cancel()
+        self._transcript.close()  # type: ignore[attr-defined]
+
+    def _watch(self, calls: Calls) -> None:
+        self._calls = calls
+        # Whoever drops a response has left; the thread or task that writes for it would not notice.
+        weakref.finalize(self, calls.cancel).atexit = False
+
+    def _note(self) -> str:
+        report = self.report
+        if report.status is StreamStatus.INTERRUPTED:
+            return f"\n\n*interrupted: {report.reason}*"
+        if not report.recovered:
+            return ""
+        count = len(report.faults)
+        return f"\n\n*healed: {count} fault{'s' if count != 1 else ''}, {len(report.attempts)} attempts*"
+
+
+class ResilientStreamingResponse(_Reported, StreamingResponse):
+    """A query engine's streaming response."""
+
+    _transcript: Transcript
+
+    @classmethod
+    def around(cls, response: StreamingResponse, calls: Calls) -> ResilientStreamingResponse:
+        made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
+        made._watch(calls)
+        return made
+
+    @property
+    def response_gen(self) -> Generator[str, None, None]:
+        return self._transcript.tokens()
+
+    @response_gen.setter
+    def response_gen(self, source: Any) -> None:  # the dataclass assigns its field
+        self._transcript = Transcript(iter(source or ()))
+
+    @property
+    def response_txt(self) -> str | None:
+        kept = self._transcript
+        return kept.text if kept.over and kept.error is None else None
+
+    @response_txt.setter
+    def response_txt(self, text: str | None) -> None:
+        if text is not None:
+            self._transcript.settle(text)
+
+    def __str__(self) -> str:
+        return self._transcript.whole()
+
+    def get_response(self) -> Response:
+        return _with_report(Response(self._transcript.whole(), self.source_nodes, self.metadata), self.report)
+
+    def print_response_stream(self) -> None:
+        for token in self.response_gen:
+            print(token, end="", flush=True)
+
+    def _repr_markdown_(self) -> str:
+        return str(self) + self._note()
+
+    def __enter__(self) -> ResilientStreamingResponse:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.cancel()
+
+
+class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
+    """The same, asynchronous."""
+
+    _transcript: AsyncTranscript
+
+    @classmethod
+    def around(cls, response: AsyncStreamingResponse, calls: Calls) -> ResilientAsyncStreamingResponse:
+        made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
+        made._watch(calls)
+        return made
+
+    @property
+    def response_gen(self) -> AsyncGenerator[str, None]:
+        return self._transcript.tokens()
+
+    @response_gen.setter
+    def response_gen(self, source: Any) -> None:
+        self._transcript = AsyncTranscript(aiter(source))
+
+    async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        async for token in self._transcript.tokens():
+            yield token
+
+    @property
+    def response_txt(self) -> str | None:
+        kept = self._transcript
+        return kept.text if kept.over and kept.error is None else None
+
+    @response_txt.setter
+    def response_txt(self, text: str | None) -> None:
+        if text is not None:
+            self._transcript.settle(text)
+
+    def __str__(self) -> str:
+        return _text_of_async(self._transcript)
+
+    async def get_response(self) -> Response:
+        text = await self._transcript.whole()
+        return _with_report(Response(text, self.source_nodes, self.metadata), self.report)
+
+    async def print_response_stream(self) -> None:
+        async for token in self._transcript.tokens():
+            print(token, end="", flush=True)
+        print()
+
+    async def acancel(self) -> None:
+        """Stop the LLM, and return when its connection is closed."""
+        await self._calls.acancel()
+        await self._transcript.aclose()
+
+    def _repr_markdown_(self) -> str:
+        return str(self) + self._note()
+
+    async def __aenter__(self) -> ResilientAsyncStreamingResponse:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.acancel()
+
+
+class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse):
+    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling."""
+
+    _transcript: Transcript
+    _atranscript: AsyncTranscript
+    _memory: Memory
+
+    @classmethod
+    def around(
+        cls, response: StreamingAgentChatResponse, calls: Calls, memory: Memory | None = None
+    ) -> ResilientStreamingAgentChatResponse:
+        memory = memory or Memory(None, calls, mark=False)
+        made = object.__new__(cls)
+        made.__dict__ = response.__dict__
+        made._watch(calls)
+        made._memory = memory
+
+        def finish() -> Exception | None:
+            memory.after_end()
+            return calls.error if calls.raises else None
+
+        async def afinish() -> Exception | None:
+            await memory.aafter_end()
+            return calls.error if calls.raises else None
+
+        made._transcript = Transcript(_read_writer(response, calls), finish)
+        made._atranscript = AsyncTranscript(_aread_writer(response, calls), afinish)
+        return made
+
+    @property
+    def response_gen(self) -> Generator[str, None, None]:
+        return self._leaving_stops(self._transcript)
+
+    def _leaving_stops(self, transcript: Transcript) -> Generator[str, None, None]:
+        try:
+            yield from transcript.tokens()
+        except GeneratorExit:
+            self.cancel()
+            raise
+        self.response = self.unformatted_response = transcript.text.strip()
+
+    async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        try:
+            async for token in self._atranscript.tokens():
+                yield token
+        except (GeneratorExit, asyncio.CancelledError):
+            await self.acancel()
+            raise
+        self.response = self.unformatted_response = self._atranscript.text.strip()
+
+    def __str__(self) -> str:
+        if self.achat_stream is None:
+            return self._transcript.whole().strip()
+        return _text_of_async(self._atranscript).strip()
+
+    def print_response_stream(self) -> None:
+        for token in self.response_gen:
+            print(token, end="", flush=True)
+
+    async def aprint_response_stream(self) -> None:
+        async for token in self.async_response_gen():
+            print(token, end="", flush=True)
+
+    def cancel(self) -> None:
+        """Stop the LLM. What it said so far is in the memory, marked, when this returns."""
+        self._calls.cancel()
+        if self.achat_stream is None and not self._transcript.over:
+            _let_writer_finish(self)
+            self._memory.after_end()
+
+    async def acancel(self) -> None:
+        """The same, asynchronously."""
+        await self._calls.acancel()
+        if not self._atranscript.over:
+            await _alet_writer_finish(self)
+            await self._memory.aafter_end()
+
+    def _status_without_calls(self) -> StreamStatus:
+        over = self._transcript.over or self._atranscript.over
+        return StreamStatus.UNKNOWN if over else StreamStatus.STREAMING
+
+    def _repr_markdown_(self) -> str:
+        return str(self) + self._note()
+
+    def __enter__(self) -> ResilientStreamingAgentChatResponse:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.cancel()
+
+    async def __aenter__(self) -> ResilientStreamingAgentChatResponse:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.acancel()
+
+
+# The writer of a chat response: a thread or a task that reads the LLM, fills a queue and writes the memory. From core
+# 0.11.11 to 0.14.16 context engines have none, and whoever reads the response does the writing.
+
+
+def _read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator[str, None, None]:
+    if not response.is_writing_to_memory:
+        for chunk in response.chat_stream or ():
+            yield chunk.delta or ""
+        return
+    calls.at_end(lambda: response.queue.put(""))
+    while True:
+        try:
+            if token := response.queue.get(timeout=_nap(calls)):
+                yield token
+        except queue.Empty:
+            if response.exception is not None:
+                raise response.exception from None
+            if (response.is_done and response.queue.empty()) or not _writer_lives(response, calls):
+                return
+
+
+async def _aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> AsyncGenerator[str, None]:
+    if not response.is_writing_to_memory:
+        if response.achat_stream is not None:
+            async for chunk in response.achat_stream:
+                yield chunk.delta or ""
+        return
+    response._ensure_async_setup()
+    tokens: asyncio.Queue[str | None] = response.aqueue  # type: ignore[assignment]  # made in the line before
+    loop = asyncio.get_running_loop()
+    calls.at_end(lambda: loop.call_soon_threadsafe(tokens.put_nowait, ""))
+    while True:
+        try:
+            token = tokens.get_nowait() if not tokens.empty() else await asyncio.wait_for(tokens.get(), _nap(calls))
+            if token:
+                yield token
+        except TimeoutError:
+            if response.exception is not None:
+                raise response.exception from None
+            if (response.is_done and tokens.empty()) or not _writer_lives(response, calls):
+                return
+
+
+def _nap(calls: Calls) -> float:
+    return _SHORT_NAP if calls.over and calls.report is not None else _NAP
+
+
+def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
+    """A writer that was cancelled, or died of a BaseException, says nothing, and would be waited for for ever."""
+    thread = getattr(response, "write_response_to_history_thread", None)
+    if thread is not None:
+        return bool(thread.is_alive())
+    task = getattr(response, "awrite_response_to_history_task", None)
+    if task is not None:
+        return not task.done()
+    since = response.__dict__.setdefault("_silent_since", None)
+    if not calls.over or calls.report is None:  # the LLM still speaks, or was not asked yet
+        response.__dict__["_silent_since"] = None
+        return True
+    if since is None:
+        response.__dict__["_silent_since"] = time.monotonic()
+        return True
+    return bool(time.monotonic() - since < _STOP)
+
+
+def _let_writer_finish(response: StreamingAgentChatResponse) -> None:
+    """Its LLM was stopped: what is left is to write down what there is."""
+    if not response.is_writing_to_memory:
+        with contextlib.suppress(Exception):
+            for _ in response.chat_stream or ():
+                pass
+        return
+    until = time.monotonic() + _STOP
+    while not response.is_done and response.exception is None and time.monotonic() < until:
+        thread = getattr(response, "write_response_to_history_thread", None)
+        if thread is not None and not thread.is_alive():
+            return
+        time.sleep(0.002)
+
+
+async def _alet_writer_finish(response: StreamingAgentChatResponse) -> None:
+    if not response.is_writing_to_memory:
+        with contextlib.suppress(Exception):
+            if response.achat_stream is not None:
+                async for _ in response.achat_stream:
+                    pass
+        return
+    until = time.monotonic() + _STOP
+    while not response.is_done and response.exception is None and time.monotonic() < until:
+        task = getattr(response, "awrite_response_to_history_task", None)
+        if task is not None and task.done():
+            return
+        await asyncio.sleep(0.002)
+
+
+def _text_of_async(transcript: AsyncTranscript) -> str:
+    if transcript.over:
+        if transcript.error is not None:
+            raise transcript.error
+        return transcript.text
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(transcript.whole())
+    return transcript.text
+
+
+def _with_report(response: Response, report: StreamReport) -> Response:
+    response.report = report  # type: ignore[attr-defined]  # LlamaIndex's own object, with one attribute more
+    return response

@@ -1,0 +1,129 @@
+"""`tokens(response)` and `atokens(response)`: any response of any LlamaIndex, token by token."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from typing import Any
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
+from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine, StreamingAgentChatResponse
+
+from .errors import ConfigurationError
+from .response import (
+    ResilientAsyncStreamingResponse,
+    ResilientStreamingAgentChatResponse,
+    ResilientStreamingResponse,
+)
+
+_OURS = (ResilientStreamingResponse, ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse)
+_CONSUMED = (
+    "This response was read before, and LlamaIndex keeps no text: what was read is gone. Read it once, or make it "
+    "resilient first: response = resilient(response)."
+)
+
+
+def tokens(response: Any) -> Generator[str, None, None]:
+    """The tokens of a response, streaming or not; of an LLM's own stream, its deltas.
+
+    Raises ConfigurationError, when it is called, for whatever cannot be read, with the line that fixes it.
+    """
+    _refuse_common_mistakes(response)
+    if isinstance(response, AsyncStreamingResponse) or hasattr(response, "__aiter__") or _is_async_chat(response):
+        raise ConfigurationError(
+            "This response is asynchronous. Write: async for token in atokens(response), or use query() for aquery() "
+            "and stream_chat() for astream_chat()."
+        )
+    return _texts(_source(response))
+
+
+def atokens(response: Any) -> AsyncGenerator[str, None]:
+    """The same, asynchronously; a response that does not stream is read too."""
+    _refuse_common_mistakes(response)
+    if isinstance(response, AsyncStreamingResponse):
+        if not isinstance(response, _OURS) and response.response_txt is not None:
+            return _aone(response.response_txt)
+        return _atexts(_asource(response))
+    if _is_async_chat(response):
+        return _atexts(response.async_response_gen())
+    if isinstance(response, StreamingResponse | StreamingAgentChatResponse | Iterator):
+        raise ConfigurationError(
+            "This response is synchronous and would block the event loop. Write: await engine.aquery(...), or "
+            "await engine.astream_chat(...); or read it in a thread with tokens(response)."
+        )
+    if hasattr(response, "__aiter__"):
+        return _atexts(response)
+    return _aone("".join(_texts(_source(response))))
+
+
+def _refuse_common_mistakes(response: Any) -> None:
+    if isinstance(response, str):
+        raise ConfigurationError("This is a plain string. Pass the response itself, not str(response).")
+    if inspect.iscoroutine(response):
+        response.close()  # it shall not warn besides that nobody awaited it
+        raise ConfigurationError("This is a coroutine. Await it first: response = await engine.aquery(...).")
+    if isinstance(response, BaseQueryEngine | BaseChatEngine):
+        raise ConfigurationError("This is an engine. Ask it first: response = engine.query(...).")
+    if inspect.isfunction(response) or inspect.ismethod(response):
+        raise ConfigurationError("This is a function. Call it first, and pass what it returns.")
+
+
+def _is_async_chat(response: Any) -> bool:
+    return isinstance(response, StreamingAgentChatResponse) and response.achat_stream is not None
+
+
+def _source(response: Any) -> Any:
+    """Whatever gives the tokens of a synchronous response."""
+    if isinstance(response, _OURS):
+        return response.response_gen
+    if isinstance(response, StreamingResponse):
+        if response.response_txt is not None:
+            return (response.response_txt,)
+        return _unread(response.response_gen)
+    if isinstance(response, StreamingAgentChatResponse):
+        if not response.is_writing_to_memory:
+            _unread(response.chat_stream)
+        elif response.is_done and response.queue.empty():
+            return (response.response,)
+        return response.response_gen
+    if isinstance(response, AgentChatResponse):
+        return (response.response,)
+    if isinstance(response, Iterator):
+        return _unread(response)
+    if hasattr(response, "response") or hasattr(response, "get_response"):
+        return (str(response),)
+    raise ConfigurationError(
+        f"A {type(response).__name__} is no response. Pass what engine.query(...) or engine.stream_chat(...) returns."
+    )
+
+
+def _unread(source: Any) -> Any:
+    if inspect.isgenerator(source) and inspect.getgeneratorstate(source) == inspect.GEN_CLOSED:
+        raise ConfigurationError(_CONSUMED)
+    return source
+
+
+def _asource(response: Any) -> Any:
+    """`async_response_gen` was a field once, and is a method that may be a coroutine function elsewhere."""
+    if not isinstance(response, _OURS):
+        source = getattr(response, "response_gen", None)
+        if inspect.isasyncgen(source) and source.ag_frame is None:
+            raise ConfigurationError(_CONSUMED)
+    source = getattr(response, "async_response_gen", None)
+    return source() if callable(source) else source
+
+
+def _texts(source: Any) -> Generator[str, None, None]:
+    for item in source:
+        yield item if isinstance(item, str) else getattr(item, "delta", None) or ""
+
+
+async def _atexts(source: Any) -> AsyncGenerator[str, None]:
+    opened: AsyncIterator[Any] = await source if inspect.isawaitable(source) else source
+    async for item in opened:
+        yield item if isinstance(item, str) else getattr(item, "delta", None) or ""
+
+
+async def _aone(text: str) -> AsyncGenerator[str, None]:
+    yield text

@@ -1,0 +1,155 @@
+"""What a reader of a response has seen: tokens that can be read after, during, or instead of asking for the text.
+
+Every token is kept, so nothing is lost to whoever asks first and nothing is shown twice. A stream that failed stays
+failed: its partial text is never served later as the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+
+from .errors import StreamInterruptedError
+
+Finish = Callable[[], Exception | None]
+AsyncFinish = Callable[[], Awaitable[Exception | None]]
+"""Called once when the source is exhausted: the error that the reader shall get after the last token, if any."""
+
+
+async def _no_error() -> None:
+    return None
+
+
+class _Kept:
+    """The tokens so far, and the place where the reader is."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.error: BaseException | None = None
+        self._tokens: list[str] = []
+        self._read = 0
+
+    @property
+    def text(self) -> str:
+        """All tokens that came so far."""
+        if len(self._tokens) > 1 and self._read >= len(self._tokens):
+            self._tokens = ["".join(self._tokens)]
+            self._read = 1
+        return "".join(self._tokens)
+
+    def settle(self, text: str) -> None:
+        """Somebody knows better what the whole text is."""
+        self.over, self.error, self._tokens, self._read = True, None, [text], 0
+
+    def _next_kept(self) -> str | None:
+        if self._read < len(self._tokens):
+            self._read += 1
+            return self._tokens[self._read - 1]
+        return None
+
+    def _stay_failed(self, error: BaseException) -> None:
+        self.over = True
+        if isinstance(error, Exception):
+            self.error = error
+        else:  # the reader was interrupted inside the stream, and the stream with it
+            self.error = StreamInterruptedError(
+                "Reading this response was cancelled in the middle.", partial_text=self.text, reason="cancelled"
+            )
+
+
+class Transcript(_Kept):
+    """Of a synchronous response."""
+
+    def __init__(self, source: Iterator[str], finish: Finish = lambda: None) -> None:
+        super().__init__()
+        self._source = source
+        self._finish = finish
+        self._lock = threading.Lock()
+
+    def tokens(self) -> Generator[str, None, None]:
+        """The tokens that no reader has been given yet. A native generator: Streamlit insists."""
+        while True:
+            if (token := self._next_kept()) is not None:
+                yield token
+            elif not self._pull():
+                return
+
+    def whole(self) -> str:
+        """The text, when all of it is there."""
+        while self._pull():
+            pass
+        return self.text
+
+    def close(self) -> None:
+        """Close the source, unless somebody reads it just now."""
+        with contextlib.suppress(ValueError):
+            if (close := getattr(self._source, "close", None)) is not None:
+                close()
+
+    def _pull(self) -> bool:
+        """Get one more token from the source; raises the error that ended it, however often one asks."""
+        with self._lock:
+            if not self.over:
+                try:
+                    self._tokens.append(next(self._source) or "")
+                    return True
+                except StopIteration:
+                    self.over, self.error = True, self._finish()
+                except BaseException as error:
+                    self._stay_failed(error)
+                    raise
+            if self.error is not None:
+                raise self.error
+            return False
+
+
+class AsyncTranscript(_Kept):
+    """Of an asynchronous response."""
+
+    def __init__(self, source: AsyncIterator[str], finish: AsyncFinish = _no_error) -> None:
+        super().__init__()
+        self._source = source
+        self._finish = finish
+        self._lock: asyncio.Lock | None = None  # made where there is a loop
+
+    async def tokens(self) -> AsyncGenerator[str, None]:
+        """The tokens that no reader has been given yet."""
+        while True:
+            if (token := self._next_kept()) is not None:
+                yield token
+            elif not await self._pull():
+                return
+
+    async def whole(self) -> str:
+        """The text, when all of it is there."""
+        while await self._pull():
+            pass
+        return self.text
+
+    async def aclose(self) -> None:
+        """Close the source, unless somebody reads it just now."""
+        with contextlib.suppress(RuntimeError):
+            if (aclose := getattr(self._source, "aclose", None)) is not None:
+                await aclose()
+
+    def close(self) -> None:
+        """Only a coroutine can close the source; its LLM stream closes without."""
+
+    async def _pull(self) -> bool:
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:  # for one token only: an abandoned reader holds up nobody
+            if not self.over:
+                try:
+                    self._tokens.append(await anext(self._source) or "")
+                    return True
+                except StopAsyncIteration:
+                    self.over, self.error = True, await self._finish()
+                except BaseException as error:
+                    self._stay_failed(error)
+                    raise
+            if self.error is not None:
+                raise self.error
+            return False

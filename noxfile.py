@@ -1,0 +1,144 @@
+"""The version matrix: every LlamaIndex and Python that this package promises, with the integration that belongs to it.
+
+    nox                   everything: each core on each Python, the boundary releases, openai 3, lint
+    nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
+    nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
+    nox -l                the list
+
+Each Python runs the whole suite once, with the newest core. Other cells leave out the tests that never meet LlamaIndex.
+A Python that a machine lacks is named, and its sessions are skipped. All sessions share pip's cache.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import nox
+
+ROOT = Path(__file__).parent
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = ("3.11", "3.12", "3.13")
+NO_313 = ("3.11", "3.12")  # these cores need numpy<2, of which there are no wheels for 3.13
+
+
+class Cell(NamedTuple):
+    """A LlamaIndex, and the newest llms-openai and llms-openai-like that install with it."""
+
+    core: str
+    openai: str
+    openai_like: str
+    pythons: tuple[str, ...] = PYTHONS
+    ci: bool = False
+    besides: tuple[str, ...] = ()
+
+
+CORES = {
+    #               core              llms-openai  llms-openai-like
+    "0.10.68": Cell("==0.10.68.post1", "==0.1.31", "==0.1.3", NO_313, ci=True, besides=("tenacity==8.3.0",)),  # floors
+    "0.11.23": Cell("==0.11.23", "==0.2.16", "==0.2.0", NO_313),
+    "0.12.52": Cell("==0.12.52", "==0.4.7", "==0.4.0", ci=True),
+    "0.13.6": Cell("==0.13.6", "==0.5.6", "==0.5.1"),
+    "newest": Cell(">=0.14.25,<0.15", ">=0.8.3", ">=0.8.1", ci=True),
+}
+
+# Releases where something changed under this package, each with its neighbour. On one Python.
+BOUNDARIES = {
+    "0.12.0": Cell("==0.12.0", "==0.3.2", "==0.3.0"),  # the last releases whose messages are not made of blocks
+    "0.12.42": Cell("==0.12.42", "==0.4.7", "==0.4.0"),  # events are a package of their own ...
+    "0.12.43": Cell("==0.12.43", "==0.4.7", "==0.4.0"),  # ... from here on
+    "0.14.0": Cell("==0.14.0", "==0.5.6", "==0.5.1"),  # says that it is 0.13.6
+    "0.14.16": Cell("==0.14.16", "==0.8.3", "==0.8.1"),  # context chat engines get a writer thread again ...
+    "0.14.17": Cell("==0.14.17", "==0.8.3", "==0.8.1"),  # ... from here on
+    "0.14.21": Cell("==0.14.21", "==0.8.3", "==0.8.1"),  # refine asks the LLM at the first next() ...
+    "0.14.22": Cell("==0.14.22", "==0.8.3", "==0.8.1"),  # ... from here on, and callbacks call to_dict() ...
+    "0.14.23": Cell("==0.14.23", "==0.8.3", "==0.8.1"),  # ... but to_payload() from here on
+}
+
+TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8", "pytest-asyncio>=0.24", "respx>=0.21")
+
+# What the newest core's sessions have run already: these never meet LlamaIndex, or run the documents.
+WITHOUT_LLAMA_INDEX = (
+    "test_demo",
+    "test_documents",
+    "test_faults",
+    "test_providers",
+    "test_recovery",
+    "test_seam",
+    "test_signals",
+)
+
+nox.needs_version = ">=2024.10.9"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"  # `nox --no-reuse-venv` for a fresh start; pins are asked for again in any case
+
+
+def install(session: nox.Session, cell: Cell, extra: str, *tools: str) -> None:
+    """The package in place, and the cell's versions of what it stands on, in one go that pip can reconcile."""
+    pins = (
+        f"llama-index-core{cell.core}",
+        f"llama-index-llms-openai{cell.openai}",
+        f"llama-index-llms-openai-like{cell.openai_like}",
+    )
+    session.install("--upgrade", "-e", f".[{extra}]", *pins, *cell.besides, *tools)
+    tell_versions(session)
+
+
+def tell_versions(session: nox.Session) -> None:
+    """Say what the resolver made of it: a green matrix means nothing if every cell ran the same release."""
+    names = ["llama-index-core", "llama-index-llms-openai", "llama-index-llms-openai-like", "openai", "pydantic", "tenacity"]
+    session.run(
+        "python",
+        "-c",
+        "import importlib.metadata as m, sys; installed = {d.name: d.version for d in m.distributions()};"
+        f"print(sys.version.split()[0], *(f'{{n}} {{installed[n]}}' for n in {names} if n in installed), sep=', ')",
+    )
+
+
+def run_what_meets_llama_index(session: nox.Session, cell: Cell) -> None:
+    install(session, cell, "openai", *TEST_TOOLS)
+    left_out = (f"--ignore=tests/{name}.py" for name in WITHOUT_LLAMA_INDEX)
+    session.run("pytest", *left_out, *session.posargs)
+
+
+@nox.session
+@nox.parametrize(
+    ("core", "python"),
+    [
+        nox.param(core, python, tags=["ci"] if cell.ci and python == RUNNING else [])
+        for core, cell in CORES.items()
+        for python in cell.pythons
+    ],
+)
+def tests(session: nox.Session, core: str) -> None:
+    """The suite on a core; with the newest core the whole of it, documents and all."""
+    if core != "newest":
+        run_what_meets_llama_index(session, CORES[core])
+    else:
+        install(session, CORES[core], "dev")
+        session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
+@nox.parametrize("core", list(BOUNDARIES))
+def boundaries(session: nox.Session, core: str) -> None:
+    """The suite on both sides of a change in LlamaIndex."""
+    run_what_meets_llama_index(session, BOUNDARIES[core])
+
+
+@nox.session
+def openai3(session: nox.Session) -> None:
+    """What openai 3 raises. No llms-openai takes it yet, so neither that nor the tests' conftest is there."""
+    session.install("--upgrade", "-e", ".", "openai>=3,<4", "pytest>=8", "pytest-asyncio>=0.24")
+    tell_versions(session)
+    session.run("pytest", "--noconftest", "tests/test_raw_openai.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff and mypy."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
