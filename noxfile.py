@@ -87,7 +87,14 @@ def install(session: nox.Session, cell: Cell, extra: str, *tools: str) -> None:
 
 def tell_versions(session: nox.Session) -> None:
     """Say what the resolver made of it: a green matrix means nothing if every cell ran the same release."""
-    names = ["llama-index-core", "llama-index-llms-openai", "llama-index-llms-openai-like", "openai", "pydantic", "tenacity"]
+    names = [
+        "llama-index-core",
+        "llama-index-llms-openai",
+        "llama-index-llms-openai-like",
+        "openai",
+        "pydantic",
+        "tenacity",
+    ]
     session.run(
         "python",
         "-c",

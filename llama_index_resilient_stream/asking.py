@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 from llama_index.core.llms.llm import LLM
 
 from .compat import is_end_of_empty_completion, message_text
-from .messages import Read, read_chat, read_completion, read_whole
+from .messages import Read, read_chat, read_completion, read_whole, without_mark
 from .policy import RecoveryPolicy
 from .providers import provider_of, reasons
 from .recovery.continuation import Continuation, Strategy, estimate_tokens
@@ -188,11 +188,12 @@ class _To:
 def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
     kwargs = dict(question.kwargs)
+    messages = [without_mark(message) for message in question.messages]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
     if request.strategy in ("first", "restart"):
         if question.chat:
-            return "chat", _To(llm, list(question.messages)), kwargs, read_chat
+            return "chat", _To(llm, messages), kwargs, read_chat
         return (
             "complete",
             _To(llm, question.prompt),
@@ -210,8 +211,8 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
     for name, value in request.extra.items():
         llm, kwargs = _with(llm, kwargs, name, value)
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
-    messages = list(question.messages) or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
-    return "chat", _To(llm, [*messages, *turns]), kwargs, _reads_as(question.chat, read_chat)
+    asked = messages or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
+    return "chat", _To(llm, [*asked, *turns]), kwargs, _reads_as(question.chat, read_chat)
 
 
 def _reads_as(chat: bool, read: Callable[[Any], Chunk]) -> Read:

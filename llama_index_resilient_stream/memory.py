@@ -8,10 +8,8 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from .calls import Calls
 from .compat import message_text
+from .messages import PARTIAL_KEY
 from .report import StreamStatus
-
-PARTIAL_KEY = "resilient_partial"
-"""In `additional_kwargs` of a message in a chat memory: the answer is not whole; the value is its `StreamStatus`."""
 
 _UNFINISHED = (StreamStatus.INTERRUPTED, StreamStatus.CANCELLED)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ RESET_KEY = "resilient_reset"
 """In a chunk's `additional_kwargs`: forget the text so far; `message.content` is the new telling."""
 STATUS_KEY = "resilient_status"
 """In the last chunk's `additional_kwargs`, with `on_exhausted="partial"`: the `StreamStatus` of an answer given up."""
+PARTIAL_KEY = "resilient_partial"
+"""In `additional_kwargs` of a message in a chat memory: the answer is not whole; the value is its `StreamStatus`."""
 ESTIMATE_KEY = "usage_estimated"
 """In `additional_kwargs` beside merged token counts that are in part an estimate."""
 
@@ -69,6 +72,15 @@ def _is_thinking(response: Response) -> bool:
         return True
     kind = read(raw, "type")
     return isinstance(kind, str) and (kind.endswith(".delta") or kind == "content_block_delta")
+
+
+def without_mark(message: ChatMessage) -> ChatMessage:
+    """A message as it can be sent: older llms-openai copy `additional_kwargs` into the request."""
+    if PARTIAL_KEY not in message.additional_kwargs:
+        return message
+    sent = copy.copy(message)
+    sent.additional_kwargs = {k: v for k, v in message.additional_kwargs.items() if k != PARTIAL_KEY}
+    return sent
 
 
 def chat_presenter(recovery: Recovery) -> Callable[[Chunk], ChatResponse]:

@@ -328,3 +328,13 @@ def test_function_calling_needs_a_function_calling_llm() -> None:
         llm.stream_chat_with_tools([], user_msg="?")
     response = MockLLM().chat(question())
     assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
+
+
+def test_the_mark_of_a_partial_answer_is_not_sent(reader: Reader) -> None:
+    marked = ChatMessage(role="assistant", content="Half an", additional_kwargs={"resilient_partial": "interrupted"})
+    inner = ScriptedLLM(TEXT, [Cut(50, RESET)])
+    stream = ResilientLLM(inner, policy=QUICK).stream_chat([*question(), marked, *question("Go on?")])
+    assert "".join(chunk.delta for chunk in stream) == TEXT
+    for call in inner.calls:
+        assert not any("resilient_partial" in message.additional_kwargs for message in call.messages)
+    assert marked.additional_kwargs == {"resilient_partial": "interrupted"}, "the memory keeps it"

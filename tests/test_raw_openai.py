@@ -1,0 +1,170 @@
+"""What the OpenAI client itself raises, on a real socket: classified alike whichever major version of it is installed.
+
+No integration stands between, so this runs with openai 3 (httpx2), which no llms-openai takes yet: `nox -s openai3`.
+That session has neither llms-openai nor this directory's conftest; nothing here may need them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from llama_index_resilient_stream.recovery.faults import Fault, FaultKind, classify
+from llama_index_resilient_stream.testing import FATAL, FAULTS, RETRYABLE, FaultServer
+from llama_index_resilient_stream.upstream import Upstream
+
+K = FaultKind
+TEXT = "The first transatlantic cable carried ninety-eight words from a queen to a president."
+KEY = "sk-secret"
+ASK: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "?"}], "stream": True}
+
+KINDS = {
+    K.TRANSPORT: "hang-up reset-before-headers reset fin-in-chunk short-length",
+    K.TIMEOUT: "stall-headers stall-first stall http-408",
+    K.CORRUPT: "half-character half-character-close broken-json",
+    K.SERVER: "error-event http-500 http-502 http-504",
+    K.OVERLOADED: "error-event-overloaded http-503 http-503-seconds http-529",
+    K.RATE_LIMIT: "error-event-rate-limit http-429 http-429-seconds http-429-ms http-429-date",
+    K.CONFLICT: "http-409 http-425",
+    K.AUTH: "http-401 http-403",
+    K.BAD_REQUEST: "http-400 http-404 http-422 error-event-invalid",
+    K.CONTEXT_WINDOW: "http-413 context-length",
+    K.QUOTA: "insufficient-quota error-event-quota",
+    K.FILTERED: "content-policy",
+    K.PREFILL_REFUSED: "prefill-refused",
+}
+ROWS = [(fault, kind) for kind, faults in KINDS.items() for fault in faults.split()]
+
+# The client raises nothing: the first it takes for an end, and on comments it waits for ever. Verdict and watchdogs see to it.
+UNSEEN = "clean-eof done-without-finish close-eof half-event half-event-close html empty error-finish".split()
+UNSEEN += ["comments", "comments-first"]
+
+
+def settings(server: FaultServer) -> dict[str, Any]:
+    return {"base_url": server.url, "api_key": KEY, "max_retries": 0, "timeout": 0.5}
+
+
+def read(server: FaultServer, chunks: list[Any]) -> None:
+    with openai.OpenAI(**settings(server)) as client, client.chat.completions.create(**ASK) as stream:
+        chunks.extend(chunk for chunk in stream)
+
+
+def aread(server: FaultServer, chunks: list[Any]) -> None:
+    async def run() -> None:
+        async with (
+            openai.AsyncOpenAI(**settings(server)) as client,
+            await client.chat.completions.create(**ASK) as stream,
+        ):
+            async for chunk in stream:
+                chunks.append(chunk)
+
+    asyncio.run(run())
+
+
+Read = Callable[[FaultServer, list[Any]], None]
+BOTH = pytest.mark.parametrize("read", [read, aread], ids=["sync", "async"])
+
+
+def raised(read: Read, fault: str) -> Fault:
+    """What the client raises, classified."""
+    chunks: list[Any] = []
+    with FaultServer(TEXT, [fault]) as server:
+        try:
+            read(server, chunks)
+        except Exception as error:
+            return classify(error, streamed=bool(chunks))
+    pytest.fail(f"{fault} raised nothing")
+
+
+def test_every_fault_is_in_the_table() -> None:
+    assert sorted([*(fault for fault, _ in ROWS), *UNSEEN]) == sorted([*RETRYABLE, *FATAL])
+
+
+@BOTH
+@pytest.mark.parametrize(("fault", "kind"), ROWS, ids=[fault for fault, _ in ROWS])
+def test_kind(read: Read, fault: str, kind: FaultKind) -> None:
+    found = raised(read, fault)
+    assert found.kind is kind
+    assert found.retryable is (fault in RETRYABLE)
+    assert KEY not in found.message
+    if fault.startswith("http-"):
+        assert found.status == FAULTS[fault].status
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fault", "at_least", "at_most"),
+    [
+        ("http-429", None, None),
+        ("http-429-seconds", 1, 1),
+        ("http-503-seconds", 1, 1),
+        ("http-429-ms", 0.05, 0.05),
+        ("http-429-date", 0, 2),
+    ],
+    ids=["none", "seconds", "seconds-of-503", "ms", "date"],
+)
+def test_retry_after(read: Read, fault: str, at_least: float | None, at_most: float | None) -> None:
+    seconds = raised(read, fault).retry_after
+    if at_least is None or at_most is None:
+        assert seconds is None
+    else:
+        assert seconds is not None
+        assert at_least <= seconds <= at_most
+
+
+# The connection behind a stream, for leaving: the client's classes and its response are looked into by name.
+
+
+def told(stream: Iterator[Any]) -> Iterator[Any]:
+    """As an integration wraps the client's stream."""
+    yield from stream
+
+
+async def atold(stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for chunk in stream:
+        yield chunk
+
+
+def test_the_connection_behind_a_stream_is_found_and_closed() -> None:
+    with FaultServer(TEXT, ["stall"]) as server, openai.OpenAI(**settings(server)) as client:
+        stream = told(client.chat.completions.create(**ASK))
+        next(stream)
+        upstream = Upstream()
+        upstream.look(stream)
+        upstream.close()
+        assert server.wait_idle()
+        assert server.requests[0].client_left
+
+
+async def test_the_connection_behind_an_asynchronous_stream_is_found_and_closed() -> None:
+    with FaultServer(TEXT, ["stall"]) as server:
+        async with openai.AsyncOpenAI(**settings(server)) as client:
+            stream = atold(await client.chat.completions.create(**ASK))
+            await anext(stream)
+            upstream = Upstream()
+            upstream.look(stream)
+            await upstream.aclose()
+            assert await asyncio.to_thread(server.wait_idle)
+            assert server.requests[0].client_left
+
+
+def test_a_blocked_read_is_ended_from_another_thread() -> None:
+    patient = {"timeout": 30.0}
+    with FaultServer(TEXT, ["stall"]) as server, openai.OpenAI(**{**settings(server), **patient}) as client:
+        stream = told(client.chat.completions.create(**ASK))
+        next(stream)
+        upstream = Upstream()
+        upstream.look(stream)
+        assert upstream.can_break
+        breaker = threading.Timer(0.2, upstream.break_read)
+        breaker.start()
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - which class it is, is what differs between versions
+            list(stream)
+        breaker.join()
+        assert classify(caught.value, streamed=True).kind is K.TRANSPORT
+        upstream.close()
