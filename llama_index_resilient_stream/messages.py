@@ -119,7 +119,7 @@ def completion_presenter(recovery: Recovery) -> Callable[[Chunk], CompletionResp
 def _extra(chunk: Chunk, recovery: Recovery) -> dict[str, Any]:
     extra = dict(getattr(chunk.payload, "additional_kwargs", None) or {})
     if chunk.usage:
-        counts, estimated = recovery.usage()
+        counts, estimated = recovery.bill.usage()
         extra.update(counts)
         if estimated:
             extra[ESTIMATE_KEY] = True

@@ -30,6 +30,7 @@ from typing import Literal, Protocol
 from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
 from ..policy import DEFAULT_STOP, STOP_WITH_FALLBACKS, RecoveryPolicy
 from ..report import Attempt, StreamReport, StreamStatus
+from .bill import Bill
 from .continuation import Strategy, estimate_tokens
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault, FaultKind
@@ -89,7 +90,7 @@ class Recovery:
         self._restart_only = restart_only
         self._streamed = streamed
         self._question = question
-        self._question_tokens = question_tokens
+        self.bill = Bill(self.report, question_tokens)
         self._parts = [said] if said else []
         self._began = self._last_text_at = clock()
         self._index = 0
@@ -284,9 +285,7 @@ class Recovery:
         if self._join is not None:
             attempt.seam, attempt.held = self._join.decision, self._join.most_held
             attempt.dropped = self._join.dropped
-            wasted = -(-attempt.dropped // 4)
-            self.report.wasted_tokens += wasted
-            self.report.extra_tokens += wasted
+            self.bill.throw_away(attempt.dropped)
 
     def _last_words(self) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
@@ -360,7 +359,7 @@ class Recovery:
         if self.deadline_at is not None and self.clock() + delay >= self.deadline_at:
             return "deadline"
         limit = self.policy.max_extra_tokens
-        if limit is not None and self.report.extra_tokens + self._price_of_asking() > limit:
+        if limit is not None and self.report.extra_tokens + self.bill.price_of_asking(self._sent_along()) > limit:
             return "extra tokens"
         return None
 
@@ -395,27 +394,7 @@ class Recovery:
         report.status = status
         report.seconds = self.elapsed
         report.finish_reason = report.attempts[-1].finish_reason if report.attempts else None
-        report.usage, report.usage_estimated = self.usage()
-
-    def usage(self) -> tuple[dict[str, int], bool]:
-        """Tokens of all attempts so far, and whether that is in part an estimate. Empty where nobody counted."""
-        total: dict[str, int] = {}
-        counted = [attempt for attempt in self.report.attempts if attempt.usage]
-        missing = [attempt for attempt in self.report.attempts if attempt.chunks and not attempt.usage]
-        for attempt in counted:
-            for key, count in attempt.usage.items():
-                total[key] = total.get(key, 0) + count
-        if not counted or not missing:
-            return total, False
-        output = sum(-(-(attempt.characters + attempt.dropped) // 4) for attempt in missing)
-        prompt = self._question_tokens() * len(missing)
-        for key, count in (
-            ("prompt_tokens", prompt),
-            ("completion_tokens", output),
-            ("total_tokens", prompt + output),
-        ):
-            total[key] = total.get(key, 0) + count
-        return total, True
+        report.usage, report.usage_estimated = self.bill.usage()
 
     # The next attempt
 
@@ -438,13 +417,13 @@ class Recovery:
         return Patience(stop, self.policy.wait, self.clock)
 
     def _ask_again(self, delay: float) -> None:
-        self.report.extra_tokens += self._price_of_asking()
+        self.bill.ask_again(self._sent_along())
         self._delay = self._waited = delay
         self._attempt = None
 
-    def _price_of_asking(self) -> int:
-        said = 0 if self._restart_only else estimate_tokens(self.answer)
-        return self._question_tokens() + said
+    def _sent_along(self) -> str:
+        """What is sent again beside the question."""
+        return "" if self._restart_only else self.answer
 
     def _begin_attempt(self) -> Attempt:
         if not self._streamed:
