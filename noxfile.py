@@ -22,6 +22,9 @@ RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = ("3.11", "3.12", "3.13")
 NO_313 = ("3.11", "3.12")  # these cores need numpy<2, of which there are no wheels for 3.13
 
+# The floor of tenacity, and what llms-openai 0.1.31 imports for tools without saying so.
+OLDEST = ("tenacity==8.3.0", "llama-index-agent-openai==0.2.9")
+
 
 class Cell(NamedTuple):
     """A LlamaIndex, and the newest llms-openai and llms-openai-like that install with it."""
@@ -36,7 +39,7 @@ class Cell(NamedTuple):
 
 CORES = {
     #               core              llms-openai  llms-openai-like
-    "0.10.68": Cell("==0.10.68.post1", "==0.1.31", "==0.1.3", NO_313, ci=True, besides=("tenacity==8.3.0",)),  # floors
+    "0.10.68": Cell("==0.10.68.post1", "==0.1.31", "==0.1.3", NO_313, ci=True, besides=OLDEST),
     "0.11.23": Cell("==0.11.23", "==0.2.16", "==0.2.0", NO_313),
     "0.12.52": Cell("==0.12.52", "==0.4.7", "==0.4.0", ci=True),
     "0.13.6": Cell("==0.13.6", "==0.5.6", "==0.5.1"),

@@ -6,7 +6,8 @@ Plain functions on purpose: a reader thread stuck in one of them keeps the wrapp
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,14 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 from llama_index.core.llms.llm import LLM
 
 from .compat import is_end_of_empty_completion, message_text
-from .messages import Read, read_chat, read_completion, read_whole, without_mark
+from .messages import Read, Reader, read_whole, without_mark
 from .policy import RecoveryPolicy
 from .providers import provider_of, reasons
 from .recovery.continuation import Continuation, Strategy, estimate_tokens
 from .recovery.events import Chunk, Learned, Model, Request
 from .upstream import Upstream
+
+logger = logging.getLogger("llama_index_resilient_stream")
 
 FIRST_TOKEN_TIMEOUT = 60.0
 FIRST_TOKEN_TIMEOUT_THINKING = 300.0
@@ -28,10 +31,11 @@ LEAST_TOKENS = 16  # a continuation gets at least this many, however much was sa
 # With any of these in a call the turn is restarted, never continued: half a call or half an object cannot be.
 _STRUCTURED = (
     "tools", "functions", "tool_choice", "function_call", "response_format", "response_model", "output_cls", "format",
-    "response_schema", "guided_json", "guided_grammar", "guided_regex", "guided_choice", "json_schema", "grammar",
+    "response_schema", "guided_json", "guided_grammar", "guided_regex", "guided_choice", "json_schema", "json_mode",
+    "grammar",
 )  # fmt: skip
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "options")
+_NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "model_kwargs", "generate_kwargs", "options")
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class Question:
     @property
     def structured(self) -> bool:
         """Whether the answer must have a form that a continuation cannot keep."""
-        nested = [value for name in _NESTED if isinstance(value := self.kwargs.get(name), Mapping)]
-        return any(source.get(name) for source in (self.kwargs, *nested) for name in _STRUCTURED)
+        return _asks_for_form(self.kwargs)
 
     @property
     def has_tools(self) -> bool:
@@ -59,6 +62,16 @@ class Question:
         if not self.chat:
             return estimate_tokens(self.prompt)
         return sum(estimate_tokens(message_text(message)) for message in self.messages)
+
+
+def _asks_for_form(settings: Mapping[str, Any]) -> bool:
+    nested = [value for name in _NESTED if isinstance(value := settings.get(name), Mapping)]
+    return any(source.get(name) for source in (settings, *nested) for name in _STRUCTURED)
+
+
+def always_structured(llm: LLM) -> bool:
+    """Whether this LLM was made to answer in a form, by `json_mode=True` or a `response_format` of its own."""
+    return _asks_for_form(_public_fields(llm))
 
 
 def model_of(
@@ -141,30 +154,51 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
         if not is_end_of_empty_completion(error):
             raise
     finally:
-        if (close := getattr(stream, "close", None)) is not None:
-            close()
-        upstream.close()
+        # The connection first: with it closed, closing what LlamaIndex put around it waits for nothing.
+        for close in (upstream.close, getattr(stream, "close", None)):
+            try:
+                if close is not None:
+                    close()
+            except Exception as error:
+                logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
-async def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
+class aask:
+    # once, the inner ones under the outer ones' hands
     """The same, asynchronously."""
-    method, to, kwargs, read = _call(llms[request.model], question, request)
-    stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
-    try:
-        responses = aiter(stream)
-        async for response in responses:
-            upstream.look(stream)
-            yield read(response)
-            break
-        async for response in responses:
-            yield read(response)
-    except Exception as error:
-        if not is_end_of_empty_completion(error):
+
+    def __init__(self, llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> None:
+        self._asked = (llms[request.model], question, request)
+        self._upstream = upstream
+        self._stream: Any = None
+        self._responses: AsyncIterator[Any] | None = None
+        self._read: Read
+
+    def __aiter__(self) -> aask:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        try:
+            if self._responses is not None:
+                return self._read(await anext(self._responses))
+            method, to, kwargs, self._read = _call(*self._asked)
+            self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
+            self._responses = aiter(self._stream)
+            response = await anext(self._responses)
+            self._upstream.look(self._stream)
+            return self._read(response)
+        except Exception as error:
+            if is_end_of_empty_completion(error):
+                raise StopAsyncIteration from None
             raise
-    finally:
-        if (aclose := getattr(stream, "aclose", None)) is not None:
-            await aclose()
-        await upstream.aclose()
+
+    async def aclose(self) -> None:
+        for aclose in (self._upstream.aclose, getattr(self._stream, "aclose", None)):
+            try:
+                if aclose is not None:
+                    await aclose()
+            except Exception as error:
+                logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
 def call(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> Iterator[Chunk]:
@@ -193,12 +227,12 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
     if request.strategy in ("first", "restart"):
         if question.chat:
-            return "chat", _To(llm, messages), kwargs, read_chat
+            return "chat", _To(llm, messages), kwargs, Reader().chat
         return (
             "complete",
             _To(llm, question.prompt),
             {"formatted": question.formatted, **kwargs},
-            read_completion,
+            Reader().completion,
         )
     if request.strategy == "append":
         text = _as_one_text(llm, question) + request.said
@@ -206,18 +240,18 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
             "complete",
             _To(llm, text),
             {"formatted": True, **kwargs},
-            _reads_as(question.chat, read_completion),
+            _as_asked(question.chat, False, Reader().completion),
         )
     for name, value in request.extra.items():
         llm, kwargs = _with(llm, kwargs, name, value)
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
     asked = messages or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
-    return "chat", _To(llm, [*asked, *turns]), kwargs, _reads_as(question.chat, read_chat)
+    return "chat", _To(llm, [*asked, *turns]), kwargs, _as_asked(question.chat, True, Reader().chat)
 
 
-def _reads_as(chat: bool, read: Callable[[Any], Chunk]) -> Read:
+def _as_asked(asked_chat: bool, came_as_chat: bool, read: Read) -> Read:
     """A continuation may come through the other endpoint; what follows must not see the difference."""
-    if chat == (read is read_chat):
+    if asked_chat == came_as_chat:
         return read
 
     def read_other(response: ChatResponse | CompletionResponse) -> Chunk:

@@ -166,7 +166,9 @@ def refuse_coroutines(callbacks: Sequence[Any]) -> None:
     """A synchronous stream has no loop to await anything on."""
     for callback in callbacks:
         for hook in HOOKS:
-            if inspect.iscoroutinefunction(_hook(callback, hook)):
+            found = _hook(callback, hook)
+            as_object = getattr(type(found), "__call__", None)  # noqa: B004
+            if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(as_object):
                 raise ConfigurationError(
                     f"{hook} of {callback!r} is a coroutine function, but this stream is synchronous. "
                     f"Define it with `def`, or use the async twin: await llm.astream_chat(...)."
@@ -320,7 +322,9 @@ class Announcer(_Announcer):
             return
         for function in self._hooks[hook]:
             try:
-                function(argument)
+                if inspect.iscoroutine(result := function(argument)):
+                    result.close()
+                    raise TypeError(f"{hook} returned a coroutine, but this stream is synchronous: use astream_chat")
             except Exception:
                 logger.exception("stream callback %s raised; the stream goes on", hook)
 

@@ -24,7 +24,7 @@ class Calls:
         """Whether the user's policy wants an error where an answer is given up."""
         self.cancelled = False
         self._recoveries: list[tuple[Recovery, bool]] = []
-        self._streams: list[weakref.ref[Any]] = []
+        self._streams: list[tuple[Recovery, weakref.ref[Any]]] = []
         self._lock = threading.Lock()
         self._at_end: list[Callable[[], object]] = []
 
@@ -38,22 +38,25 @@ class Calls:
             listener()
 
     def check(self) -> None:
-        """Before another call: half an answer is not to be worked into the next prompt."""
-        if (error := self.error) is not None:
+        """Before another call: half an answer is not to be worked into the next prompt.
+
+        Only where the engine was not told: an engine that was given the error may well know what to do.
+        """
+        if (error := self._error(lambda recovery: recovery.policy.on_exhausted == "partial")) is not None:
             raise error
-        if self.cancelled:
-            raise StreamInterruptedError("The answer was cancelled.", reason="cancelled")
 
     def add_call(self, recovery: Recovery) -> None:
+        if self.cancelled:
+            raise StreamInterruptedError("The answer was cancelled.", reason="cancelled")
         with self._lock:
             self._recoveries.append((recovery, False))
 
     def add_stream(self, recovery: Recovery, stream: Any) -> None:
         with self._lock:
             self._recoveries.append((recovery, True))
-            self._streams.append(weakref.ref(stream))
+            self._streams.append((recovery, weakref.ref(stream)))
         if self.cancelled:
-            stream.cancel()
+            stream.cancel()  # it is empty, and a writer ends as it does with any other
 
     @property
     def report(self) -> StreamReport | None:
@@ -69,8 +72,11 @@ class Calls:
     @property
     def error(self) -> StreamInterruptedError | None:
         """Why an answer was given up, if one was."""
+        return self._error(lambda _: True)
+
+    def _error(self, counts: Callable[[Recovery], bool]) -> StreamInterruptedError | None:
         with self._lock:
-            known = [recovery for recovery, _ in self._recoveries]
+            known = [recovery for recovery, _ in self._recoveries if counts(recovery)]
         return next((r.error for r in known if r.report.status is StreamStatus.INTERRUPTED and r.error), None)
 
     @property
@@ -96,4 +102,5 @@ class Calls:
 
     def _live(self) -> list[Any]:
         with self._lock:
-            return [stream for ref in self._streams if (stream := ref()) is not None]
+            going_on = [ref for recovery, ref in self._streams if not recovery.over]
+        return [stream for ref in going_on if (stream := ref()) is not None]

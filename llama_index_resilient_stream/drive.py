@@ -13,7 +13,6 @@ The synchronous one and the asynchronous one stand side by side, same names, sam
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
 from typing import Protocol, TypeVar
@@ -29,10 +28,8 @@ T = TypeVar("T")
 Open = Callable[[Upstream, Request], Iterator[Chunk]]
 AsyncOpen = Callable[[Upstream, Request], AsyncIterator[Chunk]]
 
-_GRACE = 0.05  # seconds that a thread gets to leave a read before the report calls it left behind
-_JOIN = 2.0  # seconds that closing an upstream may take that nobody reads, or whose read was broken
-
-logger = logging.getLogger(__name__)
+Show = Callable[[Chunk], T]
+"""Makes of a chunk of a healed answer what the reader gets. An untouched chunk's payload is passed on as it came."""
 
 
 class Observer(Protocol):
@@ -87,11 +84,12 @@ def drive(
     open_stream: Open,
     recovery: Recovery,
     *,
+    show: Show[T],
     observer: Observer,
     halt: Halt,
     sleep: Callable[[float], None] | None = None,
     watched: bool = True,
-) -> Generator[Chunk, None, None]:
+) -> Generator[T, None, None]:
     """Ask, show, and ask again, until the machine says that it is over."""
     sleep = sleep or halt.sleep
     watched = watched and _has_limits(recovery)
@@ -104,7 +102,7 @@ def drive(
             opened = partial(open_stream, upstream, request)
             attempt: Attempt = Watched(opened, upstream, halt) if watched else Unwatched(opened)
             try:
-                yield from _show(attempt, recovery, observer, halt, watched)
+                yield from _read(attempt, recovery, show, observer, halt, watched)
             finally:
                 attempt.close()
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
@@ -122,9 +120,9 @@ def drive(
         observer.end(recovery)
 
 
-def _show(
-    attempt: Attempt, recovery: Recovery, observer: Observer, halt: Halt, watched: bool
-) -> Generator[Chunk, None, None]:
+def _read(
+    attempt: Attempt, recovery: Recovery, show: Show[T], observer: Observer, halt: Halt, watched: bool
+) -> Generator[T, None, None]:
     clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens
     deadline = recovery.deadline_at
     spent = 0.0
@@ -140,7 +138,7 @@ def _show(
         for chunk in receive(event):
             if tell or chunk.reset:
                 observer.token(chunk, recovery)
-            yield chunk
+            yield chunk.payload if chunk.untouched else show(chunk)
         if over:
             return
 
@@ -149,11 +147,12 @@ async def adrive(
     open_stream: AsyncOpen,
     recovery: Recovery,
     *,
+    show: Show[T],
     observer: AsyncObserver,
     halt: AsyncHalt,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     watched: bool = True,
-) -> AsyncGenerator[Chunk, None]:
+) -> AsyncGenerator[T, None]:
     """Ask, show, and ask again, until the machine says that it is over."""
     alarm = Alarm()
     halt.watch(alarm)
@@ -164,7 +163,7 @@ async def adrive(
                 await observer.resume(recovery, request)
             attempt = AsyncAttempt(partial(open_stream, Upstream(), request), alarm)
             try:
-                # What _show does: there is no `yield from` here, and another generator would cost every token.
+                # What _read does: there is no `yield from` here, and another generator would cost every token.
                 clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens
                 deadline = recovery.deadline_at
                 spent, over = 0.0, False
@@ -179,7 +178,7 @@ async def adrive(
                     for chunk in receive(event):
                         if tell or chunk.reset:
                             await observer.token(chunk, recovery)
-                        yield chunk
+                        yield chunk.payload if chunk.untouched else show(chunk)
             finally:
                 await attempt.aclose()
             if recovery.fault is not None:
@@ -192,6 +191,7 @@ async def adrive(
     finally:
         alarm.stop()
         recovery.cancel()
+        halt.finish()
         await observer.end(recovery)
 
 

@@ -7,6 +7,7 @@ however many run at once. Retrievers, postprocessors, query transforms and the m
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import types
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from .calls import Calls
 from .compat import WORKERS
 from .errors import ConfigurationError
 from .llm import ResilientLLM
-from .memory import Memory
+from .memory import MarkingMemory
 from .response import (
     ResilientAsyncStreamingResponse,
     ResilientStreamingAgentChatResponse,
@@ -57,10 +58,10 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
     """
     if isinstance(thing, ResilientQueryEngine | ResilientChatEngine):
         return thing
+    if isinstance(thing, BaseChatEngine):  # asked first: the agents of old are query engines as well
+        return ResilientChatEngine(thing, mark=mark)
     if isinstance(thing, BaseQueryEngine):
         return ResilientQueryEngine(thing)
-    if isinstance(thing, BaseChatEngine):
-        return ResilientChatEngine(thing, mark=mark)
     if (wrapped := _wrapped(thing, Calls())) is not thing:
         return wrapped
     raise ConfigurationError(
@@ -69,7 +70,7 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
     )
 
 
-def _wrapped(response: Any, calls: Calls, memory: Memory | None = None) -> Any:
+def _wrapped(response: Any, calls: Calls) -> Any:
     """Our class around a streaming response; any other response gets an attribute `report`."""
     match response:
         case ResilientStreamingResponse() | ResilientAsyncStreamingResponse() | ResilientStreamingAgentChatResponse():
@@ -79,9 +80,10 @@ def _wrapped(response: Any, calls: Calls, memory: Memory | None = None) -> Any:
         case AsyncStreamingResponse():
             return ResilientAsyncStreamingResponse.around(response, calls)
         case StreamingAgentChatResponse():
-            return ResilientStreamingAgentChatResponse.around(response, calls, memory)
+            return ResilientStreamingAgentChatResponse.around(response, calls)
     if calls.report is not None:
-        response.report = calls.report
+        with contextlib.suppress(AttributeError, TypeError, ValueError):  # an engine may return anything, also a string
+            response.report = calls.report
     return response
 
 
@@ -158,17 +160,18 @@ class ResilientChatEngine(BaseChatEngine):
 
     def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
         calls = Calls()
-        engine = _bound(self.engine, calls, writes_memory=True)
-        return _wrapped(engine.stream_chat(message, chat_history, **kwargs), calls, self._memory_of(calls))
+        return _wrapped(self._bound_with_memory(calls).stream_chat(message, chat_history, **kwargs), calls)
 
     async def astream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
         calls = Calls()
-        engine = _bound(self.engine, calls, writes_memory=True)
-        return _wrapped(await engine.astream_chat(message, chat_history, **kwargs), calls, self._memory_of(calls))
+        return _wrapped(await self._bound_with_memory(calls).astream_chat(message, chat_history, **kwargs), calls)
 
-    def _memory_of(self, calls: Calls) -> Memory:
-        memory = getattr(self.engine, "_memory", None) or getattr(self.engine, "memory", None)
-        return Memory(memory, calls, mark=self._mark)
+    def _bound_with_memory(self, calls: Calls) -> BaseChatEngine:
+        bound = _bound(self.engine, calls, writes_memory=True)
+        memory = vars(bound).get("_memory")  # the agents of old have a `memory`, which they pass on as what it is
+        if memory is not None:
+            vars(bound)["_memory"] = MarkingMemory(memory, calls, mark=self._mark)
+        return bound
 
     def __getattr__(self, name: str) -> Any:
         if name == "engine":
@@ -207,7 +210,11 @@ class _Binding:
         made: T
         if id(thing) in self._made:
             return self._made[id(thing)]  # type: ignore[no-any-return]
+        if isinstance(thing, ResilientQueryEngine | ResilientChatEngine):
+            return self.copy_of(thing.engine)  # type: ignore[return-value]  # it would count the calls by itself
         made = self._made[id(thing)] = copy.copy(thing)
+        if vars(made) is vars(thing):  # what pydantic 1 calls a copy, under core 0.10
+            object.__setattr__(made, "__dict__", dict(vars(thing)))
         for name, value in list(vars(thing).items()):
             if (replacement := self._replacement(value, thing, made)) is not value:
                 made.__dict__[name] = replacement

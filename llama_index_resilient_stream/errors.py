@@ -49,6 +49,8 @@ class StreamInterruptedError(ResilientStreamError):
         self.retryable = retryable
         self.code = code
         self.reason = reason
+        self.restart_only = False
+        """Whether the turn had tools or a form, so that it can be asked again and not continued."""
         self.question: Any = None  # what resume() asks again; in no message, repr or log
 
 

@@ -14,7 +14,8 @@ Each endpoint is a thin line to `drive.py`. What differs from what one might exp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
-from .asking import Question, aask, acall, ask, call, model_of, name_of
+from .asking import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .callbacks import Announcer, AsyncAnnouncer, check, refuse_coroutines
 from .calls import Calls
 from .compat import tools_arguments
@@ -43,7 +44,7 @@ from .messages import chat_presenter, completion_presenter
 from .policy import RecoveryPolicy
 from .reading import AsyncHalt, Halt
 from .recovery.continuation import STRATEGIES, Continuation
-from .recovery.events import Learned
+from .recovery.events import Chunk, Learned
 from .recovery.machine import Recovery
 from .streams import ResilientAsyncStream, ResilientStream
 
@@ -102,14 +103,16 @@ class ResilientLLM(FunctionCallingLLM):
         for each in (llm, *fallbacks):
             _check_llm(each)
         _check_settings(policy, continuation)
+        callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
         check(callbacks)
+        _check_names(kwargs, set(self._field_names()))
         inherited = {name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)}
         super().__init__(
             llm=llm,
             fallbacks=list(fallbacks),
             policy=policy,
             continuation=continuation,
-            callbacks=tuple(callbacks),
+            callbacks=callbacks,
             **{**inherited, **kwargs},
         )
         # pydantic 1, under core 0.10, copies models on validation; wrapped means these very objects.
@@ -118,6 +121,10 @@ class ResilientLLM(FunctionCallingLLM):
         self._learned = [Learned() for _ in (llm, *fallbacks)]
 
     # What it is
+
+    @classmethod
+    def _field_names(cls) -> list[str]:
+        return list(getattr(cls, "model_fields", None) or cls.__fields__)  # type: ignore[arg-type]
 
     @classmethod
     def class_name(cls) -> str:
@@ -192,12 +199,11 @@ class ResilientLLM(FunctionCallingLLM):
 
     def resume(self, error: StreamInterruptedError) -> ResilientStream[Any]:
         """Go on from an interrupted answer's partial text. The deltas hold only what is new, the message is whole."""
-        question = _question_of(error)
-        return self._stream(question, said=error.partial_text)
+        return self._stream(_question_of(error), error.partial_text, error.restart_only)
 
     async def aresume(self, error: StreamInterruptedError) -> ResilientAsyncStream[Any]:
         """The same, asynchronously."""
-        return self._astream(_question_of(error), said=error.partial_text)
+        return self._astream(_question_of(error), error.partial_text, error.restart_only)
 
     # Streams
 
@@ -213,20 +219,20 @@ class ResilientLLM(FunctionCallingLLM):
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
-    def _stream(self, question: Question, said: str = "") -> ResilientStream[Any]:
+    def _stream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
-        recovery, halt = self._recovery(question, said=said), Halt()
+        recovery, halt = self._recovery(question, said=said, restart_only=restart_only), Halt()
         opened = partial(ask, [self.llm, *self.fallbacks], question)
-        chunks = drive(opened, recovery, observer=Announcer(self._listeners()), halt=halt)
-        show = chat_presenter(recovery) if question.chat else completion_presenter(recovery)
-        return self._recorded(recovery, ResilientStream(chunks, recovery, show, halt))
+        observer = Announcer(self._listeners())
+        items = drive(opened, recovery, show=_presenter(question, recovery), observer=observer, halt=halt)
+        return self._recorded(recovery, ResilientStream(items, recovery, halt))
 
-    def _astream(self, question: Question, said: str = "") -> ResilientAsyncStream[Any]:
-        recovery, halt = self._recovery(question, said=said), AsyncHalt()
+    def _astream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientAsyncStream[Any]:
+        recovery, halt = self._recovery(question, said=said, restart_only=restart_only), AsyncHalt()
         opened = partial(aask, [self.llm, *self.fallbacks], question)
-        chunks = adrive(opened, recovery, observer=AsyncAnnouncer(self._listeners()), halt=halt)
-        show = chat_presenter(recovery) if question.chat else completion_presenter(recovery)
-        return self._recorded(recovery, ResilientAsyncStream(chunks, recovery, show, halt))
+        observer = AsyncAnnouncer(self._listeners())
+        items = adrive(opened, recovery, show=_presenter(question, recovery), observer=observer, halt=halt)
+        return self._recorded(recovery, ResilientAsyncStream(items, recovery, halt))
 
     def _listeners(self) -> Sequence[Any]:
         return self.callbacks if self._calls is None else (*self.callbacks, self._calls)
@@ -261,8 +267,10 @@ class ResilientLLM(FunctionCallingLLM):
         recovery = self._recovery(question, streamed=False)
         opened = partial(call, [self.llm, *self.fallbacks], question)
         try:
-            for chunk in drive(opened, recovery, observer=Announcer(self.callbacks), halt=Halt(), watched=False):
-                answer = chunk.payload
+            for answer in drive(  # noqa: B007 - the last one counts: one that ended in an error was asked for again
+                opened, recovery, show=_payload, observer=Announcer(self.callbacks), halt=Halt(), watched=False
+            ):
+                pass
         except StreamInterruptedError as error:
             failure = error
         else:
@@ -274,15 +282,19 @@ class ResilientLLM(FunctionCallingLLM):
         opened = partial(acall, [self.llm, *self.fallbacks], question)
         observer = AsyncAnnouncer(self.callbacks)
         try:
-            async for chunk in adrive(opened, recovery, observer=observer, halt=AsyncHalt(), watched=False):
-                answer = chunk.payload
+            async for answer in adrive(  # noqa: B007
+                opened, recovery, show=_payload, observer=observer, halt=AsyncHalt(), watched=False
+            ):
+                pass
         except StreamInterruptedError as error:
             failure = error
         else:
             return answer
         raise _original(failure)
 
-    def _recovery(self, question: Question, *, said: str = "", streamed: bool = True) -> Recovery:
+    def _recovery(
+        self, question: Question, *, said: str = "", restart_only: bool = False, streamed: bool = True
+    ) -> Recovery:
         if self._calls is not None:
             self._calls.check()
         policy: RecoveryPolicy = self.policy
@@ -292,13 +304,14 @@ class ResilientLLM(FunctionCallingLLM):
             model_of(llm, question, policy, self.continuation, learned)
             for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
         ]
+        structured = question.structured or any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
         recovery = Recovery(
             models,
             policy,
             question=question,
             question_tokens=question.tokens,
             said=said,
-            restart_only=question.structured or not streamed,
+            restart_only=restart_only or structured or not streamed,
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
@@ -359,6 +372,14 @@ class ResilientLLM(FunctionCallingLLM):
         return self.llm
 
 
+def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
+    return chat_presenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _payload(chunk: Chunk) -> Any:
+    return chunk.payload
+
+
 def _check_llm(llm: Any) -> None:
     if isinstance(llm, ResilientLLM):
         raise ConfigurationError(
@@ -370,6 +391,14 @@ def _check_llm(llm: Any) -> None:
         raise ConfigurationError(
             f"ResilientLLM wraps a LlamaIndex LLM, and got {what}. Write ResilientLLM(OpenAI(model=...))."
         )
+
+
+def _check_names(kwargs: Mapping[str, Any], known: set[str]) -> None:
+    """pydantic would swallow what it does not know, and a misspelt fallback would be missed when it is needed."""
+    for name in kwargs.keys() - known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" Did you mean {near[0]}=...?" if near else ""
+        raise ConfigurationError(f"ResilientLLM has no setting {name!r}.{hint}")
 
 
 def _check_settings(policy: Any, continuation: Any) -> None:
@@ -397,7 +426,7 @@ def _question_of(error: StreamInterruptedError) -> Question:
 def _original(error: StreamInterruptedError) -> BaseException:
     original = error.__cause__ or error
     report = error.report
-    if report is not None:
+    if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
         original.add_note(
             f"ResilientLLM gave up after {len(report.attempts)} attempts in {report.seconds:.1f} s ({error.reason})."
         )

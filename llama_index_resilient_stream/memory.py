@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
@@ -14,39 +15,40 @@ from .report import StreamStatus
 _UNFINISHED = (StreamStatus.INTERRUPTED, StreamStatus.CANCELLED)
 
 
-class Memory:
-    """The memory that an engine writes one answer to."""
+class MarkingMemory:
+    """Stands in front of a chat memory while an engine writes one answer, and marks it if it is not whole.
+
+    Marking it on its way in is the only way that needs neither a second look at the memory, which other answers write
+    to as well, nor anything of a memory class but what the engine itself uses.
+    """
 
     def __init__(self, memory: Any, calls: Calls, *, mark: bool) -> None:
         self._memory = memory
         self._calls = calls
         self._mark = mark
 
-    def after_end(self) -> None:
-        """Mark the partial answer that the engine wrote. May be called twice."""
-        if self._is_unfinished and (messages := self._amended(list(self._memory.get_all()))) is not None:
-            self._memory.set(messages)
+    def put(self, message: ChatMessage) -> None:
+        if (kept := self._kept(message)) is not None:
+            self._memory.put(kept)
 
-    async def aafter_end(self) -> None:
-        """The same in a loop: the newest memory class cannot be asked synchronously from there."""
-        if not hasattr(self._memory, "aget_all"):  # core < 0.12.8
-            self.after_end()
-        elif self._is_unfinished and (messages := self._amended(list(await self._memory.aget_all()))) is not None:
-            await self._memory.aset(messages)
+    async def aput(self, message: ChatMessage) -> None:
+        if (kept := self._kept(message)) is not None:
+            await self._memory.aput(kept)
 
-    @property
-    def _is_unfinished(self) -> bool:
+    def _kept(self, message: ChatMessage) -> ChatMessage | None:
+        """The message as it is to be written. None: not at all."""
         report = self._calls.report
-        return self._memory is not None and report is not None and report.status in _UNFINISHED
+        if message.role != MessageRole.ASSISTANT or report is None or report.status not in _UNFINISHED:
+            return message
+        if not message_text(message).strip() and not message.additional_kwargs.get("tool_calls"):
+            return None  # the engine writes down an empty answer too
+        if not self._mark:
+            return message
+        marked = copy.copy(message)
+        marked.additional_kwargs = {**message.additional_kwargs, PARTIAL_KEY: str(report.status)}
+        return marked
 
-    def _amended(self, messages: list[ChatMessage]) -> list[ChatMessage] | None:
-        if not messages or messages[-1].role != MessageRole.ASSISTANT:
-            return None
-        last = messages[-1]
-        if not message_text(last).strip() and not last.additional_kwargs.get("tool_calls"):
-            return messages[:-1]  # the engine writes down an empty answer too
-        if not self._mark or PARTIAL_KEY in last.additional_kwargs:
-            return None
-        report = self._calls.report
-        last.additional_kwargs[PARTIAL_KEY] = str(report.status) if report is not None else ""
-        return messages
+    def __getattr__(self, name: str) -> Any:
+        if name == "_memory":
+            raise AttributeError(name)
+        return getattr(self._memory, name)

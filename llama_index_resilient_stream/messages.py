@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
@@ -28,38 +28,68 @@ Response = ChatResponse | CompletionResponse
 Read = Callable[[Any], Chunk]
 
 
-def read_chat(response: ChatResponse) -> Chunk:
-    """A chunk of a chat stream. Runs once per token."""
-    message = response.message
-    extra = message.additional_kwargs
-    text = response.delta or ""
-    signal = finish_signal(response.raw, extra)
-    tools = None
-    blocks = blocks_of(message)
-    if extra or len(blocks) > 1 or (blocks and not is_text(blocks[0])):
-        tools = open_tool_call(extra, blocks)
-    if text and signal is None:
-        return Chunk(text, response, True, None, tools)
-    progress = bool(text) or tools is not None or _is_thinking(response)
-    return Chunk(text, response, progress, signal, tools, usage_of(response.raw))
+class Reader:
+    """Reads the chunks of one attempt, one after another. Runs once per token."""
 
+    def __init__(self) -> None:
+        self._has_deltas = False
+        self._length = 0
+        self._thoughts = 0
 
-def read_completion(response: CompletionResponse) -> Chunk:
-    """A chunk of a completion stream."""
-    text = response.delta or ""
-    signal = finish_signal(response.raw, response.additional_kwargs)
-    if text and signal is None:
-        return Chunk(text, response, True)
-    return Chunk(text, response, bool(text) or _is_thinking(response), signal, None, usage_of(response.raw))
+    def chat(self, response: ChatResponse) -> Chunk:
+        """A chunk of a chat stream."""
+        message = response.message
+        extra = message.additional_kwargs
+        text = response.delta
+        if not text:
+            text = "" if text == "" or self._has_deltas else self._growth(message_text(message))
+        elif not self._has_deltas:
+            self._has_deltas = True
+        signal = finish_signal(response.raw, extra)
+        if signal is None and response.additional_kwargs:
+            signal = finish_signal(None, response.additional_kwargs)
+        tools = None
+        blocks = blocks_of(message)
+        if extra or len(blocks) > 1 or (blocks and not is_text(blocks[0])):
+            tools = open_tool_call(extra, blocks)
+        if text and signal is None:
+            return Chunk(text, response, True, None, tools)
+        progress = bool(text) or tools is not None or _is_thinking(response) or self._thinks_on(blocks)
+        return Chunk(text, response, progress, signal, tools, usage_of(response.raw))
+
+    def completion(self, response: CompletionResponse) -> Chunk:
+        """A chunk of a completion stream."""
+        text = response.delta
+        if not text:
+            text = "" if text == "" or self._has_deltas else self._growth(response.text)
+        else:
+            self._has_deltas = True
+        signal = finish_signal(response.raw, response.additional_kwargs)
+        if text and signal is None:
+            return Chunk(text, response, True)
+        return Chunk(text, response, bool(text) or _is_thinking(response), signal, None, usage_of(response.raw))
+
+    def _growth(self, whole: str) -> str:
+        """What is new in a stream without deltas, whose every chunk has the whole text so far."""
+        new, self._length = whole[self._length :], max(self._length, len(whole))
+        return new
+
+    def _thinks_on(self, blocks: Sequence[Any]) -> bool:
+        """Whether a thinking block has grown."""
+        before = self._thoughts
+        self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
+        return self._thoughts > before
 
 
 def read_whole(response: Response) -> Chunk:
     """An answer that came all at once."""
+    tools = None
     if isinstance(response, ChatResponse):
         extra, text = response.message.additional_kwargs, message_text(response.message)
+        tools = open_tool_call(extra, blocks_of(response.message))
     else:
         extra, text = response.additional_kwargs, response.text
-    return Chunk(text, response, True, finish_signal(response.raw, extra), None, usage_of(response.raw))
+    return Chunk(text, response, True, finish_signal(response.raw, extra), tools, usage_of(response.raw))
 
 
 def _is_thinking(response: Response) -> bool:

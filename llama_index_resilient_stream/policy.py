@@ -14,7 +14,13 @@ Stop = Callable[[RetryCallState], bool]
 Wait = Callable[[RetryCallState], float]
 Completeness = Literal["auto", "strict", "lenient"]
 
-DEFAULT_STOP: Stop = stop_after_attempt(4)
+
+
+class _DefaultStop(stop_after_attempt):
+    """Four failures, unless a fallback stands ready. Known by its class: a copy of it is no less the default."""
+
+
+DEFAULT_STOP: Stop = _DefaultStop(4)
 # Where another model stands ready, paying twice for a dead one is enough.
 STOP_WITH_FALLBACKS: Stop = stop_after_attempt(2)
 
@@ -62,7 +68,7 @@ class RecoveryPolicy:
                     f"RecoveryPolicy.{name} must be a tenacity object or a function, "
                     f"not {getattr(self, name)!r}. Write {name}=tenacity.{example}."
                 )
-        if not isinstance(self.max_attempts, int) or self.max_attempts < 1:
+        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
             raise ConfigurationError("RecoveryPolicy.max_attempts must be a whole number from 1; the default is 16.")
         if self.continue_on_length < 0:
             raise ConfigurationError("RecoveryPolicy.continue_on_length must be 0 (off) or more.")
@@ -77,11 +83,15 @@ class RecoveryPolicy:
         self._check_choice("completeness", ("auto", "strict", "lenient"))
         self._check_choice("on_exhausted", ("raise", "partial"))
 
+    @property
+    def has_default_stop(self) -> bool:
+        return isinstance(self.stop, _DefaultStop)
+
     def _check_amount(self, name: str) -> None:
         value = getattr(self, name)
         if value is None or (name == "first_token_timeout" and value == "auto"):
             return
-        if not isinstance(value, int | float) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             raise ConfigurationError(
                 f"RecoveryPolicy.{name} must be more than 0, not {value!r}. Write {name}=None to switch it off."
             )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -115,7 +115,16 @@ UNKNOWN = Provider()
 
 def provider_of(llm_class: type) -> Provider:
     """The row of the class, or of the nearest of its bases that has one."""
-    return next((PROVIDERS[cls.__name__] for cls in llm_class.__mro__ if cls.__name__ in PROVIDERS), UNKNOWN)
+    overrides = False
+    for cls in llm_class.__mro__:
+        if (row := PROVIDERS.get(cls.__name__)) is not None:
+            # What a base class swallows, a subclass with streams of its own may well pass on.
+            return replace(row, tells=None) if overrides and row.tells is False else row
+        overrides = overrides or any(name in vars(cls) for name in _STREAMS)
+    return UNKNOWN
+
+
+_STREAMS = ("stream_chat", "astream_chat", "stream_complete", "astream_complete")
 
 
 REASONING_MODELS: tuple[re.Pattern[str], ...] = tuple(

@@ -113,8 +113,9 @@ class Watched:
         self.left_thread = False
         halt.watch(lambda answers=self._answers: answers.put(None))  # type: ignore[misc]
         # A copied context: spans and tags of the caller's belong to the wrapped LLM's events too.
+        self._context = contextvars.copy_context()
         self._thread = threading.Thread(
-            target=contextvars.copy_context().run,
+            target=self._context.run,
             args=(_read, open_stream, self._asks, self._answers),
             name="resilient-stream-reader",
             daemon=True,
@@ -124,11 +125,11 @@ class Watched:
     def next(self, timeout: float | None) -> Chunk | Ended | None:
         if timeout is not None and timeout <= 0:
             return None
-        if self._guard is not None:
-            return self._read_guarded(self._guard, timeout)
+        if self._chunks is not None:
+            return self._read_guarded(self._chunks, timeout)
         event = self._read_in_thread(timeout)
         if isinstance(event, Chunk) and self._upstream.can_break:
-            self._take_over(timeout)
+            self._take_over()
         return event
 
     def _read_in_thread(self, timeout: float | None) -> Chunk | Ended | None:
@@ -143,19 +144,23 @@ class Watched:
         self._reading = answer is None
         return answer  # type: ignore[no-any-return]
 
-    def _take_over(self, timeout: float | None) -> None:
+    def _take_over(self) -> None:
         self._asks.put("hand over")
         while (chunks := self._answers.get()) is None:  # a halt may have put its word in between
             pass
+        self._thread.join()  # it has handed over, and must have left the context that we go on in
         self._chunks = chunks
-        self._guard = _Guard(self._upstream, _LONGEST_NAP if timeout is None else min(_LONGEST_NAP, timeout / 10))
         self._halt.watch(self._upstream.break_read)
 
-    def _read_guarded(self, guard: _Guard, timeout: float | None) -> Chunk | Ended | None:
+    def _read_guarded(self, chunks: Iterator[Chunk], timeout: float | None) -> Chunk | Ended | None:
         event: Chunk | Ended
+        if (guard := self._guard) is None:
+            nap = _LONGEST_NAP if timeout is None else min(_LONGEST_NAP, timeout / 10)
+            guard = self._guard = _Guard(self._upstream, nap)
         guard.due = None if timeout is None else time.monotonic() + timeout
         try:
-            event = next(self._chunks)  # type: ignore[arg-type]  # there is a guard only where there are chunks
+            # The context that the stream began in: what it set there it finds again, and can reset.
+            event = self._context.run(next, chunks)
         except StopIteration:
             event = Ended()
         except Exception as error:
@@ -164,9 +169,11 @@ class Watched:
         return None if guard.rang and isinstance(event, Ended) else event
 
     def close(self) -> None:
+        self._halt.watch(lambda: None)
         if self._guard is not None:
             self._guard.close()
-            _close(self._chunks)
+        if self._chunks is not None:
+            self._context.run(_close, self._chunks)
             return
         self._asks.put("close")
         if self._reading:
@@ -248,6 +255,7 @@ class Alarm:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[Any] | None = None
+        self.reader: asyncio.Task[Any] | None = None  # the task that waits, or waited last
         self._cancelling = 0
         self._due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -260,7 +268,7 @@ class Alarm:
 
     def arm(self, seconds: float | None) -> None:
         """The current task begins to wait."""
-        self._task = task = asyncio.current_task()
+        self._task = self.reader = task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
         self.rang = False
         if seconds is None:
@@ -311,9 +319,19 @@ class AsyncHalt:
 
     def __init__(self) -> None:
         self.is_set = False
+        self._finished = asyncio.Event()
         self._alarm: Alarm | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Future[None] | None = None  # the loop itself holds tasks weakly
+
+    def finish(self) -> None:
+        """Everything is closed."""
+        self._finished.set()
+
+    async def finished(self) -> None:
+        """Return when everything is closed; at once inside of the reader's own task, which would wait for itself."""
+        if self._alarm is not None and self._alarm.reader is not asyncio.current_task():
+            await self._finished.wait()
 
     def watch(self, alarm: Alarm) -> None:
         self._alarm = alarm

@@ -24,7 +24,6 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Respon
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
 from .calls import Calls
-from .memory import Memory
 from .report import StreamReport, StreamStatus
 from .transcript import AsyncTranscript, Transcript
 
@@ -80,7 +79,11 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
-        return self._transcript.tokens()
+        return self._tokens()
+
+    def _tokens(self) -> Generator[str, None, None]:
+        # It holds on to the response, for whoever writes `for token in engine.query("...").response_gen`.
+        yield from self._transcript.tokens()
 
     @response_gen.setter
     def response_gen(self, source: Any) -> None:  # the dataclass assigns its field
@@ -129,7 +132,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
     @property
     def response_gen(self) -> AsyncGenerator[str, None]:
-        return self._transcript.tokens()
+        return self.async_response_gen()
 
     @response_gen.setter
     def response_gen(self, source: Any) -> None:
@@ -183,25 +186,18 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 
     _transcript: Transcript
     _atranscript: AsyncTranscript
-    _memory: Memory
 
     @classmethod
-    def around(
-        cls, response: StreamingAgentChatResponse, calls: Calls, memory: Memory | None = None
-    ) -> ResilientStreamingAgentChatResponse:
-        memory = memory or Memory(None, calls, mark=False)
+    def around(cls, response: StreamingAgentChatResponse, calls: Calls) -> ResilientStreamingAgentChatResponse:
         made = object.__new__(cls)
         made.__dict__ = response.__dict__
         made._watch(calls)
-        made._memory = memory
 
         def finish() -> Exception | None:
-            memory.after_end()
             return calls.error if calls.raises else None
 
         async def afinish() -> Exception | None:
-            await memory.aafter_end()
-            return calls.error if calls.raises else None
+            return finish()
 
         made._transcript = Transcript(_read_writer(response, calls), finish)
         made._atranscript = AsyncTranscript(_aread_writer(response, calls), afinish)
@@ -246,14 +242,12 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         self._calls.cancel()
         if self.achat_stream is None and not self._transcript.over:
             _let_writer_finish(self)
-            self._memory.after_end()
 
     async def acancel(self) -> None:
         """The same, asynchronously."""
         await self._calls.acancel()
         if not self._atranscript.over:
             await _alet_writer_finish(self)
-            await self._memory.aafter_end()
 
     def _status_without_calls(self) -> StreamStatus:
         over = self._transcript.over or self._atranscript.over
@@ -281,8 +275,13 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 # 0.11.11 to 0.14.16 context engines have none, and whoever reads the response does the writing.
 
 
+def has_writer(response: StreamingAgentChatResponse) -> bool:
+    """Whether a thread or a task reads the LLM for it. Before core 0.11.11 always, and no attribute says so."""
+    return bool(getattr(response, "is_writing_to_memory", True))
+
+
 def _read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator[str, None, None]:
-    if not response.is_writing_to_memory:
+    if not has_writer(response):
         for chunk in response.chat_stream or ():
             yield chunk.delta or ""
         return
@@ -299,7 +298,7 @@ def _read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generato
 
 
 async def _aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> AsyncGenerator[str, None]:
-    if not response.is_writing_to_memory:
+    if not has_writer(response):
         if response.achat_stream is not None:
             async for chunk in response.achat_stream:
                 yield chunk.delta or ""
@@ -344,7 +343,7 @@ def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
 
 def _let_writer_finish(response: StreamingAgentChatResponse) -> None:
     """Its LLM was stopped: what is left is to write down what there is."""
-    if not response.is_writing_to_memory:
+    if not has_writer(response):
         with contextlib.suppress(Exception):
             for _ in response.chat_stream or ():
                 pass
@@ -358,7 +357,7 @@ def _let_writer_finish(response: StreamingAgentChatResponse) -> None:
 
 
 async def _alet_writer_finish(response: StreamingAgentChatResponse) -> None:
-    if not response.is_writing_to_memory:
+    if not has_writer(response):
         with contextlib.suppress(Exception):
             if response.achat_stream is not None:
                 async for _ in response.achat_stream:

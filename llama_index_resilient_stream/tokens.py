@@ -15,6 +15,7 @@ from .response import (
     ResilientAsyncStreamingResponse,
     ResilientStreamingAgentChatResponse,
     ResilientStreamingResponse,
+    has_writer,
 )
 
 _OURS = (ResilientStreamingResponse, ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse)
@@ -82,7 +83,7 @@ def _source(response: Any) -> Any:
             return (response.response_txt,)
         return _unread(response.response_gen)
     if isinstance(response, StreamingAgentChatResponse):
-        if not response.is_writing_to_memory:
+        if not has_writer(response):
             _unread(response.chat_stream)
         elif response.is_done and response.queue.empty():
             return (response.response,)

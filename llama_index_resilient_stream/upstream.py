@@ -12,6 +12,7 @@ import contextlib
 import gc
 import inspect
 import socket
+import threading
 from collections import deque
 from types import AsyncGeneratorType, CellType, GeneratorType
 from typing import Any
@@ -27,27 +28,33 @@ class Upstream:
     def __init__(self) -> None:
         self._streams: list[Any] = []
         self._socket: Any = None
+        self._lock = threading.Lock()
 
     def look(self, stream: object) -> None:
         """Find it. `stream` must be suspended: just after its first event."""
         self._streams = _sdk_streams(stream)
         for each in self._streams:
             with contextlib.suppress(Exception):  # not httpx, or not a version that tells
-                self._socket = each.response.extensions["network_stream"].get_extra_info("socket")
+                response = each.response
+                if response.http_version != "HTTP/2":  # where other streams share the socket
+                    self._socket = response.extensions["network_stream"].get_extra_info("socket")
 
     def close(self) -> None:
         """Close the response. May be called twice."""
-        streams, self._streams = self._streams, []
-        for each in streams:
+        for each in self._let_go():
             each.close()
 
     async def aclose(self) -> None:
         """The same for an asynchronous stream."""
-        streams, self._streams = self._streams, []
-        for each in streams:
+        for each in self._let_go():
             closing = each.close()
             if inspect.isawaitable(closing):
                 await closing
+
+    def _let_go(self) -> list[Any]:
+        with self._lock:  # from here on the socket may be somebody else's: the client pools connections
+            streams, self._streams, self._socket = self._streams, [], None
+            return streams
 
     @property
     def can_break(self) -> bool:
@@ -56,8 +63,8 @@ class Upstream:
 
     def break_read(self) -> None:
         """End a read that blocks another thread: closing its socket would not wake it, shutting it down does."""
-        if self.can_break:
-            with contextlib.suppress(OSError):
+        with self._lock, contextlib.suppress(OSError):
+            if self.can_break:
                 # The plain socket's method: that of a TLS socket would take its state away from under the reader.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 

@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError, StreamStatus
-from llama_index_resilient_stream.recovery.continuation import Continuation
+from llama_index_resilient_stream.recovery.continuation import WORDING, Continuation, estimate_tokens
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Model
 from llama_index_resilient_stream.recovery.machine import Recovery
 from llama_index_resilient_stream.recovery.signals import Finish, Signal
@@ -238,14 +238,15 @@ def test_the_output_limit_shrinks_by_what_was_said() -> None:
 
 
 def test_extra_tokens_are_a_budget() -> None:
-    recovery = Recovery([MODEL], replace(NO_WAIT, max_extra_tokens=150), question_tokens=lambda: 100)
+    price = 100 + estimate_tokens("word " * 20 + WORDING)
+    recovery = Recovery([MODEL], replace(NO_WAIT, max_extra_tokens=price + 50), question_tokens=lambda: 100)
     feed(recovery, "word " * 20, end=RESET)
     assert recovery.next_delay() == 0.0
     feed(recovery, end=RESET)
     with pytest.raises(StreamInterruptedError) as caught:
         recovery.next_delay()
     assert caught.value.reason == "extra tokens"
-    assert recovery.report.extra_tokens == 125
+    assert recovery.report.extra_tokens == price
 
 
 def test_partial_text_instead_of_an_error() -> None:

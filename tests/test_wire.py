@@ -252,6 +252,13 @@ def test_a_completion_model_is_given_its_own_words_to_go_on_from(reader: Reader,
     server = serve(TEXT, [FAULTS["reset"].at(60)])
     llm = ResilientLLM(openai_like(server, is_chat_model=False), policy=WATCHED)
     result = reader(llm, endpoint=kind)
+    try:
+        reader(openai_like(serve(TEXT), is_chat_model=False), endpoint=kind)
+    except TypeError:  # llms-openai 0.1.31, sync: the bare LLM forgets the model's name. That is nothing to try again.
+        assert result.error is not None
+        assert isinstance(result.error.__cause__, TypeError)
+        assert len(result.report.attempts) == 1
+        return
     assert result.text == result.whole == TEXT
     assert server.requests[1].heard.kind == "append"
     assert server.requests[1].path.endswith("/completions")

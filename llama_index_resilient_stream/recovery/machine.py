@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
-from ..policy import DEFAULT_STOP, STOP_WITH_FALLBACKS, RecoveryPolicy
+from ..policy import STOP_WITH_FALLBACKS, RecoveryPolicy
 from ..report import Attempt, StreamReport, StreamStatus
 from .bill import Bill
 from .continuation import Strategy, estimate_tokens
@@ -42,6 +42,9 @@ from .verdict import Evidence, judge
 
 TAIL_TIMEOUT = 5.0
 """Seconds to wait for what may follow a finish signal (a usage chunk, the end of the body)."""
+
+
+_NOBODY_S_FAULT = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
 
 
 class Join(Protocol):
@@ -96,6 +99,8 @@ class Recovery:
         self._index = 0
         self._patience = self._new_patience()
         self._barren_rounds = self._length_rounds = self._free_attempts = 0
+        self._counted = 0  # characters that an output limit has counted already: after it a new one begins
+        self._cut: Fault | None = None  # the first fault since the last new text
         self._delay: float | None = None
         self.error: StreamInterruptedError | None = None
         """Why it was given up, where it was."""
@@ -257,10 +262,13 @@ class Recovery:
         self._close_attempt(attempt, verdict.fault)
         if attempt.characters:
             self._patience.progress(self._last_text_at)
+            self._cut = None
+        self._cut = self._cut or verdict.fault
         if verdict.fault is not None:
             self._after_fault(verdict.fault, attempt)
         elif verdict.status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
             self._length_rounds += 1
+            self._counted = len(self.answer)
             self._ask_again(0.0)
         elif verdict.status is not None:
             self._finish(verdict.status)
@@ -318,7 +326,7 @@ class Recovery:
         if self._evidence.has_calls:
             self._restart_only = True
         delay = self._delay_on_this_model(fault, attempt)
-        if delay is None and fault.kind is not FaultKind.FILTERED and self._next_model():
+        if delay is None and fault.kind not in _NOBODY_S_FAULT and self._next_model():
             delay = 0.0
         if delay is None:
             self._give_up(fault, self._why_out_of_patience(fault))
@@ -386,7 +394,10 @@ class Recovery:
             reason=reason,
         )
         self.error.question = self._question
-        self.error.__cause__ = fault.error
+        self.error.restart_only = self._restart_only
+        # A provider's refusal of our own continuation is not what befell the answer.
+        cut = self._cut if not fault.retryable and self._request.said and self._cut is not None else fault
+        self.error.__cause__ = cut.error
 
     def _finish(self, status: StreamStatus) -> None:
         self._delay = None
@@ -412,7 +423,7 @@ class Recovery:
 
     def _new_patience(self) -> Patience:
         stop = self.policy.stop
-        if stop is DEFAULT_STOP and self._has_next_model:
+        if self.policy.has_default_stop and self._has_next_model:
             stop = STOP_WITH_FALLBACKS
         return Patience(stop, self.policy.wait, self.clock)
 
@@ -423,7 +434,7 @@ class Recovery:
 
     def _sent_along(self) -> str:
         """What is sent again beside the question."""
-        return "" if self._restart_only else self.answer
+        return "" if self._restart_only else self.answer + self.model.continuation.wording
 
     def _begin_attempt(self) -> Attempt:
         if not self._streamed:
@@ -441,7 +452,7 @@ class Recovery:
                 said,
                 continuation.turns(said),
                 continuation.extra if strategy == "prefill" else {},
-                max(0, estimate_tokens(said) - estimate_tokens(anchor)),
+                max(0, estimate_tokens(said[self._counted :]) - estimate_tokens(anchor)),
             )
         else:
             self._join = Retelling(said) if said else None

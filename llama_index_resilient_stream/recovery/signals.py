@@ -6,6 +6,7 @@ turn that into a `Signal`. To teach it another provider, add a row.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -301,7 +302,8 @@ def open_tool_call(extra: Mapping[str, Any] | None, blocks: Iterable[Any] | None
                 prints.append(_call_print(legacy))
         for block in blocks or ():
             if type(block).__name__ == "ToolCallBlock":
-                prints.append(f"{read(block, 'tool_name')}:{_size(read(block, 'tool_kwargs'))}")
+                arguments = read(block, "tool_kwargs")
+                prints.append(f"{read(block, 'tool_name')}:{_size(arguments)}{_open_mark(arguments)}")
     except Exception:
         prints.append("?")  # something that cannot be read is there nevertheless
     return "|".join(prints) if prints else None
@@ -309,7 +311,26 @@ def open_tool_call(extra: Mapping[str, Any] | None, blocks: Iterable[Any] | None
 
 def _call_print(call: Any) -> str:
     inside = read(call, "function") or call
-    return f"{read(inside, 'name')}:{_size(read(inside, 'arguments') or read(call, 'input'))}"
+    arguments = read(inside, "arguments")
+    if arguments is None:
+        arguments = read(call, "input")
+    return f"{read(inside, 'name')}:{_size(arguments)}{_open_mark(arguments)}"
+
+
+OPEN = "…"
+"""Ends the fingerprint of a call whose arguments are no JSON, or not there yet: it goes on."""
+
+
+def _open_mark(arguments: Any) -> str:
+    if not isinstance(arguments, str):
+        return ""
+    if not arguments.rstrip().endswith(("}", "]")):  # spares parsing at every delta
+        return OPEN
+    try:
+        json.loads(arguments)
+    except ValueError:
+        return OPEN
+    return ""
 
 
 def _size(arguments: Any) -> int:

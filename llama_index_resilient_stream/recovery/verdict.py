@@ -14,7 +14,7 @@ from ..policy import Completeness
 from ..report import StreamStatus
 from .events import Chunk, Model
 from .faults import Fault, FaultKind, classify
-from .signals import Finish, Signal
+from .signals import OPEN, Finish, Signal
 
 _STATUS = {
     Finish.COMPLETE: StreamStatus.COMPLETE,
@@ -78,9 +78,9 @@ class Evidence:
         return self._calls is not None
 
     @property
-    def grown_calls(self) -> bool:
-        """Whether a tool call was put together from several deltas, so that its end is not evident."""
-        return self._calls_grew
+    def unclosed_calls(self) -> bool:
+        """Whether a tool call came in several deltas, or is evidently not whole: only a signal closes it."""
+        return self._calls_grew or (self._calls is not None and OPEN in self._calls)
 
 
 def judge(
@@ -97,7 +97,7 @@ def judge(
     `first`: nothing of the answer had been said before it. `streamed`: False for a call that answers all at once,
     where what came is what there is.
     """
-    if not streamed and error is None and (seen.signal is None or seen.signal.kind is not Finish.ERROR):
+    if not streamed and error is None and (seen.signal is None or seen.closes or not _is_bad(seen, seen.signal)):
         return Verdict(_STATUS[seen.signal.kind] if seen.signal is not None else StreamStatus.UNKNOWN)
     if seen.signal is not None:
         return _finished(seen, seen.signal, first)
@@ -116,6 +116,10 @@ def judge(
     return Verdict(StreamStatus.UNKNOWN)
 
 
+def _is_bad(seen: Evidence, signal: Signal) -> bool:
+    return signal.kind is Finish.ERROR or seen.has_calls
+
+
 def _finished(seen: Evidence, signal: Signal, first: bool) -> Verdict:
     if signal.kind is Finish.ERROR:
         cause = ErrorFinishError(f"The model ended its stream with the finish reason {signal.word!r}.")
@@ -131,7 +135,7 @@ def _finished(seen: Evidence, signal: Signal, first: bool) -> Verdict:
 def _must_have_told(seen: Evidence, model: Model, completeness: Completeness) -> bool:
     if completeness == "strict":
         return True
-    if seen.grown_calls:
+    if seen.unclosed_calls:
         return True
     if completeness == "lenient":
         return False
