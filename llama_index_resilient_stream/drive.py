@@ -191,7 +191,7 @@ async def adrive(
     finally:
         alarm.stop()
         recovery.cancel()
-        halt.finish()
+        halt.finished.set()
         await observer.end(recovery)
 
 

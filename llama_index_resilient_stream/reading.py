@@ -319,19 +319,14 @@ class AsyncHalt:
 
     def __init__(self) -> None:
         self.is_set = False
-        self._finished = asyncio.Event()
+        self.finished = asyncio.Event()  # everything is closed
         self._alarm: Alarm | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Future[None] | None = None  # the loop itself holds tasks weakly
 
-    def finish(self) -> None:
-        """Everything is closed."""
-        self._finished.set()
-
-    async def finished(self) -> None:
-        """Return when everything is closed; at once inside of the reader's own task, which would wait for itself."""
-        if self._alarm is not None and self._alarm.reader is not asyncio.current_task():
-            await self._finished.wait()
+    def is_reader(self) -> bool:
+        """Whether the current task is the one that reads the stream."""
+        return self._alarm is not None and self._alarm.reader is asyncio.current_task()
 
     def watch(self, alarm: Alarm) -> None:
         self._alarm = alarm

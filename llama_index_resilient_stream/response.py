@@ -293,7 +293,10 @@ def _read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generato
         except queue.Empty:
             if response.exception is not None:
                 raise response.exception from None
-            if (response.is_done and response.queue.empty()) or not _writer_lives(response, calls):
+            if response.is_done and response.queue.empty():
+                return
+            if not _writer_lives(response, calls):
+                _check_dead_writer(response.queue.empty(), calls)
                 return
 
 
@@ -315,7 +318,10 @@ async def _aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> A
         except TimeoutError:
             if response.exception is not None:
                 raise response.exception from None
-            if (response.is_done and tokens.empty()) or not _writer_lives(response, calls):
+            if response.is_done and tokens.empty():
+                return
+            if not _writer_lives(response, calls):
+                _check_dead_writer(tokens.empty(), calls)
                 return
 
 

@@ -81,17 +81,22 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
         return self._stopped() if self._halt.is_set else self._items.asend(value)
 
     async def _stopped(self) -> T:
-        await self.aclose()
+        await self._close(wait=True)
         raise StopAsyncIteration
 
     async def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
         return await self._items.athrow(typ if val is None else val)
 
     async def aclose(self) -> None:
+        # A callback that leaves runs inside of the reader's own task, which would wait for itself.
+        await self._close(wait=not self._halt.is_reader())
+
+    async def _close(self, *, wait: bool) -> None:
         self._halt.set()
         try:
             await self._items.aclose()
         except RuntimeError:  # another task is inside it: it stops there
-            await self._halt.finished()
+            if wait:
+                await self._halt.finished.wait()
             return
         self._recovery.cancel()  # a generator that never started has no code that could

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import QUICK, TEXT, openai_like, question
+from llama_index.llms.openai_like import OpenAILike
 from tenacity import stop_never, wait_fixed
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
@@ -322,3 +324,119 @@ def test_a_healed_stream_is_freed_by_reference_count() -> None:
         assert recovery() is None
     finally:
         gc.enable()
+
+
+# Found the hard way
+
+
+def test_leaving_a_stream_that_is_over_leaves_the_others_alone(serve: Serve) -> None:
+    server = serve(TEXT, ["no-done", None], delay=0.002)  # read to its end, the connection goes back to the pool
+    inner = openai_like(server)
+    llm = ResilientLLM(inner)
+    first: Any = llm.stream_chat(question())
+    assert "".join(chunk.delta for chunk in first) == TEXT
+    second: Any = llm.stream_chat(question())
+    received = [next(second) for _ in range(5)]
+    first.cancel()
+    first.close()
+    received += list(second)
+    assert "".join(chunk.delta for chunk in received) == TEXT
+    assert not second.report.faults
+    inner._client.close()
+
+
+@pytest.mark.parametrize("leave", ["cancel", "acancel", "aclose"])
+async def test_an_async_reader_sees_an_end_when_another_task_closes(leave: str) -> None:
+    class SlowToClose(ScriptedLLM):
+        async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+            async def chunks() -> Any:
+                try:
+                    async for chunk in await super(SlowToClose, self).astream_chat(messages, **kwargs):
+                        yield chunk
+                finally:
+                    await asyncio.sleep(0.05)
+
+            return chunks()
+
+    stream: Any = await ResilientLLM(SlowToClose(TEXT)).astream_chat(question())
+    await anext(stream)
+    closing = getattr(stream, leave)()
+    task = asyncio.ensure_future(closing) if closing is not None else None
+    await asyncio.sleep(0.01)  # the closing is under way; the reader was busy with its token
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert stream.report.status is StreamStatus.CANCELLED
+    if task is not None:
+        await task
+
+
+async def test_acancel_returns_when_the_connection_is_closed(serve: Serve) -> None:
+    server = serve(TEXT, ["stall"])
+    inner = openai_like(server)
+    stream: Any = await ResilientLLM(inner).astream_chat(question())
+
+    async def consume() -> None:
+        async for _ in stream:
+            pass
+
+    task = asyncio.create_task(consume())
+    assert await asyncio.to_thread(eventually, lambda: bool(server.requests))
+    await asyncio.sleep(0.05)
+    await stream.acancel()
+    assert stream.report.status is StreamStatus.CANCELLED
+    assert await asyncio.to_thread(eventually, lambda: server.requests[0].client_left, 0.2)
+    await task
+    await inner._aclient.close()
+
+
+async def test_a_callback_may_leave(serve: Serve) -> None:
+    streams: list[Any] = []
+
+    async def leave(_event: Any) -> None:
+        await streams[0].acancel()
+
+    llm = ResilientLLM(ScriptedLLM(TEXT), callbacks=[leave])
+    streams.append(await llm.astream_chat(question()))
+    received = [chunk async for chunk in streams[0]]
+    assert len(received) == 1
+    assert streams[0].report.status is StreamStatus.CANCELLED
+
+
+def test_a_loop_that_ends_with_an_open_stream_logs_nothing(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    server = serve(TEXT, delay=0.01)
+    inner = openai_like(server)
+    kept: list[Any] = []
+
+    async def abandon() -> None:
+        kept.append(await ResilientLLM(inner).astream_chat(question()))
+        await anext(kept[0])
+
+    asyncio.run(abandon())
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+    assert eventually(lambda: server.requests[0].client_left, 0.5)
+
+
+def test_a_stream_keeps_the_context_that_it_began_in(serve: Serve) -> None:
+    place: contextvars.ContextVar[str] = contextvars.ContextVar("place", default="nowhere")
+    seen: list[str] = []
+    server = serve(TEXT)
+
+    class Placed(OpenAILike):
+        def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+            inside = super().stream_chat(messages, **kwargs)
+
+            def chunks() -> Any:
+                token = place.set("inside")
+                for chunk in inside:
+                    seen.append(place.get())
+                    yield chunk
+                place.reset(token)
+
+            return chunks()
+
+    inner = Placed(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0)
+    stream: Any = ResilientLLM(inner, policy=QUICK).stream_chat(question())
+    assert "".join(chunk.delta for chunk in stream) == TEXT
+    assert set(seen) == {"inside"}
+    assert not stream.report.faults
+    inner._client.close()

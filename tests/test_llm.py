@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 from typing import Any
@@ -12,7 +13,7 @@ from conftest import QUICK, TEXT, Reader, question, read
 from llama_index.core import PromptTemplate, Settings
 from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
-from llama_index.core.llms import ChatMessage, MockLLM
+from llama_index.core.llms import ChatMessage, ChatResponse, MockLLM
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.llms.openai import OpenAI
 from llama_index.llms.openai_like import OpenAILike
@@ -25,8 +26,11 @@ from llama_index_resilient_stream import (
     ResilientLLM,
     StreamInterruptedError,
     StreamStatus,
+    TruncatedStreamError,
 )
 from llama_index_resilient_stream.asking import Question, model_of
+from llama_index_resilient_stream.messages import Reader as Reader_
+from llama_index_resilient_stream.providers import provider_of
 from llama_index_resilient_stream.recovery.events import Learned
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
 
@@ -338,3 +342,98 @@ def test_the_mark_of_a_partial_answer_is_not_sent(reader: Reader) -> None:
     for call in inner.calls:
         assert not any("resilient_partial" in message.additional_kwargs for message in call.messages)
     assert marked.additional_kwargs == {"resilient_partial": "interrupted"}, "the memory keeps it"
+
+
+@pytest.mark.parametrize("shape", ["growing", "at-once"])
+def test_streams_without_deltas_are_read_by_their_growth(reader: Reader, shape: str) -> None:
+    pieces = ["Hello", "Hello world", "Hello world, all of it."] if shape == "growing" else ["Hello world, all of it."]
+
+    class NoDeltas(ScriptedLLM):
+        def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+            self.calls.append(None)  # type: ignore[arg-type]
+            return (ChatResponse(message=ChatMessage(role="assistant", content=piece)) for piece in pieces)
+
+        async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+            stream = self.stream_chat(messages)
+
+            async def chunks() -> Any:
+                for chunk in stream:
+                    yield chunk
+
+            return chunks()
+
+    inner = NoDeltas("", tells=False)
+    result = reader(ResilientLLM(inner, policy=QUICK))
+    assert len(inner.calls) == 1
+    assert result.report.status is StreamStatus.UNKNOWN
+    assert result.report.characters == len("Hello world, all of it.")
+    assert result.whole == "Hello world, all of it."
+
+
+def test_a_form_asked_for_on_the_instance_is_restarted(reader: Reader) -> None:
+    class Json(ScriptedLLM):
+        json_mode: bool = True
+
+    inner = Json('{"name": "Ada", "born": 1815}', [Cut(12, RESET)])
+    result = reader(ResilientLLM(inner, policy=QUICK))
+    assert result.text == '{"name": "Ada", "born": 1815}'
+    assert [attempt.strategy for attempt in result.report.attempts] == ["first", "restart"]
+
+
+def test_a_misspelt_setting_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"no setting 'fallback'. Did you mean fallbacks="):
+        ResilientLLM(MockLLM(), fallback=[MockLLM()])  # type: ignore[call-arg]
+
+
+def test_one_function_will_do_as_callbacks() -> None:
+    texts: list[str] = []
+    read(ResilientLLM(ScriptedLLM("Hello"), callbacks=lambda event: texts.append(event.text)))  # type: ignore[arg-type]
+    assert "".join(texts) == "Hello"
+
+
+def test_copies_keep_the_default_patience() -> None:
+    first, second = ScriptedLLM("", [Fail(RESET)] * 9), ScriptedLLM("Here.")
+    llm = copy.deepcopy(ResilientLLM(first, fallbacks=[second], policy=QUICK))
+    assert read(llm).text == "Here."
+    assert len(first.calls) == 2
+
+
+def test_a_thinking_block_that_grows_is_progress(reader: Reader) -> None:
+    blocks = pytest.importorskip("llama_index.core.base.llms.types", reason="no blocks")
+    if not hasattr(blocks, "ThinkingBlock"):
+        pytest.skip("this core has no thinking blocks")
+    reads = Reader_()
+    progress = [
+        reads.chat(
+            ChatResponse(message=ChatMessage(role="assistant", blocks=[blocks.ThinkingBlock(content=text)]), delta="")
+        ).progress
+        for text in ("Hm", "Hm, so", "Hm, so")
+    ]
+    assert progress == [True, True, False]
+
+
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_a_cut_call_of_an_answer_that_is_not_streamed_is_refused(finish: str) -> None:
+    inner = ScriptedLLM("", [Cut(12, finish=finish)], tool_calls=[("pay", '{"amount": 1000}')])
+    with pytest.raises(TruncatedStreamError, match="A tool call was cut"):
+        ResilientLLM(inner, policy=QUICK).chat(question(), tools=[{"function": {"name": "pay"}}])
+
+
+def test_a_refused_continuation_is_not_the_cause(reader: Reader) -> None:
+    class Refused(Exception):
+        status_code = 400
+
+    inner = ScriptedLLM(TEXT, [Cut(50, RESET), Fail(Refused())])
+    error = reader(ResilientLLM(inner, policy=QUICK)).error
+    assert error is not None
+    assert error.__cause__ is RESET
+    assert error.reason == "not retryable"
+
+
+def test_a_class_of_one_s_own_is_not_held_to_what_its_base_swallows() -> None:
+    class Telling(MockLLM):
+        def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+            raise NotImplementedError
+
+    assert provider_of(MockLLM).tells is not True
+    assert provider_of(Telling).tells is None

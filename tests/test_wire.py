@@ -122,6 +122,14 @@ def test_length_is_continued_where_that_was_asked_for(reader: Reader, serve: Ser
     assert not result.report.faults
 
 
+def test_an_output_limit_is_granted_anew_after_each_length_stop(reader: Reader, serve: Serve) -> None:
+    server = serve(TEXT * 3, respect_max_tokens=True)
+    inner = openai_like(server, max_tokens=60)
+    result = reader(ResilientLLM(inner, policy=replace(WATCHED, continue_on_length=20)))
+    assert result.text == TEXT * 3
+    assert {record.body["max_tokens"] for record in server.requests} == {60}
+
+
 def test_length_is_continued_no_more_often_than_allowed(reader: Reader, serve: Serve) -> None:
     server = serve(TEXT, [FAULTS["length"].at(100)] * 5)
     result = reader(resilient(server, replace(WATCHED, continue_on_length=2)))
