@@ -25,6 +25,9 @@ NO_313 = ("3.11", "3.12")  # these cores need numpy<2, of which there are no whe
 # The floor of tenacity, and what llms-openai 0.1.31 imports for tools without saying so.
 OLDEST = ("tenacity==8.3.0", "llama-index-agent-openai==0.2.9")
 
+# What core 0.12.43 asks for has no upper bound, and what it gets today it cannot import.
+OLD_WORKFLOWS = ("llama-index-workflows<2",)
+
 
 class Cell(NamedTuple):
     """A LlamaIndex, and the newest llms-openai and llms-openai-like that install with it."""
@@ -50,7 +53,7 @@ CORES = {
 BOUNDARIES = {
     "0.12.0": Cell("==0.12.0", "==0.3.2", "==0.3.0"),  # the last releases whose messages are not made of blocks
     "0.12.42": Cell("==0.12.42", "==0.4.7", "==0.4.0"),  # events are a package of their own ...
-    "0.12.43": Cell("==0.12.43", "==0.4.7", "==0.4.0"),  # ... from here on
+    "0.12.43": Cell("==0.12.43", "==0.4.7", "==0.4.0", besides=OLD_WORKFLOWS),  # ... from here on
     "0.14.0": Cell("==0.14.0", "==0.5.6", "==0.5.1"),  # says that it is 0.13.6
     "0.14.16": Cell("==0.14.16", "==0.8.3", "==0.8.1"),  # context chat engines get a writer thread again ...
     "0.14.17": Cell("==0.14.17", "==0.8.3", "==0.8.1"),  # ... from here on

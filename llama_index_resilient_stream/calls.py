@@ -65,9 +65,16 @@ class Calls:
             known = list(self._recoveries)
         if not known:
             return None
-        writer = next((recovery for recovery, streamed in reversed(known) if streamed), known[-1][0])
+        writer = _writer(known)
         writer.report.calls = [recovery.report for recovery, _ in known if recovery is not writer]
         return writer.report
+
+    @property
+    def text(self) -> str:
+        """What the call that writes the answer has said so far."""
+        with self._lock:
+            known = list(self._recoveries)
+        return _writer(known).answer if known else ""
 
     @property
     def error(self) -> StreamInterruptedError | None:
@@ -104,3 +111,7 @@ class Calls:
         with self._lock:
             going_on = [ref for recovery, ref in self._streams if not recovery.over]
         return [stream for ref in going_on if (stream := ref()) is not None]
+
+
+def _writer(known: list[tuple[Recovery, bool]]) -> Recovery:
+    return next((recovery for recovery, streamed in reversed(known) if streamed), known[-1][0])

@@ -5,9 +5,10 @@ Each shim names what lets it be deleted.
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 
@@ -15,6 +16,8 @@ try:  # core >= 0.12.3; delete the fallback when the floor is there
     from llama_index.core.base.llms.types import TextBlock
 except ImportError:  # pragma: no cover - depends on the installed version
     TextBlock = None  # type: ignore[assignment,misc]
+
+M = TypeVar("M")
 
 # TextBlock came in 0.11.11, messages made of blocks in 0.12.3.
 HAS_BLOCKS = TextBlock is not None and "blocks" in getattr(ChatMessage, "model_fields", {})
@@ -55,6 +58,20 @@ def message_text(message: ChatMessage) -> str:
     return "\n".join(block.text for block in message.blocks if isinstance(block, TextBlock))
 
 
+def thoughts_of(message: ChatMessage) -> list[Any]:
+    """The thinking blocks of a message, which came in 0.14.3."""
+    return [block for block in blocks_of(message) if type(block).__name__ == "ThinkingBlock"]
+
+
+def streams_objects_itself(llm: Any) -> bool:
+    """Whether this LLM now answers with objects in a mode of its own, by way of its chat endpoints.
+
+    LlamaIndex's OpenAI class does for models with JSON schemas, from llms-openai 0.3.30 or so.
+    """
+    wants = getattr(llm, "_should_use_structure_outputs", None)
+    return callable(wants) and bool(wants())
+
+
 def tools_arguments(llm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """What the LLM makes of tools, as keyword arguments of its chat methods.
 
@@ -65,6 +82,27 @@ def tools_arguments(llm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         arguments = {name: value for name, value in arguments.items() if name != "tool_required"}
         prepare = llm._prepare_chat_with_tools
     return dict(prepare(**arguments))
+
+
+def copied(model: M, **changes: Any) -> M:
+    """A shallow copy with other values in some fields. It shares all else, an LLM's client included.
+
+    Under core 0.10, copy.copy does neither: of a message it makes a second name for the same fields, and of an LLM one
+    with a client of its own that nobody closes, while it takes from the original what cannot be pickled, a function in
+    `messages_to_prompt` for one. Delete that half when the floor is 0.11.
+    """
+    if hasattr(model, "__pydantic_private__"):
+        made = copy.copy(model)
+        for name, value in changes.items():
+            setattr(made, name, value)
+        return made
+    old: Any = model
+    made = type(model).__new__(type(model))
+    private = {name: getattr(old, name) for name in old.__private_attributes__ if hasattr(old, name)}
+    state = {"__dict__": {**vars(old), **changes}, "__fields_set__": {*old.__fields_set__, *changes}, **private}
+    for name, value in state.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def is_end_of_empty_completion(error: Exception) -> bool:
@@ -109,8 +147,11 @@ __all__ = [
     "MessageRole",
     "assistant_message",
     "blocks_of",
+    "copied",
     "is_end_of_empty_completion",
     "is_text",
     "message_text",
+    "streams_objects_itself",
+    "thoughts_of",
     "tools_arguments",
 ]

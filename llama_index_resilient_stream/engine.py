@@ -32,6 +32,7 @@ from .response import (
     ResilientStreamingAgentChatResponse,
     ResilientStreamingResponse,
 )
+from .transcript import refuse_spent
 
 T = TypeVar("T")
 
@@ -62,8 +63,10 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
         return ResilientChatEngine(thing, mark=mark)
     if isinstance(thing, BaseQueryEngine):
         return ResilientQueryEngine(thing)
-    if (wrapped := _wrapped(thing, Calls())) is not thing:
-        return wrapped
+    if isinstance(thing, StreamingResponse | AsyncStreamingResponse) and thing.response_txt is None:
+        refuse_spent(thing.response_gen)
+    if isinstance(thing, StreamingResponse | AsyncStreamingResponse | StreamingAgentChatResponse):
+        return _wrapped(thing, Calls())
     raise ConfigurationError(
         f"resilient() takes a query engine, a chat engine or a streaming response, not {type(thing).__name__}. "
         f"Write resilient(index.as_query_engine(llm=llm, streaming=True)), or ResilientLLM(llm) for an LLM."

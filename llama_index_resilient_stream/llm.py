@@ -10,12 +10,23 @@ Each endpoint is a thin line to `drive.py`. What differs from what one might exp
    whose `predict` or `stream` is called, which is ours, and not again on the wrapped one.
 4. Public attributes it does not have itself are read from the wrapped LLM: `llm.model`, `llm.temperature`.
 5. A call that is not streamed and fails for good raises the original exception, with a note of what was tried.
+6. An agent's reader sees a reset (a restarted turn that tells it differently) in `AgentStream.response`, which holds
+   the new telling alone, while `delta` is a blank line and that telling; LlamaIndex drops a chunk's `additional_kwargs`
+   there. The moment is told by `TokenEvent.reset` (`callbacks=`) and `StreamResetEvent` (LlamaIndex's dispatcher).
+7. Thinking: a continued answer keeps the thinking blocks of all of its parts; a restarted one has only its own.
+8. Streamed objects may start over when a turn is told again; the last one is right, or an error is raised. Objects
+   have no place for a mark, so `on_exhausted="partial"` does not apply to them. Where the wrapped class streams
+   objects in a JSON mode of its own through its chat endpoints (LlamaIndex's OpenAI), that mode is used.
+9. Tracing: one span per stream, open until the stream is over, the attempts inside it (see `tracing.py`). A stream
+   that nobody began to read has none. The span of a chat engine's own method ends before its stream, as LlamaIndex has
+   it. The subclass that overrides a stream method has it decorated by LlamaIndex again, unless it is `@untraced`.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -35,18 +46,20 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
 from .asking import Question, aask, acall, always_structured, ask, call, model_of, name_of
-from .callbacks import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .callbacks import HOOKS, Announcer, AsyncAnnouncer, check, refuse_coroutines
 from .calls import Calls
-from .compat import tools_arguments
+from .compat import streams_objects_itself, tools_arguments
 from .drive import adrive, drive
 from .errors import ConfigurationError, StreamInterruptedError
-from .messages import chat_presenter, completion_presenter
+from .messages import ChatPresenter, completion_presenter
 from .policy import RecoveryPolicy
 from .reading import AsyncHalt, Halt
 from .recovery.continuation import STRATEGIES, Continuation
 from .recovery.events import Chunk, Learned
 from .recovery.machine import Recovery
 from .streams import ResilientAsyncStream, ResilientStream
+from .structured import Tellings
+from .tracing import Trace, awithin, trace_of, untraced, within
 
 S = TypeVar("S")
 
@@ -88,6 +101,7 @@ class ResilientLLM(FunctionCallingLLM):
 
     _learned: Any = PrivateAttr()
     _calls: Any = PrivateAttr(default=None)
+    _objects: bool = PrivateAttr(default=False)
 
     def __init__(
         self,
@@ -207,35 +221,47 @@ class ResilientLLM(FunctionCallingLLM):
 
     # Streams
 
+    @untraced
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
 
+    @untraced
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
+    @untraced
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
+    @untraced
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     def _stream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
         recovery, halt = self._recovery(question, said=said, restart_only=restart_only), Halt()
-        opened = partial(ask, [self.llm, *self.fallbacks], question)
-        observer = Announcer(self._listeners())
-        items = drive(opened, recovery, show=_presenter(question, recovery), observer=observer, halt=halt)
+        trace, show = self._trace(question, recovery), _presenter(question, recovery)
+        opened = within(trace, partial(ask, [self.llm, *self.fallbacks], question))
+        observer = Announcer(self._listeners(trace, show))
+        items = drive(opened, recovery, show=show, observer=observer, halt=halt)
         return self._recorded(recovery, ResilientStream(items, recovery, halt))
 
     def _astream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientAsyncStream[Any]:
         recovery, halt = self._recovery(question, said=said, restart_only=restart_only), AsyncHalt()
-        opened = partial(aask, [self.llm, *self.fallbacks], question)
-        observer = AsyncAnnouncer(self._listeners())
-        items = adrive(opened, recovery, show=_presenter(question, recovery), observer=observer, halt=halt)
+        trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
+        opened = awithin(trace, partial(aask, [self.llm, *self.fallbacks], question))
+        observer = AsyncAnnouncer(self._listeners(trace, show))
+        items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
         return self._recorded(recovery, ResilientAsyncStream(items, recovery, halt))
 
-    def _listeners(self) -> Sequence[Any]:
-        return self.callbacks if self._calls is None else (*self.callbacks, self._calls)
+    def _listeners(self, *ours: object) -> Sequence[Any]:
+        # Not a bare function: as a callback it would be told of tokens.
+        return [*self.callbacks, *(each for each in (self._calls, *ours) if any(hasattr(each, h) for h in HOOKS))]
+
+    def _trace(self, question: Question, recovery: Recovery, twin: str = "") -> Trace | None:
+        asked = {"messages": question.messages} if question.chat else {"prompt": question.prompt}
+        method = f"{twin}stream_{'chat' if question.chat else 'complete'}"
+        return trace_of(self, method, {**asked, **question.kwargs}, recovery)
 
     def _recorded(self, recovery: Recovery, stream: S) -> S:
         if self._calls is not None:
@@ -304,19 +330,72 @@ class ResilientLLM(FunctionCallingLLM):
             model_of(llm, question, policy, self.continuation, learned)
             for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
         ]
-        structured = question.structured or any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
+        by_its_settings = any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
         recovery = Recovery(
             models,
             policy,
             question=question,
             question_tokens=question.tokens,
             said=said,
-            restart_only=restart_only or structured or not streamed,
+            restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
             self._calls.add_call(recovery)
         return recovery
+
+    # Objects
+
+    # Their signatures differ from one version of LlamaIndex to the next, so they are passed on as they come.
+
+    def structured_predict(self, *args: Any, **kwargs: Any) -> Any:
+        if not streams_objects_itself(self.llm):
+            return super().structured_predict(*args, **kwargs)
+        return _with_endpoints(self.llm, chat=self.chat).structured_predict(*args, **kwargs)
+
+    async def astructured_predict(self, *args: Any, **kwargs: Any) -> Any:
+        if not streams_objects_itself(self.llm):
+            return await super().astructured_predict(*args, **kwargs)
+        return await _with_endpoints(self.llm, achat=self.achat).astructured_predict(*args, **kwargs)
+
+    def _structured_stream_call(self, *args: Any, **kwargs: Any) -> Iterator[Any]:  # type: ignore[override]
+        asked, tellings = self._for_objects()
+        try:
+            while not tellings.over:
+                yield from asked._structured_stream_call(*args, **kwargs)
+        finally:
+            tellings.close()
+
+    async def _structured_astream_call(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        asked, tellings = self._for_objects()
+
+        async def objects() -> AsyncIterator[Any]:
+            try:
+                while not tellings.over:
+                    async for each in await asked._structured_astream_call(*args, **kwargs):
+                        yield each
+            finally:
+                await tellings.aclose()
+
+        return objects()
+
+    def _for_objects(self) -> tuple[Any, Tellings]:
+        """Whom to ask for an object, and the tellings of that one answer."""
+        bound = self.bind(policy=replace(self.policy, on_exhausted="raise"))
+        bound._calls, bound._objects = self._calls, True
+        tellings = Tellings(bound)
+        endpoints: _Json = {
+            "stream_chat": tellings.stream_chat,
+            "stream_complete": tellings.stream_complete,
+            "astream_chat": tellings.astream_chat,
+            "astream_complete": tellings.astream_complete,
+        }
+        if streams_objects_itself(self.llm):
+            return _with_endpoints(self.llm, **endpoints), tellings
+        asked = _with_endpoints(bound, **endpoints)
+        for name in ("_structured_stream_call", "_structured_astream_call"):  # LlamaIndex's own, not ours once more
+            asked.__dict__[name] = partial(getattr(FunctionCallingLLM, name), asked)
+        return asked, tellings
 
     # Tools
 
@@ -373,11 +452,18 @@ class ResilientLLM(FunctionCallingLLM):
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
-    return chat_presenter(recovery) if question.chat else completion_presenter(recovery)
+    return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
 
 
 def _payload(chunk: Chunk) -> Any:
     return chunk.payload
+
+
+def _with_endpoints(llm: LLM, **endpoints: Callable[..., Any]) -> Any:
+    """A shallow copy of an LLM, some of whose endpoints are others'. It shares its client."""
+    llm = copy.copy(llm)
+    llm.__dict__.update(endpoints)
+    return llm
 
 
 def _check_llm(llm: Any) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from .compat import assistant_message, blocks_of, is_text, message_text
+from .callbacks import ResumeEvent
+from .compat import assistant_message, blocks_of, is_text, message_text, thoughts_of
 from .recovery.events import Chunk
 from .recovery.machine import Recovery
 from .recovery.shapes import dig, first_of, read
@@ -113,21 +114,37 @@ def without_mark(message: ChatMessage) -> ChatMessage:
     return sent
 
 
-def chat_presenter(recovery: Recovery) -> Callable[[Chunk], ChatResponse]:
-    """Chunks of a healed answer as LlamaIndex's: one growing message, `delta` only what is new."""
+class ChatPresenter:
+    """Chunks of a healed answer as LlamaIndex's: one growing message, `delta` only what is new.
 
-    def show(chunk: Chunk) -> ChatResponse:
-        payload = chunk.payload
+    It listens to its stream as any callback does, because the thoughts that led to the first part of a continued
+    answer are in no chunk of the second.
+    """
+
+    def __init__(self, recovery: Recovery) -> None:
+        self._recovery = recovery
+        self._thoughts: list[Any] = []
+
+    def on_resume(self, event: ResumeEvent) -> None:
+        payload = self._recovery.last_payload
+        if event.strategy == "restart":
+            self._thoughts = []
+        elif isinstance(payload, ChatResponse):
+            self._thoughts += thoughts_of(payload.message)
+
+    def __call__(self, chunk: Chunk) -> ChatResponse:
+        payload, recovery = chunk.payload, self._recovery
         like: ChatMessage | None = payload.message if isinstance(payload, ChatResponse) else None
+        message = assistant_message(recovery.answer, like)
+        if self._thoughts:
+            message.blocks = [*self._thoughts, *message.blocks]
         return ChatResponse(
-            message=assistant_message(recovery.answer, like),
+            message=message,
             delta=chunk.text,
             raw=getattr(payload, "raw", None),
             logprobs=getattr(payload, "logprobs", None),
             additional_kwargs=_extra(chunk, recovery),
         )
-
-    return show
 
 
 def completion_presenter(recovery: Recovery) -> Callable[[Chunk], CompletionResponse]:

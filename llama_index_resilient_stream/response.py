@@ -12,9 +12,6 @@ Divergences from LlamaIndex's classes, whose fields and methods they keep:
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import queue
-import time
 import weakref
 from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
@@ -26,10 +23,7 @@ from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 from .calls import Calls
 from .report import StreamReport, StreamStatus
 from .transcript import AsyncTranscript, Transcript
-
-_NAP = 0.25  # seconds between two looks at whether a writer that says nothing is still there
-_SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
-_STOP = 2.0  # seconds that a writer gets to write down what it has when its LLM was stopped
+from .writer import alet_writer_finish, aread_writer, let_writer_finish, read_writer
 
 
 class _Reported:
@@ -77,17 +71,18 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
         made._watch(calls)
         return made
 
-    @property
-    def response_gen(self) -> Generator[str, None, None]:
-        return self._tokens()
-
     def _tokens(self) -> Generator[str, None, None]:
         # It holds on to the response, for whoever writes `for token in engine.query("...").response_gen`.
         yield from self._transcript.tokens()
 
+    @property
+    def response_gen(self) -> Generator[str, None, None]:
+        return self._tokens()
+
     @response_gen.setter
     def response_gen(self, source: Any) -> None:  # the dataclass assigns its field
         self._transcript = Transcript(iter(source or ()))
+        vars(self).update(response_gen=source, response_txt=None)  # pydantic 1 looks there, under core 0.10
 
     @property
     def response_txt(self) -> str | None:
@@ -137,6 +132,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
     @response_gen.setter
     def response_gen(self, source: Any) -> None:
         self._transcript = AsyncTranscript(aiter(source))
+        vars(self).update(response_gen=source, response_txt=None)
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
         async for token in self._transcript.tokens():
@@ -199,8 +195,8 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         async def afinish() -> Exception | None:
             return finish()
 
-        made._transcript = Transcript(_read_writer(response, calls), finish)
-        made._atranscript = AsyncTranscript(_aread_writer(response, calls), afinish)
+        made._transcript = Transcript(read_writer(response, calls), finish)
+        made._atranscript = AsyncTranscript(aread_writer(response, calls), afinish)
         return made
 
     @property
@@ -241,13 +237,13 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         """Stop the LLM. What it said so far is in the memory, marked, when this returns."""
         self._calls.cancel()
         if self.achat_stream is None and not self._transcript.over:
-            _let_writer_finish(self)
+            let_writer_finish(self)
 
     async def acancel(self) -> None:
         """The same, asynchronously."""
         await self._calls.acancel()
         if not self._atranscript.over:
-            await _alet_writer_finish(self)
+            await alet_writer_finish(self)
 
     def _status_without_calls(self) -> StreamStatus:
         over = self._transcript.over or self._atranscript.over
@@ -269,112 +265,6 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.acancel()
-
-
-# The writer of a chat response: a thread or a task that reads the LLM, fills a queue and writes the memory. From core
-# 0.11.11 to 0.14.16 context engines have none, and whoever reads the response does the writing.
-
-
-def has_writer(response: StreamingAgentChatResponse) -> bool:
-    """Whether a thread or a task reads the LLM for it. Before core 0.11.11 always, and no attribute says so."""
-    return bool(getattr(response, "is_writing_to_memory", True))
-
-
-def _read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator[str, None, None]:
-    if not has_writer(response):
-        for chunk in response.chat_stream or ():
-            yield chunk.delta or ""
-        return
-    calls.at_end(lambda: response.queue.put(""))
-    while True:
-        try:
-            if token := response.queue.get(timeout=_nap(calls)):
-                yield token
-        except queue.Empty:
-            if response.exception is not None:
-                raise response.exception from None
-            if response.is_done and response.queue.empty():
-                return
-            if not _writer_lives(response, calls):
-                _check_dead_writer(response.queue.empty(), calls)
-                return
-
-
-async def _aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> AsyncGenerator[str, None]:
-    if not has_writer(response):
-        if response.achat_stream is not None:
-            async for chunk in response.achat_stream:
-                yield chunk.delta or ""
-        return
-    response._ensure_async_setup()
-    tokens: asyncio.Queue[str | None] = response.aqueue  # type: ignore[assignment]  # made in the line before
-    loop = asyncio.get_running_loop()
-    calls.at_end(lambda: loop.call_soon_threadsafe(tokens.put_nowait, ""))
-    while True:
-        try:
-            token = tokens.get_nowait() if not tokens.empty() else await asyncio.wait_for(tokens.get(), _nap(calls))
-            if token:
-                yield token
-        except TimeoutError:
-            if response.exception is not None:
-                raise response.exception from None
-            if response.is_done and tokens.empty():
-                return
-            if not _writer_lives(response, calls):
-                _check_dead_writer(tokens.empty(), calls)
-                return
-
-
-def _nap(calls: Calls) -> float:
-    return _SHORT_NAP if calls.over and calls.report is not None else _NAP
-
-
-def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
-    """A writer that was cancelled, or died of a BaseException, says nothing, and would be waited for for ever."""
-    thread = getattr(response, "write_response_to_history_thread", None)
-    if thread is not None:
-        return bool(thread.is_alive())
-    task = getattr(response, "awrite_response_to_history_task", None)
-    if task is not None:
-        return not task.done()
-    since = response.__dict__.setdefault("_silent_since", None)
-    if not calls.over or calls.report is None:  # the LLM still speaks, or was not asked yet
-        response.__dict__["_silent_since"] = None
-        return True
-    if since is None:
-        response.__dict__["_silent_since"] = time.monotonic()
-        return True
-    return bool(time.monotonic() - since < _STOP)
-
-
-def _let_writer_finish(response: StreamingAgentChatResponse) -> None:
-    """Its LLM was stopped: what is left is to write down what there is."""
-    if not has_writer(response):
-        with contextlib.suppress(Exception):
-            for _ in response.chat_stream or ():
-                pass
-        return
-    until = time.monotonic() + _STOP
-    while not response.is_done and response.exception is None and time.monotonic() < until:
-        thread = getattr(response, "write_response_to_history_thread", None)
-        if thread is not None and not thread.is_alive():
-            return
-        time.sleep(0.002)
-
-
-async def _alet_writer_finish(response: StreamingAgentChatResponse) -> None:
-    if not has_writer(response):
-        with contextlib.suppress(Exception):
-            if response.achat_stream is not None:
-                async for _ in response.achat_stream:
-                    pass
-        return
-    until = time.monotonic() + _STOP
-    while not response.is_done and response.exception is None and time.monotonic() < until:
-        task = getattr(response, "awrite_response_to_history_task", None)
-        if task is not None and task.done():
-            return
-        await asyncio.sleep(0.002)
 
 
 def _text_of_async(transcript: AsyncTranscript) -> str:

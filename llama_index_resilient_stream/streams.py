@@ -26,6 +26,11 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         """What happened so far; the whole story once the stream is over."""
         return self._recovery.report
 
+    @property
+    def gi_frame(self) -> Any:
+        """None when it is over, as of any generator: tracers look at it."""
+        return getattr(self._items, "gi_frame", None)
+
     def cancel(self) -> None:
         """Stop, from any thread: no retry, the upstream connection is closed, a waiting reader is released."""
         self.close()
@@ -65,6 +70,11 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
     def report(self) -> StreamReport:
         """What happened so far; the whole story once the stream is over."""
         return self._recovery.report
+
+    @property
+    def ag_frame(self) -> Any:
+        """None when it is over, as of any async generator: tracers look at it."""
+        return getattr(self._items, "ag_frame", None)
 
     def cancel(self) -> None:
         """Stop, from any task or thread: no retry, the upstream connection is closed, a waiting reader is released."""

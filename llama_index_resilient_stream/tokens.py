@@ -15,14 +15,11 @@ from .response import (
     ResilientAsyncStreamingResponse,
     ResilientStreamingAgentChatResponse,
     ResilientStreamingResponse,
-    has_writer,
 )
+from .transcript import refuse_spent
+from .writer import has_writer
 
 _OURS = (ResilientStreamingResponse, ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse)
-_CONSUMED = (
-    "This response was read before, and LlamaIndex keeps no text: what was read is gone. Read it once, or make it "
-    "resilient first: response = resilient(response)."
-)
 
 
 def tokens(response: Any) -> Generator[str, None, None]:
@@ -47,6 +44,11 @@ def atokens(response: Any) -> AsyncGenerator[str, None]:
             return _aone(response.response_txt)
         return _atexts(_asource(response))
     if _is_async_chat(response):
+        if not isinstance(response, _OURS):
+            if not has_writer(response):
+                refuse_spent(response.achat_stream)
+            elif response.is_done and response.aqueue is not None and response.aqueue.empty():
+                return _aone(response.response)
         return _atexts(response.async_response_gen())
     if isinstance(response, StreamingResponse | StreamingAgentChatResponse | Iterator):
         raise ConfigurationError(
@@ -54,7 +56,7 @@ def atokens(response: Any) -> AsyncGenerator[str, None]:
             "await engine.astream_chat(...); or read it in a thread with tokens(response)."
         )
     if hasattr(response, "__aiter__"):
-        return _atexts(response)
+        return _atexts(_unread(response))
     return _aone("".join(_texts(_source(response))))
 
 
@@ -65,7 +67,8 @@ def _refuse_common_mistakes(response: Any) -> None:
         response.close()  # it shall not warn besides that nobody awaited it
         raise ConfigurationError("This is a coroutine. Await it first: response = await engine.aquery(...).")
     if isinstance(response, BaseQueryEngine | BaseChatEngine):
-        raise ConfigurationError("This is an engine. Ask it first: response = engine.query(...).")
+        ask = "stream_chat" if isinstance(response, BaseChatEngine) else "query"
+        raise ConfigurationError(f"This is an engine. Ask it first: response = engine.{ask}(...).")
     if inspect.isfunction(response) or inspect.ismethod(response):
         raise ConfigurationError("This is a function. Call it first, and pass what it returns.")
 
@@ -84,7 +87,7 @@ def _source(response: Any) -> Any:
         return _unread(response.response_gen)
     if isinstance(response, StreamingAgentChatResponse):
         if not has_writer(response):
-            _unread(response.chat_stream)
+            refuse_spent(response.chat_stream)
         elif response.is_done and response.queue.empty():
             return (response.response,)
         return response.response_gen
@@ -100,17 +103,14 @@ def _source(response: Any) -> Any:
 
 
 def _unread(source: Any) -> Any:
-    if inspect.isgenerator(source) and inspect.getgeneratorstate(source) == inspect.GEN_CLOSED:
-        raise ConfigurationError(_CONSUMED)
+    refuse_spent(source)
     return source
 
 
 def _asource(response: Any) -> Any:
     """`async_response_gen` was a field once, and is a method that may be a coroutine function elsewhere."""
     if not isinstance(response, _OURS):
-        source = getattr(response, "response_gen", None)
-        if inspect.isasyncgen(source) and source.ag_frame is None:
-            raise ConfigurationError(_CONSUMED)
+        refuse_spent(getattr(response, "response_gen", None))
     source = getattr(response, "async_response_gen", None)
     return source() if callable(source) else source
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 
-from .errors import StreamInterruptedError
+from .errors import ConfigurationError, StreamInterruptedError
+from .report import StreamReport, StreamStatus
 
 Finish = Callable[[], Exception | None]
 AsyncFinish = Callable[[], Awaitable[Exception | None]]
@@ -20,6 +22,20 @@ AsyncFinish = Callable[[], Awaitable[Exception | None]]
 
 async def _no_error() -> None:
     return None
+
+
+def refuse_spent(source: object) -> None:
+    """LlamaIndex keeps no text: of a generator that was read to its end, or closed, there is nothing left."""
+    report = getattr(source, "report", None)
+    if (
+        (isinstance(report, StreamReport) and report.status is not StreamStatus.STREAMING)
+        or (inspect.isgenerator(source) and inspect.getgeneratorstate(source) == inspect.GEN_CLOSED)
+        or (inspect.isasyncgen(source) and source.ag_frame is None)
+    ):
+        raise ConfigurationError(
+            "This response was read before, and LlamaIndex keeps no text: what was read is gone. Read it once, or make "
+            "it resilient first: response = resilient(response)."
+        )
 
 
 class _Kept:

@@ -46,19 +46,23 @@ UNSEEN = ["clean-eof", "done-without-finish", "close-eof", "half-event", "half-e
 UNSEEN += ["error-finish", "comments", "comments-first"]
 
 
-def settings(server: FaultServer) -> dict[str, Any]:
-    return {"base_url": server.url, "api_key": KEY, "max_retries": 0, "timeout": 0.5}
+BRIEF = 0.5  # seconds, where the client's patience is what ends a stream
+PATIENT = 30.0
 
 
-def read(server: FaultServer, chunks: list[Any]) -> None:
-    with openai.OpenAI(**settings(server)) as client, client.chat.completions.create(**ASK) as stream:
+def settings(server: FaultServer, timeout: float = PATIENT) -> dict[str, Any]:
+    return {"base_url": server.url, "api_key": KEY, "max_retries": 0, "timeout": timeout}
+
+
+def read(server: FaultServer, timeout: float, chunks: list[Any]) -> None:
+    with openai.OpenAI(**settings(server, timeout)) as client, client.chat.completions.create(**ASK) as stream:
         chunks.extend(chunk for chunk in stream)
 
 
-def aread(server: FaultServer, chunks: list[Any]) -> None:
+def aread(server: FaultServer, timeout: float, chunks: list[Any]) -> None:
     async def run() -> None:
         async with (
-            openai.AsyncOpenAI(**settings(server)) as client,
+            openai.AsyncOpenAI(**settings(server, timeout)) as client,
             await client.chat.completions.create(**ASK) as stream,
         ):
             async for chunk in stream:
@@ -67,7 +71,7 @@ def aread(server: FaultServer, chunks: list[Any]) -> None:
     asyncio.run(run())
 
 
-Read = Callable[[FaultServer, list[Any]], None]
+Read = Callable[[FaultServer, float, list[Any]], None]
 BOTH = pytest.mark.parametrize("read", [read, aread], ids=["sync", "async"])
 
 
@@ -76,7 +80,7 @@ def raised(read: Read, fault: str) -> Fault:
     chunks: list[Any] = []
     with FaultServer(TEXT, [fault]) as server:
         try:
-            read(server, chunks)
+            read(server, BRIEF if fault.startswith("stall") else PATIENT, chunks)
         except Exception as error:
             return classify(error, streamed=bool(chunks))
     pytest.fail(f"{fault} raised nothing")
@@ -155,8 +159,7 @@ async def test_the_connection_behind_an_asynchronous_stream_is_found_and_closed(
 
 
 def test_a_blocked_read_is_ended_from_another_thread() -> None:
-    patient = {"timeout": 30.0}
-    with FaultServer(TEXT, ["stall"]) as server, openai.OpenAI(**{**settings(server), **patient}) as client:
+    with FaultServer(TEXT, ["stall"]) as server, openai.OpenAI(**settings(server)) as client:
         stream = told(client.chat.completions.create(**ASK))
         next(stream)
         upstream = Upstream()

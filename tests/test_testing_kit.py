@@ -77,11 +77,11 @@ def _llm(server: FaultServer, **options: Any) -> OpenAILike:
     return OpenAILike(model="m", api_base=server.url, api_key="none", **{**defaults, **options})
 
 
-async def _sync_client(server: FaultServer) -> Outcome:
+async def _sync_client(server: FaultServer, patience: float = PATIENCE) -> Outcome:
     outcome = Outcome()
     with httpx.Client() as client:
         try:
-            for chunk in _llm(server, http_client=client).stream_chat(QUESTION):
+            for chunk in _llm(server, http_client=client, timeout=patience).stream_chat(QUESTION):
                 outcome.take(chunk)
         except Exception as error:
             outcome.error = error
@@ -100,24 +100,27 @@ async def _async_client(server: FaultServer, patience: float = PATIENCE) -> Outc
     return outcome
 
 
+Client = Callable[..., Awaitable[Outcome]]
+
+
 @pytest.fixture(params=[_sync_client, _async_client], ids=["sync", "async"])
-def client(request: pytest.FixtureRequest) -> Callable[[FaultServer], Awaitable[Outcome]]:
+def client(request: pytest.FixtureRequest) -> Client:
     return request.param
 
 
-def _asking(server: FaultServer) -> socket.socket:
+def _asking(server: FaultServer, patience: float = 30) -> socket.socket:
     """A socket on which a streamed answer is asked for."""
     body = json.dumps({"messages": _said(), "stream": True}).encode()
-    sock = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=patience)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     sock.sendall(head.encode() + body)
     return sock
 
 
-def _raw(server: FaultServer) -> tuple[bytes, str]:
-    """The bytes of one response, and how the connection ended: "fin", "reset" or "silent"."""
+def _raw(server: FaultServer, ending: str = "fin") -> tuple[bytes, str]:
+    """The bytes of one response, and how the connection ended: "fin", "reset" or "silent", which takes patience."""
     received = b""
-    with _asking(server) as sock:
+    with _asking(server, PATIENCE if ending == "silent" else 30) as sock:
         try:
             while data := sock.recv(65536):
                 received += data
@@ -218,7 +221,7 @@ WIRE: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("name", WIRE)
 def test_the_body_byte_for_byte(name: str) -> None:
     with FaultServer(TEXT, [name]) as server:
-        received, ended = _raw(server)
+        received, ended = _raw(server, WIRE[name][1])
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream")
     assert (body, ended) == WIRE[name]
@@ -230,7 +233,7 @@ def test_the_body_byte_for_byte(name: str) -> None:
 )
 def test_no_byte_of_a_response(name: str, ended: str) -> None:
     with FaultServer(TEXT, [name]) as server:
-        assert _raw(server) == (b"", ended)
+        assert _raw(server, ended) == (b"", ended)
 
 
 @pytest.mark.parametrize(
@@ -340,11 +343,15 @@ def _expected_error(name: str) -> type[Exception] | None:
     return openai.APIError if FAULTS[name].kind == "error-event" else RAISES.get(name)
 
 
+def _ends_by_timeout(fault: faults.Fault) -> bool:
+    return fault.kind.startswith("stall") and fault.seconds is None
+
+
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in ENDLESS])
-async def test_what_the_reader_gets(name: str, client: Callable[[FaultServer], Awaitable[Outcome]]) -> None:
+async def test_what_the_reader_gets(name: str, client: Client) -> None:
     fault = FAULTS[name]
     with FaultServer(TEXT, [name]) as server:
-        outcome = await client(server)
+        outcome = await client(server, patience=PATIENCE if _ends_by_timeout(fault) else 30)
     expected = _expected_error(name)
     assert (outcome.error is None) if expected is None else isinstance(outcome.error, expected)
     if fault.tool_call is not None:
@@ -367,9 +374,9 @@ def _finish(name: str) -> str | None:
 
 
 @pytest.mark.parametrize("name", SILENT)
-async def test_silent_truncations_raise_nothing(name: str, client: Callable[[FaultServer], Awaitable[Outcome]]) -> None:
+async def test_silent_truncations_raise_nothing(name: str, client: Client) -> None:
     with FaultServer(TEXT, [FAULTS[name].at(30)]) as server:
-        outcome = await client(server)
+        outcome = await client(server, patience=30)
     assert outcome == Outcome("" if name == "html" else TEXT[:30])
 
 
@@ -386,7 +393,7 @@ async def test_a_read_timeout_never_fires_on_comments(name: str) -> None:
 @pytest.mark.parametrize("name", ["reset", "fin-in-chunk", "clean-eof", "half-event", "short-length"])
 async def test_a_cut_delivers_what_is_before_it(name: str, after: int | None) -> None:
     with FaultServer(TEXT, [FAULTS[name].at(after)]) as server:
-        outcome = await _sync_client(server)
+        outcome = await _sync_client(server, patience=30)
     assert (outcome.text, outcome.finish) == (TEXT[:after], None)
     assert server.requests[0].sent.text == TEXT[:after]
 

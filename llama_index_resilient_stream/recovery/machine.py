@@ -109,7 +109,8 @@ class Recovery:
         self._request: Request
         self._evidence = Evidence()
         self._join: Join | None = None
-        self._last_payload: object = None
+        self.last_payload: object = None
+        """What came last, from any attempt."""
 
     # What the driver asks
 
@@ -179,7 +180,7 @@ class Recovery:
         assert attempt is not None, "a chunk came before anything was asked"
         attempt.chunks += 1
         self._evidence.events = True
-        self._last_payload = chunk.payload
+        self.last_payload = chunk.payload
         if chunk.progress and attempt.first_token is None:
             attempt.first_token = self.elapsed
             self.limit = self.policy.idle_timeout
@@ -281,7 +282,7 @@ class Recovery:
             return []
         text = self._finish_join(join, complete=complete)
         reset = self._show(text, join)
-        return [Chunk(text, self._last_payload, untouched=False, reset=reset)] if text or reset else []
+        return [Chunk(text, self.last_payload, untouched=False, reset=reset)] if text or reset else []
 
     def _close_attempt(self, attempt: Attempt, fault: Fault | None) -> None:
         attempt.ended = self.elapsed
@@ -300,7 +301,7 @@ class Recovery:
         words = []
         if self._join is not None and self._join.leftover:
             self._add(self._join.leftover)
-            words.append(Chunk(self._join.leftover, self._last_payload, untouched=False))
+            words.append(Chunk(self._join.leftover, self.last_payload, untouched=False))
         if self.error is not None:
             self.error.partial_text = self.answer
             if self.policy.on_exhausted == "partial":

@@ -1,0 +1,140 @@
+"""The writer of a chat response, and how to read what it writes without waiting for it for ever.
+
+It is a thread or a task that reads the LLM, fills a queue and writes the memory. From core 0.11.11 to 0.14.16 context
+engines have none, and whoever reads the response does the writing. The asynchronous twin stands beside each function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import time
+from collections.abc import AsyncGenerator, Generator
+
+from llama_index.core.chat_engine.types import StreamingAgentChatResponse
+
+from .calls import Calls
+from .errors import StreamInterruptedError
+
+_NAP = 0.25  # seconds between two looks at whether a writer that says nothing is still there
+_SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
+_STOP = 2.0  # seconds that a writer gets to write down what it has when its LLM was stopped
+
+
+def has_writer(response: StreamingAgentChatResponse) -> bool:
+    """Whether a thread or a task reads the LLM for it. Before core 0.11.11 always, and no attribute says so."""
+    return bool(getattr(response, "is_writing_to_memory", True))
+
+
+def read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator[str, None, None]:
+    if not has_writer(response):
+        for chunk in response.chat_stream or ():
+            yield chunk.delta or ""
+        return
+    calls.at_end(lambda: response.queue.put(""))
+    while True:
+        try:
+            if token := response.queue.get(timeout=_nap(calls)):
+                yield token
+        except queue.Empty:
+            if response.exception is not None:
+                raise response.exception from None
+            if response.is_done and response.queue.empty():
+                return
+            if not _writer_lives(response, calls) and response.queue.empty() and _is_dead(response):
+                if calls.cancelled:
+                    return
+                raise _writer_died(calls) from None
+
+
+async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> AsyncGenerator[str, None]:
+    if not has_writer(response):
+        if response.achat_stream is not None:
+            async for chunk in response.achat_stream:
+                yield chunk.delta or ""
+        return
+    response._ensure_async_setup()
+    tokens: asyncio.Queue[str | None] = response.aqueue  # type: ignore[assignment]  # made in the line before
+    loop = asyncio.get_running_loop()
+    calls.at_end(lambda: loop.call_soon_threadsafe(tokens.put_nowait, ""))
+    while True:
+        try:
+            token = tokens.get_nowait() if not tokens.empty() else await asyncio.wait_for(tokens.get(), _nap(calls))
+            if token:
+                yield token
+        except TimeoutError:
+            if response.exception is not None:
+                raise response.exception from None
+            if response.is_done and tokens.empty():
+                return
+            if not _writer_lives(response, calls) and tokens.empty() and _is_dead(response):
+                if calls.cancelled:
+                    return
+                raise _writer_died(calls) from None
+
+
+def _nap(calls: Calls) -> float:
+    return _SHORT_NAP if calls.over and calls.report is not None else _NAP
+
+
+def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
+    """A writer that was cancelled, or died of a BaseException, says nothing, and would be waited for for ever."""
+    thread = getattr(response, "write_response_to_history_thread", None)
+    if thread is not None:
+        return bool(thread.is_alive())
+    task = getattr(response, "awrite_response_to_history_task", None)
+    if task is not None:
+        return not task.done()
+    since = response.__dict__.setdefault("_silent_since", None)
+    if not calls.over or calls.report is None:  # the LLM still speaks, or was not asked yet
+        response.__dict__["_silent_since"] = None
+        return True
+    if since is None:
+        response.__dict__["_silent_since"] = time.monotonic()
+        return True
+    return bool(time.monotonic() - since < _STOP)
+
+
+def _is_dead(response: StreamingAgentChatResponse) -> bool:
+    """Of a writer that lives no more: whether it left without a word."""
+    return not response.is_done and response.exception is None
+
+
+def _writer_died(calls: Calls) -> StreamInterruptedError:
+    return StreamInterruptedError(
+        "What wrote this answer was cancelled, or died, in the middle of it.",
+        partial_text=calls.text,
+        report=calls.report,
+        reason="cancelled",
+    )
+
+
+def let_writer_finish(response: StreamingAgentChatResponse) -> None:
+    """Its LLM was stopped: what is left is to write down what there is."""
+    if not has_writer(response):
+        with contextlib.suppress(Exception):
+            for _ in response.chat_stream or ():
+                pass
+        return
+    until = time.monotonic() + _STOP
+    while not response.is_done and response.exception is None and time.monotonic() < until:
+        thread = getattr(response, "write_response_to_history_thread", None)
+        if thread is not None and not thread.is_alive():
+            return
+        time.sleep(0.002)
+
+
+async def alet_writer_finish(response: StreamingAgentChatResponse) -> None:
+    if not has_writer(response):
+        with contextlib.suppress(Exception):
+            if response.achat_stream is not None:
+                async for _ in response.achat_stream:
+                    pass
+        return
+    until = time.monotonic() + _STOP
+    while not response.is_done and response.exception is None and time.monotonic() < until:
+        task = getattr(response, "awrite_response_to_history_task", None)
+        if task is not None and task.done():
+            return
+        await asyncio.sleep(0.002)
