@@ -15,7 +15,6 @@ Wait = Callable[[RetryCallState], float]
 Completeness = Literal["auto", "strict", "lenient"]
 
 
-
 class _DefaultStop(stop_after_attempt):
     """Four failures, unless a fallback stands ready. Known by its class: a copy of it is no less the default."""
 

@@ -55,9 +55,7 @@ class Continuation:
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"Continuation strategy {self.strategy!r} is unknown. Use one of {', '.join(STRATEGIES)}."
-            )
+            raise ValueError(f"Continuation strategy {self.strategy!r} is unknown. Use one of {', '.join(STRATEGIES)}.")
         if self.anchor_length < 1:
             raise ValueError("anchor_length must be at least 1 character; the default is 40.")
 

@@ -219,9 +219,7 @@ class ScriptedLLM(FunctionCallingLLM):
         return self._chunks(call, assembly.completion)
 
     @llm_completion_callback()
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseAsyncGen:
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """The answer to a prompt, chunk by chunk."""
         call, assembly = self._hear("astream_complete", prompt, kwargs)
         return self._achunks(call, assembly.completion)
@@ -263,9 +261,7 @@ class ScriptedLLM(FunctionCallingLLM):
 
     # -- calls
 
-    def _hear(
-        self, endpoint: str, asked: str | Sequence[ChatMessage], kwargs: dict[str, Any]
-    ) -> tuple[Call, Assembly]:
+    def _hear(self, endpoint: str, asked: str | Sequence[ChatMessage], kwargs: dict[str, Any]) -> tuple[Call, Assembly]:
         script, prompt = self._script, ""
         messages: tuple[ChatMessage, ...] = ()
         if isinstance(asked, str):
@@ -320,10 +316,7 @@ class ScriptedLLM(FunctionCallingLLM):
         """The answer in one piece, or one piece per tool call."""
         offered = call.kwargs.get("tools") and call.messages[-1].role != MessageRole.TOOL
         if offered and self._script.options.tool_calls:
-            return [
-                Say(arguments, tool=index)
-                for index, (_, arguments) in enumerate(self._script.options.tool_calls)
-            ]
+            return [Say(arguments, tool=index) for index, (_, arguments) in enumerate(self._script.options.tool_calls)]
         return [Say(self._script.model.reply(call.heard))]
 
     def _split(self, parts: list[Say], after: int | None) -> tuple[list[Say], list[Say]]:

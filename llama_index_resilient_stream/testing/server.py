@@ -193,9 +193,7 @@ class FaultServer:
                 return
             number = next(self._numbers)
             connection = Connection(sock, number, self._stop)
-            thread = threading.Thread(
-                target=self._serve, args=(connection,), name=f"FaultServer-{number}", daemon=True
-            )
+            thread = threading.Thread(target=self._serve, args=(connection,), name=f"FaultServer-{number}", daemon=True)
             with self._changed:
                 self._open.add(number)
             thread.start()

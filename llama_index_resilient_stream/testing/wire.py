@@ -140,9 +140,7 @@ class Connection:
         lines = [f"HTTP/1.1 {status} {_reason(status)}", *(f"{name}: {value}" for name, value in headers)]
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
 
-    def respond(
-        self, status: int, content: bytes, kind: str, headers: Iterable[tuple[str, str]] = ()
-    ) -> None:
+    def respond(self, status: int, content: bytes, kind: str, headers: Iterable[tuple[str, str]] = ()) -> None:
         """A whole response with a Content-Length."""
         self.head(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *headers])
         self.send(content)
