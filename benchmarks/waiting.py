@@ -1,7 +1,7 @@
 """What waiting costs: CPU of waiting for a silent LLM and then reading its answer, as ratios to the plain LLM.
 
-    python benchmarks/waiting.py            # 5 s of silence, about a minute and a half
-    python benchmarks/waiting.py --quick    # 1 s, a quarter of a minute, rougher
+    python benchmarks/waiting.py            # 5 s of silence, about four minutes
+    python benchmarks/waiting.py --quick    # 1 s, less than a minute, rougher
 
 An OpenAI-compatible server in a process of its own sends its headers, is silent, and then sends the answer. Each
 measurement is a fresh process that has read answers before, so that nothing is imported or opened on the clock; the
