@@ -5,7 +5,6 @@ Plain functions on purpose: a reader thread stuck in one of them keeps the wrapp
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.llms.llm import LLM
 
-from .compat import is_end_of_empty_completion, message_text
+from .compat import copied, is_end_of_empty_completion, message_text
 from .messages import Read, Reader, read_whole, without_mark
 from .policy import RecoveryPolicy
 from .providers import provider_of, reasons
@@ -297,9 +296,7 @@ def _with(llm: LLM, kwargs: dict[str, Any], name: str, value: Any) -> tuple[LLM,
         value = {**before, **value}
     if not on_instance:
         return llm, {**kwargs, name: value}
-    llm = copy.copy(llm)
-    llm.additional_kwargs = {**fixed, name: value}  # type: ignore[attr-defined,dict-item]
-    return llm, kwargs
+    return copied(llm, additional_kwargs={**fixed, name: value}), kwargs  # type: ignore[dict-item]
 
 
 def _with_fewer_tokens(llm: LLM, kwargs: dict[str, Any], spent: int) -> tuple[LLM, dict[str, Any]]:
@@ -311,6 +308,5 @@ def _with_fewer_tokens(llm: LLM, kwargs: dict[str, Any], spent: int) -> tuple[LL
                 return _with(llm, kwargs, name, max(limit - spent, LEAST_TOKENS))
     limit = getattr(llm, "max_tokens", None)
     if isinstance(limit, int) and limit > 0:  # it wins over a keyword, too
-        llm = copy.copy(llm)
-        llm.max_tokens = max(limit - spent, LEAST_TOKENS)  # type: ignore[attr-defined]
+        llm = copied(llm, max_tokens=max(limit - spent, LEAST_TOKENS))
     return llm, kwargs

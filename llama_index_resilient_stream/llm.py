@@ -24,7 +24,6 @@ Each endpoint is a thin line to `drive.py`. What differs from what one might exp
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -48,7 +47,7 @@ from llama_index.core.llms.llm import LLM, ToolSelection
 from .asking import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .callbacks import HOOKS, Announcer, AsyncAnnouncer, check, refuse_coroutines
 from .calls import Calls
-from .compat import streams_objects_itself, tools_arguments
+from .compat import copied, streams_objects_itself, tools_arguments
 from .drive import adrive, drive
 from .errors import ConfigurationError, StreamInterruptedError
 from .messages import ChatPresenter, completion_presenter
@@ -461,9 +460,9 @@ def _payload(chunk: Chunk) -> Any:
 
 def _with_endpoints(llm: LLM, **endpoints: Callable[..., Any]) -> Any:
     """A shallow copy of an LLM, some of whose endpoints are others'. It shares its client."""
-    llm = copy.copy(llm)
-    llm.__dict__.update(endpoints)
-    return llm
+    made = copied(llm)
+    made.__dict__.update(endpoints)
+    return made
 
 
 def _check_llm(llm: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from .calls import Calls
-from .compat import message_text
+from .compat import copied, message_text
 from .messages import PARTIAL_KEY
 from .report import StreamStatus
 
@@ -44,9 +43,7 @@ class MarkingMemory:
             return None  # the engine writes down an empty answer too
         if not self._mark:
             return message
-        marked = copy.copy(message)
-        marked.additional_kwargs = {**message.additional_kwargs, PARTIAL_KEY: str(report.status)}
-        return marked
+        return copied(message, additional_kwargs={**message.additional_kwargs, PARTIAL_KEY: str(report.status)})
 
     def __getattr__(self, name: str) -> Any:
         if name == "_memory":

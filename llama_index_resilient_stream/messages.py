@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
 from .callbacks import ResumeEvent
-from .compat import assistant_message, blocks_of, is_text, message_text, thoughts_of
+from .compat import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
 from .recovery.events import Chunk
 from .recovery.machine import Recovery
 from .recovery.shapes import dig, first_of, read
@@ -109,9 +108,8 @@ def without_mark(message: ChatMessage) -> ChatMessage:
     """A message as it can be sent: older llms-openai copy `additional_kwargs` into the request."""
     if PARTIAL_KEY not in message.additional_kwargs:
         return message
-    sent = copy.copy(message)
-    sent.additional_kwargs = {k: v for k, v in message.additional_kwargs.items() if k != PARTIAL_KEY}
-    return sent
+    kept = {name: value for name, value in message.additional_kwargs.items() if name != PARTIAL_KEY}
+    return copied(message, additional_kwargs=kept)
 
 
 class ChatPresenter:
