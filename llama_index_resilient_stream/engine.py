@@ -3,6 +3,10 @@
 An engine's own LLM is not touched, and neither is the engine. For each call the tree of objects that leads to its LLMs
 is copied, shallowly, with the LLMs bound to one `Calls` object: so each response has the report of its own call,
 however many run at once. Retrievers, postprocessors, query transforms and the memory are the engine's own.
+
+LlamaIndex's legacy agents (`chat_mode="best"` and "react" up to core 0.12) recover and report like the others, with two
+exceptions: the partial answer in their memory bears no mark, because they hand the memory on in ways of their own; and
+on 0.11.23 and 0.12.52 the legacy ReAct engine shows its first token twice, as it does with any LLM.
 """
 
 from __future__ import annotations

@@ -468,3 +468,18 @@ def test_a_hundred_threads_through_one_engine() -> None:
 async def test_a_hundred_tasks_through_one_engine() -> None:
     engine = one_engine()
     check_each(list(await asyncio.gather(*(aask(engine, f"No. {n:03}") for n in range(MANY)))))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the legacy agents say that they are
+@pytest.mark.parametrize("script", [[Cut(80, ConnectionResetError("reset"))], [Cut(80)]], ids=["reset", "silent"])
+def test_the_best_chat_engine_recovers(script: list[Any]) -> None:
+    """Up to core 0.12 a legacy ReAct agent, from 0.13 on condense_plus_context."""
+    text = f"Thought: I can answer without using any more tools.\nAnswer: {TEXT}"
+    llm = ScriptedLLM(text, script)
+    memory = ChatMemoryBuffer.from_defaults(token_limit=100_000)
+    engine = resilient(index().as_chat_engine(chat_mode="best", llm=ResilientLLM(llm, policy=QUICK), memory=memory))
+    response = engine.stream_chat("How was it mended?")
+    assert "".join(response.response_gen).endswith(TEXT)
+    assert response.report.status is StreamStatus.COMPLETE
+    assert len(llm.calls) == 2
+    assert [message.role.value for message in engine.chat_history] == ["user", "assistant"]

@@ -51,12 +51,12 @@ def scripted(script: Any = (), text: str = SHORT, **kwargs: Any) -> ScriptedLLM:
 
 
 def queried(inner: ScriptedLLM, policy: RecoveryPolicy = QUICK) -> ResilientStreamingResponse:
-    response: ResilientStreamingResponse = resilient(query_engine(ResilientLLM(inner, policy=policy))).query("?")
+    response: ResilientStreamingResponse = resilient(query_engine(ResilientLLM(inner, policy=policy), MODE)).query("?")
     return response
 
 
 async def aqueried(inner: ScriptedLLM, policy: RecoveryPolicy = QUICK) -> ResilientAsyncStreamingResponse:
-    engine = resilient(query_engine(ResilientLLM(inner, policy=policy)))
+    engine = resilient(query_engine(ResilientLLM(inner, policy=policy), MODE))
     response: ResilientAsyncStreamingResponse = await engine.aquery("?")
     return response
 
@@ -90,8 +90,14 @@ async def atake(tokens: Any, count: int) -> str:
     return "".join([await anext(tokens, "") for _ in range(count)])
 
 
-SYNC = {"query": queried, **{mode: (lambda *args, mode=mode: chatted(*args, mode=mode)) for mode in CHATS}}
-ASYNC = {"query": aqueried, **{mode: (lambda *args, mode=mode: achatted(*args, mode=mode)) for mode in CHATS}}
+# Core 0.14.22 to 0.14.24 collect what compact and refine say and hand it out in one piece. There is nothing to be read
+# token by token then but the simple engine, and a query engine in another mode.
+STREAMS = len(list(query_engine(ScriptedLLM("two tokens", token=5)).query("?").response_gen)) > 1
+MODE = "compact" if STREAMS else "simple_summarize"
+MODES_OF_CHAT = CHATS if STREAMS else ("simple",)
+
+SYNC = {"query": queried, **{mode: (lambda *args, mode=mode: chatted(*args, mode=mode)) for mode in MODES_OF_CHAT}}
+ASYNC = {"query": aqueried, **{mode: (lambda *args, mode=mode: achatted(*args, mode=mode)) for mode in MODES_OF_CHAT}}
 sync = pytest.mark.parametrize("answer", SYNC.values(), ids=SYNC)
 asynchronous = pytest.mark.parametrize("answer", ASYNC.values(), ids=ASYNC)
 
@@ -168,14 +174,14 @@ def test_an_empty_answer_is_an_empty_text(answer: Any) -> None:
 
 
 def test_a_response_that_nobody_holds_is_read_to_its_end() -> None:
-    engine = resilient(query_engine(ResilientLLM(scripted())))
+    engine = resilient(query_engine(ResilientLLM(scripted()), MODE))
     assert "".join(token for token in engine.query("?").response_gen) == SHORT
     chat = resilient(chat_engine(ResilientLLM(scripted()), "simple"))
     assert "".join(token for token in chat.stream_chat("?").response_gen) == SHORT
 
 
 async def test_an_asynchronous_response_that_nobody_holds_is_read_to_its_end() -> None:
-    engine = resilient(query_engine(ResilientLLM(scripted())))
+    engine = resilient(query_engine(ResilientLLM(scripted()), MODE))
     assert "".join([token async for token in (await engine.aquery("?")).response_gen]) == SHORT
     assert "".join([token async for token in (await engine.aquery("?")).async_response_gen()]) == SHORT
     chat = resilient(chat_engine(ResilientLLM(scripted()), "simple"))
@@ -489,6 +495,8 @@ def marks(engine: Any) -> list[str | None]:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_the_memory_after_every_ending(mode: str, ending: Any, mark: bool, is_async: bool) -> None:
     script, kept, status = ending
+    if is_async and kept is None and mode not in MODES_OF_CHAT:
+        pytest.skip("where LlamaIndex collects, it takes an answer without a word for one that was not to be streamed")
     policy = replace(QUICK, stop=stop_after_attempt(2), on_exhausted="partial")
     original = chat_engine(ResilientLLM(scripted(script), policy=policy), mode)
     engine = resilient(original, mark=mark)
@@ -503,7 +511,7 @@ def test_the_memory_after_every_ending(mode: str, ending: Any, mark: bool, is_as
         assert marks(original) == [None, status if mark else None, None, None]
 
 
-@pytest.mark.parametrize("mode", CHATS)
+@pytest.mark.parametrize("mode", MODES_OF_CHAT)
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_the_memory_after_leaving_on_the_second_turn(mode: str, is_async: bool) -> None:
     inner = scripted(text=SHORT * 9, delay=0.003)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from conftest import QUICK, TEXT, Reader, openai_like
+from conftest import QUICK, READERS, TEXT, Reader, openai_like
 from tenacity import stop_after_attempt
 
 from llama_index_resilient_stream import (
@@ -208,8 +208,8 @@ def test_retry_after_is_obeyed_up_to_a_bound(
     server = serve(TEXT, [http_error(429, "slow down", retry_after=retry_after, retry_form=form)])
     slept: list[float] = []
     monkeypatch.setattr("llama_index_resilient_stream.reading.Halt.sleep", lambda self, delay: slept.append(delay))
-    stream: Any = resilient(server, replace(WATCHED, max_retry_after=5.0)).stream_complete("?")
-    assert "".join(chunk.delta for chunk in stream) == TEXT
+    llm = resilient(server, replace(WATCHED, max_retry_after=5.0))
+    assert READERS["sync"](llm, endpoint="complete").text == TEXT
     assert slept == [waits]
 
 
@@ -217,7 +217,7 @@ def test_retry_after_may_be_a_date(serve: Serve, monkeypatch: pytest.MonkeyPatch
     server = serve(TEXT, [http_error(503, "later", retry_after=20, retry_form="date")])
     slept: list[float] = []
     monkeypatch.setattr("llama_index_resilient_stream.reading.Halt.sleep", lambda self, delay: slept.append(delay))
-    assert "".join(chunk.delta for chunk in resilient(server).stream_complete("?")) == TEXT
+    assert READERS["sync"](resilient(server), endpoint="complete").text == TEXT
     assert 15 < slept[0] <= 21
 
 

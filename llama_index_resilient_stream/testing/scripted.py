@@ -80,7 +80,12 @@ class _Script:
 
     def __reduce__(self) -> Any:
         # LlamaIndex 0.10 drops private attributes that cannot be pickled from every copy
-        return _Script, (ScriptedModel(self.model.text), (), _Options())
+        return _Script.saying, (self.model.text,)
+
+    @classmethod
+    def saying(cls, text: str) -> _Script:
+        """A script that never breaks."""
+        return cls(ScriptedModel(text), (), _Options())
 
 
 class ScriptedLLM(FunctionCallingLLM):
