@@ -36,8 +36,8 @@ needs_call_blocks = pytest.mark.skipif(not HAS_CALL_BLOCKS, reason="no ToolCallB
 needs_thinking_blocks = pytest.mark.skipif(not HAS_THINKING_BLOCKS, reason="no ThinkingBlock in this core")
 needs_legacy_agents = pytest.mark.skipif(FunctionCallingAgent is None, reason="no legacy agents in this core")
 
-# Of LlamaIndex's agents: what they still call, and a database and an event loop (two ends of a Unix socket) that they do
-# not close. Connections to a provider are of another family.
+# Of LlamaIndex's agents: what they still call, and a database and an event loop (two ends of a Unix socket) that they
+# do not close. Connections to a provider are of another family.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings(

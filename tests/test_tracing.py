@@ -20,8 +20,8 @@ from tenacity import stop_after_attempt, wait_none
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamInterruptedError
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM
 
-# Of LlamaIndex's agents: what they still call, and a database and an event loop (two ends of a Unix socket) that they do
-# not close. Connections to a provider are of another family.
+# Of LlamaIndex's agents: what they still call, and a database and an event loop (two ends of a Unix socket) that they
+# do not close. Connections to a provider are of another family.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings(
