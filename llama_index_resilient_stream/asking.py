@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.llms.llm import LLM
 
-from .compat import copied, is_end_of_empty_completion, message_text
+from .channel import Offloaded
+from .compat import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from .messages import Read, Reader, read_whole, without_mark
 from .policy import RecoveryPolicy
 from .providers import provider_of, reasons
@@ -46,6 +48,10 @@ class Question:
     prompt: str = field(default="", repr=False)
     formatted: bool = False
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        return "chat" if self.chat else "complete"
 
     @property
     def structured(self) -> bool:
@@ -162,9 +168,15 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
-class aask:
-    # once, the inner ones under the outer ones' hands
-    """The same, asynchronously."""
+def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
+    """The same, asynchronously; an LLM whose asynchronous endpoints block is asked in a thread."""
+    if blocks_the_loop(llms[request.model], f"astream_{question.endpoint}"):
+        return Offloaded(partial(ask, llms, question, upstream, request), upstream.break_read)
+    return _Asked(llms, question, upstream, request)
+
+
+class _Asked:
+    """A class and not a generator: nobody closes it but its owner, while a generator's finalizer may come between."""
 
     def __init__(self, llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> None:
         self._asked = (llms[request.model], question, request)
@@ -173,7 +185,7 @@ class aask:
         self._responses: AsyncIterator[Any] | None = None
         self._read: Read
 
-    def __aiter__(self) -> aask:
+    def __aiter__(self) -> _Asked:
         return self
 
     async def __anext__(self) -> Chunk:
@@ -208,6 +220,10 @@ def call(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: 
 
 async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """The same, asynchronously."""
+    if blocks_the_loop(llms[request.model], f"a{question.endpoint}"):
+        async for chunk in Offloaded(partial(call, llms, question, _upstream, request)):
+            yield chunk
+        return
     method, to, kwargs, _ = _call(llms[request.model], question, request)
     yield read_whole(await getattr(to.llm, f"a{method}")(to.what, **kwargs))
 

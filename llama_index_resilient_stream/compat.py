@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
+from llama_index.core.llms.custom import CustomLLM
 
 try:  # core >= 0.12.3; delete the fallback when the floor is there
     from llama_index.core.base.llms.types import TextBlock
@@ -70,6 +72,14 @@ def streams_objects_itself(llm: Any) -> bool:
     """
     wants = getattr(llm, "_should_use_structure_outputs", None)
     return callable(wants) and bool(wants())
+
+
+def blocks_the_loop(llm: Any, endpoint: str) -> bool:
+    """Whether an asynchronous endpoint is LlamaIndex's stand-in, which reads the synchronous one on the event loop.
+
+    `CustomLLM` has them for whoever writes only the synchronous half. Delete when LlamaIndex reads those in a thread.
+    """
+    return inspect.unwrap(getattr(type(llm), endpoint)) is inspect.unwrap(getattr(CustomLLM, endpoint))
 
 
 def tools_arguments(llm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -148,6 +158,7 @@ __all__ = [
     "MessageRole",
     "assistant_message",
     "blocks_of",
+    "blocks_the_loop",
     "copied",
     "is_end_of_empty_completion",
     "is_text",

@@ -181,6 +181,7 @@ async def adrive(
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:
                 await attempt.aclose()
+                recovery.report.attempts[-1].left_thread = attempt.left_thread
             if recovery.fault is not None:
                 await observer.fault(recovery)
             delay = recovery.next_delay()

@@ -353,6 +353,7 @@ class AsyncAttempt:
         self._alarm = alarm
         self._open = open_stream
         self._chunks: AsyncIterator[Chunk] | None = None
+        self.left_thread = False
 
     async def next(self, seconds: float | None) -> Chunk | Ended | None:
         """One event; None when `seconds` are over."""
@@ -381,3 +382,4 @@ class AsyncAttempt:
                 await aclose()
         except Exception as error:
             logger.debug("closing the upstream stream failed: %s", type(error).__name__)
+        self.left_thread = getattr(self._chunks, "left_thread", False)

@@ -160,3 +160,7 @@ class _Awithin:
 
     async def aclose(self) -> None:
         await self._chunks.aclose()
+
+    @property
+    def left_thread(self) -> bool:
+        return getattr(self._chunks, "left_thread", False)
