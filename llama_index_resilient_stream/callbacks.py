@@ -71,6 +71,8 @@ class ResumeEvent:
     """Seconds of back-off before it."""
     characters: int
     seconds: float
+    cause: str = ""
+    """The kind of the fault that made it necessary; empty where an interrupted answer is taken up again."""
 
 
 @runtime_checkable
@@ -249,6 +251,7 @@ class _Announcer:
             attempt.waited,
             report.characters,
             recovery.elapsed,
+            str(recovery.fault.kind) if recovery.fault is not None else "",
         )
         logger.info(
             "stream %s: attempt %d (%s) asks %s after %.2f s, %d characters so far; cause: %s",

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from .callbacks import ResumeEvent
 from .errors import StreamInterruptedError
 from .recovery.machine import Recovery
 from .report import StreamReport, StreamStatus
@@ -27,13 +28,23 @@ class Calls:
         self._streams: list[tuple[Recovery, weakref.ref[Any]]] = []
         self._lock = threading.Lock()
         self._at_end: list[Callable[[], object]] = []
+        self._at_recovery: list[Callable[[ResumeEvent], object]] = []
 
     def at_end(self, listener: Callable[[], object]) -> None:
         """Call this whenever a stream has ended."""
         self._at_end.append(listener)
 
-    def on_end(self, _report: StreamReport) -> None:
+    def at_recovery(self, listener: Callable[[ResumeEvent], object]) -> None:
+        """Call this whenever another attempt begins, in the thread that makes it."""
+        self._at_recovery.append(listener)
+
+    def on_resume(self, event: ResumeEvent) -> None:
         """It listens to its streams as any callback does."""
+        for listener in self._at_recovery:
+            listener(event)
+
+    def on_end(self, _report: StreamReport) -> None:
+        """The same."""
         for listener in self._at_end:
             listener()
 

@@ -74,9 +74,9 @@ class Channel(Generic[T]):
 
     # The reader's side
 
-    async def take(self, timeout: float | None = None) -> list[T]:
-        """All that has arrived, at least one item; nothing when `timeout` (seconds) is over."""
-        until = None if timeout is None else self._loop.time() + timeout
+    async def take(self, seconds: float | None = None) -> list[T]:
+        """All that has arrived, at least one item; nothing when `seconds` are over."""
+        until = None if seconds is None else self._loop.time() + seconds
         while not self._items:
             self._arrived.clear()
             self._waiting = True
@@ -180,7 +180,7 @@ async def joined(thread: threading.Thread, seconds: float) -> bool:
 
 
 def _read(open_source: Callable[[], Iterator[T]], channel: Channel[T | _End]) -> None:
-    """Module level on purpose: a thread that is stuck in a read knows the source and nothing of ours but the channel."""
+    """Module level on purpose: a thread that is stuck in a read knows nothing of ours but the channel."""
     source: Iterator[T] | None = None
     end = _End()
     try:
@@ -197,3 +197,23 @@ def _read(open_source: Callable[[], Iterator[T]], channel: Channel[T | _End]) ->
         except Exception as error:
             logger.debug("closing the upstream stream failed: %s", type(error).__name__)
         channel.push(end)
+
+
+async def aside(function: Callable[[], T]) -> T:
+    """Call what may block in a thread of its own. Who stops waiting leaves it to itself."""
+    done: Channel[T | _End] = Channel()
+
+    def work() -> None:
+        try:
+            done.push(function())
+        except BaseException as error:
+            done.push(_End(error))
+
+    threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="resilient-stream-aside", daemon=True
+    ).start()
+    (outcome,) = await done.take()
+    if isinstance(outcome, _End):
+        assert outcome.error is not None, "only an error is said this way"
+        raise outcome.error
+    return outcome

@@ -28,7 +28,7 @@ import difflib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -59,8 +59,6 @@ from .recovery.machine import Recovery
 from .streams import ResilientAsyncStream, ResilientStream
 from .structured import Tellings
 from .tracing import Trace, awithin, trace_of, untraced, within
-
-S = TypeVar("S")
 
 _Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
 
@@ -240,32 +238,33 @@ class ResilientLLM(FunctionCallingLLM):
         refuse_coroutines(self.callbacks)
         recovery, halt = self._recovery(question, said=said, restart_only=restart_only), Halt()
         trace, show = self._trace(question, recovery), _presenter(question, recovery)
+        calls: Calls = self._calls or Calls()
         opened = within(trace, partial(ask, [self.llm, *self.fallbacks], question))
-        observer = Announcer(self._listeners(trace, show))
+        observer = Announcer(self._listeners(calls, trace, show))
         items = drive(opened, recovery, show=show, observer=observer, halt=halt)
-        return self._recorded(recovery, ResilientStream(items, recovery, halt))
+        stream: ResilientStream[Any] = ResilientStream(items, recovery, halt, calls)
+        calls.add_stream(recovery, stream)
+        return stream
 
     def _astream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientAsyncStream[Any]:
         recovery, halt = self._recovery(question, said=said, restart_only=restart_only), AsyncHalt()
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
+        calls: Calls = self._calls or Calls()
         opened = awithin(trace, partial(aask, [self.llm, *self.fallbacks], question))
-        observer = AsyncAnnouncer(self._listeners(trace, show))
+        observer = AsyncAnnouncer(self._listeners(calls, trace, show))
         items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
-        return self._recorded(recovery, ResilientAsyncStream(items, recovery, halt))
+        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, halt, calls)
+        calls.add_stream(recovery, stream)
+        return stream
 
     def _listeners(self, *ours: object) -> Sequence[Any]:
         # Not a bare function: as a callback it would be told of tokens.
-        return [*self.callbacks, *(each for each in (self._calls, *ours) if any(hasattr(each, h) for h in HOOKS))]
+        return [*self.callbacks, *(each for each in ours if any(hasattr(each, h) for h in HOOKS))]
 
     def _trace(self, question: Question, recovery: Recovery, twin: str = "") -> Trace | None:
         asked = {"messages": question.messages} if question.chat else {"prompt": question.prompt}
         method = f"{twin}stream_{'chat' if question.chat else 'complete'}"
         return trace_of(self, method, {**asked, **question.kwargs}, recovery)
-
-    def _recorded(self, recovery: Recovery, stream: S) -> S:
-        if self._calls is not None:
-            self._calls.add_stream(recovery, stream)
-        return stream
 
     # Calls that are not streamed
 

@@ -29,12 +29,13 @@ from .writer import alet_writer_finish, aread_writer, let_writer_finish, read_wr
 class _Reported:
     """What all three have in common."""
 
-    _calls: Calls
+    calls: Calls
+    """The LLM calls that were made for it."""
 
     @property
     def report(self) -> StreamReport:
         """How the answer came about. Before the LLM was asked, and where none was, an empty report."""
-        found = self._calls.report
+        found = self.calls.report
         return found if found is not None else StreamReport(status=self._status_without_calls())
 
     def _status_without_calls(self) -> StreamStatus:
@@ -42,11 +43,11 @@ class _Reported:
 
     def cancel(self) -> None:
         """Stop the LLM, from any thread: no retry, its connection is closed, waiting readers are released."""
-        self._calls.cancel()
+        self.calls.cancel()
         self._transcript.close()  # type: ignore[attr-defined]
 
     def _watch(self, calls: Calls) -> None:
-        self._calls = calls
+        self.calls = calls
         # Whoever drops a response has left; the thread or task that writes for it would not notice.
         weakref.finalize(self, calls.cancel).atexit = False
 
@@ -162,7 +163,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
     async def acancel(self) -> None:
         """Stop the LLM, and return when its connection is closed."""
-        await self._calls.acancel()
+        await self.calls.acancel()
         await self._transcript.aclose()
 
     def _repr_markdown_(self) -> str:
@@ -235,13 +236,13 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 
     def cancel(self) -> None:
         """Stop the LLM. What it said so far is in the memory, marked, when this returns."""
-        self._calls.cancel()
+        self.calls.cancel()
         if self.achat_stream is None and not self._transcript.over:
             let_writer_finish(self)
 
     async def acancel(self) -> None:
         """The same, asynchronously."""
-        await self._calls.acancel()
+        await self.calls.acancel()
         if not self._atranscript.over:
             await alet_writer_finish(self)
 

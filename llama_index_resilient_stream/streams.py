@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from .calls import Calls
 from .reading import AsyncHalt, Halt
 from .recovery.machine import Recovery
 from .report import StreamReport
@@ -16,7 +17,8 @@ T = TypeVar("T")
 class ResilientStream(Generator[T, None, None], Generic[T]):
     """What `stream_chat` and `stream_complete` return: a generator with two more names, `report` and `cancel()`."""
 
-    def __init__(self, items: Generator[T, None, None], recovery: Recovery, halt: Halt) -> None:
+    def __init__(self, items: Generator[T, None, None], recovery: Recovery, halt: Halt, calls: Calls) -> None:
+        self.calls = calls
         self._items = items
         self._recovery = recovery
         self._halt = halt
@@ -61,7 +63,8 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
 class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
     """What `astream_chat` and `astream_complete` return: an async generator with `report`, `cancel()`, `acancel()`."""
 
-    def __init__(self, items: AsyncGenerator[T, None], recovery: Recovery, halt: AsyncHalt) -> None:
+    def __init__(self, items: AsyncGenerator[T, None], recovery: Recovery, halt: AsyncHalt, calls: Calls) -> None:
+        self.calls = calls
         self._items = items
         self._recovery = recovery
         self._halt = halt

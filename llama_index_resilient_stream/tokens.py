@@ -27,7 +27,7 @@ def tokens(response: Any) -> Generator[str, None, None]:
 
     Raises ConfigurationError, when it is called, for whatever cannot be read, with the line that fixes it.
     """
-    _refuse_common_mistakes(response)
+    refuse_common_mistakes(response)
     if isinstance(response, AsyncStreamingResponse) or hasattr(response, "__aiter__") or _is_async_chat(response):
         raise ConfigurationError(
             "This response is asynchronous. Write: async for token in atokens(response), or use query() for aquery() "
@@ -38,7 +38,7 @@ def tokens(response: Any) -> Generator[str, None, None]:
 
 def atokens(response: Any) -> AsyncGenerator[str, None]:
     """The same, asynchronously; a response that does not stream is read too."""
-    _refuse_common_mistakes(response)
+    refuse_common_mistakes(response)
     if isinstance(response, AsyncStreamingResponse):
         if not isinstance(response, _OURS) and response.response_txt is not None:
             return _aone(response.response_txt)
@@ -60,7 +60,8 @@ def atokens(response: Any) -> AsyncGenerator[str, None]:
     return _aone("".join(_texts(_source(response))))
 
 
-def _refuse_common_mistakes(response: Any) -> None:
+def refuse_common_mistakes(response: Any) -> None:
+    """Raises ConfigurationError for what is given in place of a response, with the line that fixes it."""
     if isinstance(response, str):
         raise ConfigurationError("This is a plain string. Pass the response itself, not str(response).")
     if inspect.iscoroutine(response):

@@ -1,0 +1,89 @@
+"""For Flask and whatever else speaks WSGI: `return sse_response(lambda: engine.query(question))`.
+
+The answer is read on an event loop in a thread of this process, so that the worker's own thread can send heartbeats and
+notice that its reader has gone. A worker of gunicorn's class `sync` is killed with everything it streams when its
+`--timeout` is over, 30 s as it comes: give it `--worker-class gthread`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
+from typing import Any, TypeVar
+
+from .answer import Answer, End
+from .feed import Farewell, Feed, LiveFeed, check_heartbeat, texts, written
+from .sse import HEADERS, TEXT_HEADERS, EventId
+
+try:
+    from flask import Response, request
+except ImportError as error:
+    raise ImportError('Serving with Flask needs Flask, which is not installed: pip install "flask"') from error
+
+T = TypeVar("T")
+
+
+def sse_response(
+    source: Any, *, heartbeat: float = 15.0, retry: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Server-sent events, as `serve.fastapi.SSEResponse` makes them, with the same arguments. Call it in a request."""
+    check_heartbeat(heartbeat)
+    came_back = EventId.parse(request.headers.get("Last-Event-ID", ""))
+    if came_back is not None and came_back.over:
+        return Response(status=204)
+    feed: Feed = LiveFeed(Answer(source))
+    if came_back is not None:
+        feed = Farewell(End("lost", "not resumable", retryable=True))
+    return _streamed(written(feed, heartbeat, retry), feed, HEADERS, headers)
+
+
+def text_response(
+    source: Any, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
+) -> Response:
+    """The text and nothing else, as `serve.fastapi.TextResponse` gives it, with the same arguments."""
+    answer = Answer(source)
+    return _streamed(texts(answer, note), answer, TEXT_HEADERS, headers)
+
+
+def _streamed(
+    body: AsyncGenerator[bytes, None], feed: Feed | Answer, headers: Mapping[str, str], more: Mapping[str, str] | None
+) -> Response:
+    if request.method == "HEAD":
+        body = _nothing()
+    response = Response(_pulled(body, feed), headers=dict(headers), direct_passthrough=True)
+    response.headers.update(more or {})
+    return response
+
+
+def _pulled(body: AsyncGenerator[bytes, None], feed: Feed | Answer) -> Generator[bytes, None, None]:
+    """What a WSGI server iterates, and closes when its reader has gone (PEP 3333)."""
+    try:
+        while True:
+            try:
+                chunk = _on_loop(anext(body))
+            except StopAsyncIteration:
+                return
+            yield chunk
+    finally:
+        _on_loop(feed.leave())
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
+    return
+    yield
+
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_lock = threading.Lock()
+
+
+def _on_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run it on the loop of this process, made at the first call: servers fork after importing the app."""
+    with _lock:
+        loop = _loops.get(os.getpid())
+        if loop is None:
+            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="resilient-answers", daemon=True).start()
+    return asyncio.run_coroutine_threadsafe(coroutine, loop).result()

@@ -1,0 +1,113 @@
+"""Server-sent events: the wire format, and what our events are called.
+
+The format is that of the WHATWG HTML standard, section 9.2 "Server-sent events". The events of an answer:
+
+    id: 1                                   a piece of the answer, of the default type "message"
+    data: {"text": "The capital"}
+
+    event: recovery                         an attempt failed, and the answer goes on
+    data: {"attempt": 2, "reason": "transport"}
+
+    id: 7.end                               the last event, always: "done", or "error" for an answer that is not whole
+    event: done
+    data: {"status": "complete"}
+
+A comment line comes whenever there was silence for the length of a heartbeat, the time before the first token included.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from ..errors import ConfigurationError
+from ..report import StreamStatus
+from .answer import End, Part, Recovery, Text
+
+HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    # Nobody on the way may keep it or change it; compressing is a change (RFC 9111, section 5.2.2.6).
+    "Cache-Control": "no-store, no-transform",
+    # nginx holds back what it proxies unless it is told not to (ngx_http_proxy_module, proxy_buffering).
+    "X-Accel-Buffering": "no",
+}
+
+TEXT_HEADERS = {
+    **HEADERS,
+    "Content-Type": "text/plain; charset=utf-8",
+    "X-Content-Type-Options": "nosniff",  # browsers hold back what they would have to guess the type of
+}
+
+HEARTBEAT = b": still here\n\n"
+
+_LINE_ENDS = re.compile("\r\n|\r|\n")
+_WHOLE = frozenset(StreamStatus) - {StreamStatus.INTERRUPTED, StreamStatus.STREAMING}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """One event. `retry` is in milliseconds."""
+
+    data: str
+    event: str = ""
+    id: str = ""
+    retry: int | None = None
+
+    def encode(self) -> bytes:
+        """As it goes over the wire.
+
+        Raises ConfigurationError for an event type or an id that the format has no way to write.
+        """
+        lines = []
+        for name, value in (("event", self.event), ("id", self.id)):
+            if _LINE_ENDS.search(value) or "\0" in value:
+                raise ConfigurationError(f"The {name} of a server-sent event is one line without NUL, not {value!r}.")
+            if value:
+                lines.append(f"{name}: {value}")
+        if self.retry is not None:
+            lines.append(f"retry: {self.retry}")
+        lines += [f"data: {line}" for line in _LINE_ENDS.split(self.data)]
+        return ("\n".join(lines) + "\n\n").encode()
+
+
+@dataclass(frozen=True, slots=True)
+class EventId:
+    """Where a reader is: after so many pieces of text. `str()` is the id on the wire, `parse` its inverse."""
+
+    count: int
+    generation: str = ""
+    over: bool = False
+
+    def __str__(self) -> str:
+        return ".".join([*([self.generation] if self.generation else []), str(self.count), *(["end"] * self.over)])
+
+    @classmethod
+    def parse(cls, text: str) -> EventId | None:
+        """None for what is no id of ours."""
+        found = re.fullmatch(r"(?:([\w-]{16,64})\.)?(\d{1,15})(\.end)?", text, re.ASCII)
+        return cls(int(found[2]), found[1] or "", bool(found[3])) if found else None
+
+
+def event_of(part: Part, at: EventId) -> ServerSentEvent:
+    """What a part of an answer is on the wire; `at` is the id after it."""
+    match part:
+        case Text(text):
+            return ServerSentEvent(_json({"text": text}), id=str(at))
+        case Recovery(attempt, reason):
+            return ServerSentEvent(_json({"attempt": attempt, "reason": reason}), "recovery")
+        case End(status) if status in _WHOLE:
+            return ServerSentEvent(_json({"status": status}), "done", str(at))
+        case End(status, reason, retryable):
+            return ServerSentEvent(
+                _json({"status": status, "reason": reason, "retryable": retryable}), "error", str(at)
+            )
+
+
+def _json(value: dict[str, object]) -> str:
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        written.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
+        return json.dumps(value, separators=(",", ":"))
+    return written
