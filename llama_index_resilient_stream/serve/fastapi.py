@@ -20,12 +20,15 @@ import anyio
 
 from ..report import StreamStatus
 from .answer import Answer, End
-from .feed import Farewell, Feed, LiveFeed, check_heartbeat, texts, written
+from .feed import Feed, LiveFeed, check_heartbeat, texts, written
+from .generations import Generations
+from .opening import Opening
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 
 try:
     from starlette.background import BackgroundTask
     from starlette.datastructures import Headers
+    from starlette.requests import Request
     from starlette.responses import Response, StreamingResponse
     from starlette.types import Receive, Scope, Send
 except ImportError as error:
@@ -107,8 +110,13 @@ class SSEResponse(_Streamed):
         retry: milliseconds that an EventSource waits before it comes back.
         headers: more headers, or other values for those that a stream needs.
 
-    A request with a `Last-Event-ID` is an EventSource that was cut off and has come back. A stream that is not
-    resumable tells it that the answer is lost, with an `error` event, instead of generating it once more.
+        resumable: with True, the answer outlives its connection: an EventSource that was cut off comes back by itself
+            and misses nothing. With a `Generations` of your own you say where answers are kept, for how long, and who
+            may read them. `source` is a function then, and is called once, however often its reader comes back.
+        owner: whose answer it is; `Generations(may_read=...)` gets to see it.
+
+    `source` may also be what `Generations.get` returns. A request with a `Last-Event-ID` is an EventSource that was cut
+    off. A stream that is not resumable tells it that the answer is lost, instead of generating it once more.
     """
 
     def __init__(
@@ -117,29 +125,28 @@ class SSEResponse(_Streamed):
         *,
         heartbeat: float = 15.0,
         retry: int | None = None,
+        resumable: bool | Generations = False,
+        owner: str | None = None,
         headers: Mapping[str, str] | None = None,
         status_code: int = 200,
         background: BackgroundTask | None = None,
     ) -> None:
         check_heartbeat(heartbeat)
-        self._answer = Answer(source)
+        self._opening = Opening(source, _generations(resumable), owner)
         self._heartbeat = heartbeat
         self._retry = retry
         self._feed: Feed | None = None
         super().__init__(HEADERS, headers, status_code, background)
 
     async def _open(self, scope: Scope) -> Response | None:
-        came_back = EventId.parse(Headers(scope=scope).get("last-event-id", ""))
-        if scope["method"] == "HEAD" or (came_back is not None and came_back.over):
-            await self._answer.leave()
-            # 204 makes an EventSource stop asking (HTML standard, section 9.2.3).
-            return Response(status_code=self.status_code if came_back is None else 204, headers=dict(self.headers))
-        if came_back is None:
-            self._feed = LiveFeed(self._answer)
-        else:
-            await self._answer.leave()
-            self._feed = Farewell(End("lost", "not resumable", retryable=True))
-        self.body_iterator = written(self._feed, self._heartbeat, self._retry)
+        if scope["method"] == "HEAD":
+            await self._opening.discard()
+            return Response(status_code=self.status_code, headers=dict(self.headers))
+        feed = await self._opening.open(Headers(scope=scope).get("last-event-id", ""), Request(scope))
+        if isinstance(feed, int):
+            return Response(status_code=feed, headers={"Cache-Control": "no-store"})
+        self._feed = feed
+        self.body_iterator = written(feed, self._heartbeat, self._retry)
         return None
 
     async def _close(self) -> None:
@@ -147,6 +154,8 @@ class SSEResponse(_Streamed):
             await self._feed.leave()
 
     def _last_word(self) -> bytes:
+        if not isinstance(self._feed, LiveFeed):
+            return b""  # cut off without a word, its reader comes back, and finds the rest elsewhere
         return event_of(End(StreamStatus.INTERRUPTED, "server", retryable=True), EventId(0, over=True)).encode()
 
 
@@ -187,6 +196,17 @@ class TextResponse(_Streamed):
 
     def _last_word(self) -> bytes:
         return b""
+
+
+_kept_here: list[Generations] = []
+
+
+def _generations(resumable: bool | Generations) -> Generations | None:
+    if resumable is True:
+        if not _kept_here:
+            _kept_here.append(Generations())
+        return _kept_here[0]
+    return resumable or None
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:

@@ -36,7 +36,7 @@ class LiveFeed:
         return [self._event(part) for part in await self._answer.take(seconds)]
 
     def _event(self, part: Part) -> ServerSentEvent:
-        self._count += isinstance(part, Text)
+        self._count += 1
         self.over = isinstance(part, End)
         return event_of(part, EventId(self._count, over=self.over))
 

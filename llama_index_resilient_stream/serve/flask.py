@@ -13,9 +13,11 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from typing import Any, TypeVar
 
-from .answer import Answer, End
-from .feed import Farewell, Feed, LiveFeed, check_heartbeat, texts, written
-from .sse import HEADERS, TEXT_HEADERS, EventId
+from .answer import Answer
+from .feed import Feed, check_heartbeat, texts, written
+from .generations import Generations
+from .opening import Opening
+from .sse import HEADERS, TEXT_HEADERS
 
 try:
     from flask import Response, request
@@ -26,16 +28,23 @@ T = TypeVar("T")
 
 
 def sse_response(
-    source: Any, *, heartbeat: float = 15.0, retry: int | None = None, headers: Mapping[str, str] | None = None
+    source: Any,
+    *,
+    heartbeat: float = 15.0,
+    retry: int | None = None,
+    resumable: Generations | None = None,
+    owner: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Server-sent events, as `serve.fastapi.SSEResponse` makes them, with the same arguments. Call it in a request."""
+    """Server-sent events, as `serve.fastapi.SSEResponse` makes them, with the same arguments. Call it in a request.
+
+    A `Generations` belongs to the loop that answers are read on: call what it has with `on_loop`.
+    """
     check_heartbeat(heartbeat)
-    came_back = EventId.parse(request.headers.get("Last-Event-ID", ""))
-    if came_back is not None and came_back.over:
-        return Response(status=204)
-    feed: Feed = LiveFeed(Answer(source))
-    if came_back is not None:
-        feed = Farewell(End("lost", "not resumable", retryable=True))
+    opening = Opening(source, resumable, owner)
+    feed = on_loop(opening.open(request.headers.get("Last-Event-ID", ""), request))
+    if isinstance(feed, int):
+        return Response(status=feed)
     return _streamed(written(feed, heartbeat, retry), feed, HEADERS, headers)
 
 
@@ -62,12 +71,12 @@ def _pulled(body: AsyncGenerator[bytes, None], feed: Feed | Answer) -> Generator
     try:
         while True:
             try:
-                chunk = _on_loop(anext(body))
+                chunk = on_loop(anext(body))
             except StopAsyncIteration:
                 return
             yield chunk
     finally:
-        _on_loop(feed.leave())
+        on_loop(feed.leave())
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
@@ -79,7 +88,7 @@ _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
 
 
-def _on_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+def on_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run it on the loop of this process, made at the first call: servers fork after importing the app."""
     with _lock:
         loop = _loops.get(os.getpid())

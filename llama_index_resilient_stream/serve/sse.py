@@ -5,7 +5,8 @@ The format is that of the WHATWG HTML standard, section 9.2 "Server-sent events"
     id: 1                                   a piece of the answer, of the default type "message"
     data: {"text": "The capital"}
 
-    event: recovery                         an attempt failed, and the answer goes on
+    id: 2                                   an attempt failed, and the answer goes on
+    event: recovery
     data: {"attempt": 2, "reason": "transport"}
 
     id: 7.end                               the last event, always: "done", or "error" for an answer that is not whole
@@ -41,6 +42,8 @@ TEXT_HEADERS = {
 
 HEARTBEAT = b": still here\n\n"
 
+_GENERATION = r"[\w-]{16,64}"
+_ID = re.compile(rf"(?:({_GENERATION})\.)?(\d{{1,15}})(\.end)?", re.ASCII)
 _LINE_ENDS = re.compile("\r\n|\r|\n")
 _WHOLE = frozenset(StreamStatus) - {StreamStatus.INTERRUPTED, StreamStatus.STREAMING}
 
@@ -73,7 +76,7 @@ class ServerSentEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventId:
-    """Where a reader is: after so many pieces of text. `str()` is the id on the wire, `parse` its inverse."""
+    """Where a reader is: after so many events. `str()` is the id on the wire, `parse` its inverse."""
 
     count: int
     generation: str = ""
@@ -85,8 +88,13 @@ class EventId:
     @classmethod
     def parse(cls, text: str) -> EventId | None:
         """None for what is no id of ours."""
-        found = re.fullmatch(r"(?:([\w-]{16,64})\.)?(\d{1,15})(\.end)?", text, re.ASCII)
+        found = _ID.fullmatch(text)
         return cls(int(found[2]), found[1] or "", bool(found[3])) if found else None
+
+
+def is_generation(text: str) -> bool:
+    """Whether it can be the id of a generation."""
+    return re.fullmatch(_GENERATION, text, re.ASCII) is not None
 
 
 def event_of(part: Part, at: EventId) -> ServerSentEvent:
@@ -95,7 +103,7 @@ def event_of(part: Part, at: EventId) -> ServerSentEvent:
         case Text(text):
             return ServerSentEvent(_json({"text": text}), id=str(at))
         case Recovery(attempt, reason):
-            return ServerSentEvent(_json({"attempt": attempt, "reason": reason}), "recovery")
+            return ServerSentEvent(_json({"attempt": attempt, "reason": reason}), "recovery", str(at))
         case End(status) if status in _WHOLE:
             return ServerSentEvent(_json({"status": status}), "done", str(at))
         case End(status, reason, retryable):

@@ -1,0 +1,217 @@
+"""Where the parts of a generation are kept for readers who come back, and who is at work on it.
+
+`MemoryStore` is for one process. For several there is `serve.redis.RedisStore`. A generation belongs to one worker at a
+time: it holds a lease, renews it with every `beat`, and writes under an epoch. A worker that was taken for dead and is
+not is fenced off: its epoch is past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from ..errors import ResilientStreamError
+from .answer import End, Part
+
+PRESENCE = 2.5  # seconds that a reader counts as present after it was last heard of
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What is known of a generation besides its text. `owner` and `payload` are the application's own."""
+
+    id: str
+    owner: str | None = None
+    payload: Any = field(default=None, repr=False)
+    """JSON-able: what another worker needs to go on with it."""
+
+
+class State(StrEnum):
+    """How a generation stands, as a reader sees it."""
+
+    RUNNING = "running"
+    ORPHANED = "orphaned"
+    """Not over, and nobody holds its lease."""
+    OVER = "over"
+    MISSING = "missing"
+    """Expired, or never there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a worker learns when it renews its lease."""
+
+    stop: bool
+    """Somebody asked to stop."""
+    attended: bool
+    """A reader is there."""
+
+
+class StoreError(ResilientStreamError):
+    """Base of what a store raises."""
+
+
+class StoreUnreachableError(StoreError):
+    """For now: trying again may help."""
+
+
+class FencedError(StoreError):
+    """Another worker has taken this generation over."""
+
+
+class MissingError(StoreError):
+    """The store has lost, or never had, this generation."""
+
+
+class Store(Protocol):
+    """Every method but `read` answers at once. All may raise StoreUnreachableError.
+
+    Parts are numbered from 1. Times are in seconds.
+    """
+
+    shared: bool
+    """Whether other processes see it."""
+
+    async def create(self, ticket: Ticket, epoch: int, *, lease: float, ttl: float) -> None:
+        """Begin, or begin anew what the store has lost."""
+
+    async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
+        """Add parts, `first` being the number of the first; what is there already is not added twice.
+
+        After an `End` the generation is over and lives for its time to live. Raises FencedError and MissingError.
+        """
+
+    async def beat(self, key: str, epoch: int) -> Pulse:
+        """Renew the lease. Raises FencedError and MissingError."""
+
+    async def release(self, key: str, epoch: int) -> None:
+        """Give the lease up, for another worker to take."""
+
+    async def claim(self, key: str) -> int | None:
+        """Take the lease of a generation that nobody holds: the new epoch. None: somebody does, or it is over."""
+
+    async def ticket(self, key: str) -> Ticket | None: ...
+
+    async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
+        """The parts after number `after`; waits up to `seconds` for the next one."""
+
+    async def attend(self, key: str) -> State:
+        """A reader is there."""
+
+    async def stop(self, key: str) -> bool:
+        """Ask whoever is at work to stop. Whether there is such a generation, and it goes on."""
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass
+class _Kept:
+    ticket: Ticket
+    epoch: int
+    lease: float
+    ttl: float
+    parts: list[Part] = field(default_factory=list)
+    lease_until: float = 0.0
+    seen_until: float = 0.0
+    stop: bool = False
+    expiry: asyncio.TimerHandle | None = None
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def over(self) -> bool:
+        return bool(self.parts) and isinstance(self.parts[-1], End)
+
+
+class MemoryStore:
+    """Everything in this process, on one event loop."""
+
+    shared = False
+
+    def __init__(self) -> None:
+        self._kept: dict[str, _Kept] = {}
+
+    async def create(self, ticket: Ticket, epoch: int, *, lease: float, ttl: float) -> None:
+        kept = self._kept[ticket.id] = _Kept(ticket, epoch, lease, ttl, lease_until=_now() + lease)
+        self._expire_later(kept)
+
+    async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
+        kept = self._held(key, epoch)
+        kept.parts += parts[len(kept.parts) + 1 - first :]
+        more, kept.more = kept.more, asyncio.Event()
+        more.set()
+        self._expire_later(kept)
+
+    async def beat(self, key: str, epoch: int) -> Pulse:
+        kept = self._held(key, epoch)
+        kept.lease_until = _now() + kept.lease
+        self._expire_later(kept)
+        return Pulse(kept.stop, kept.seen_until > _now())
+
+    async def release(self, key: str, epoch: int) -> None:
+        self._held(key, epoch).lease_until = 0.0
+
+    async def claim(self, key: str) -> int | None:
+        kept = self._kept.get(key)
+        if kept is None or kept.over or kept.lease_until > _now():
+            return None
+        kept.epoch += 1
+        kept.lease_until = _now() + kept.lease
+        return kept.epoch
+
+    async def ticket(self, key: str) -> Ticket | None:
+        kept = self._kept.get(key)
+        return None if kept is None else kept.ticket
+
+    async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
+        kept = self._kept.get(key)
+        if kept is None:
+            return []
+        if len(kept.parts) <= after and not kept.over:
+            try:
+                async with asyncio.timeout(seconds):
+                    await kept.more.wait()
+            except TimeoutError:
+                return []
+        return list(enumerate(kept.parts[after:], after + 1))
+
+    async def attend(self, key: str) -> State:
+        kept = self._kept.get(key)
+        if kept is None:
+            return State.MISSING
+        kept.seen_until = _now() + PRESENCE
+        if kept.over:
+            return State.OVER
+        return State.RUNNING if kept.lease_until > _now() else State.ORPHANED
+
+    async def stop(self, key: str) -> bool:
+        kept = self._kept.get(key)
+        if kept is None or kept.over:
+            return False
+        kept.stop = True
+        return True
+
+    async def aclose(self) -> None:
+        for kept in self._kept.values():
+            if kept.expiry is not None:
+                kept.expiry.cancel()
+        self._kept.clear()
+
+    def _held(self, key: str, epoch: int) -> _Kept:
+        kept = self._kept.get(key)
+        if kept is None:
+            raise MissingError("This generation is not in the store.")
+        if kept.epoch != epoch:
+            raise FencedError("Another worker has taken this generation over.")
+        return kept
+
+    def _expire_later(self, kept: _Kept) -> None:
+        if kept.expiry is not None:
+            kept.expiry.cancel()
+        kept.expiry = asyncio.get_running_loop().call_later(kept.ttl, self._kept.pop, kept.ticket.id, None)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
