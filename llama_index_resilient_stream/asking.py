@@ -99,6 +99,7 @@ def model_of(
         continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
         # A class of one's own need not be in the table: it can say so itself.
         tells=getattr(llm, "sends_finish_signal", provider.tells),
+        presumed=provider.any_server and not hasattr(llm, "sends_finish_signal"),
         lies=provider.lies,
         first_token_timeout=timeout,
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
@@ -146,15 +147,17 @@ def _continuation(
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
     method, to, kwargs, read = _call(llms[request.model], question, request)
-    stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
+    stream: Any = None
     try:
-        responses = iter(stream)
-        for response in responses:
+        with upstream.asking():
+            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
+            responses = iter(stream)
+            first = next(responses, None)
+        if first is not None:
             upstream.look(stream)
-            yield read(response)
-            break
-        for response in responses:
-            yield read(response)
+            yield read(first)
+            for response in responses:
+                yield read(response)
     except Exception as error:
         if not is_end_of_empty_completion(error):
             raise
@@ -193,9 +196,10 @@ class _Asked:
             if self._responses is not None:
                 return self._read(await anext(self._responses))
             method, to, kwargs, self._read = _call(*self._asked)
-            self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
-            self._responses = aiter(self._stream)
-            response = await anext(self._responses)
+            with self._upstream.asking():
+                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
+                self._responses = aiter(self._stream)
+                response = await anext(self._responses)
             self._upstream.look(self._stream)
             return self._read(response)
         except Exception as error:
@@ -212,10 +216,12 @@ class _Asked:
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
-def call(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> Iterator[Chunk]:
+def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call that is not streamed, as a stream of one chunk."""
     method, to, kwargs, _ = _call(llms[request.model], question, request)
-    yield read_whole(getattr(to.llm, method)(to.what, **kwargs))
+    with upstream.asking():
+        response = getattr(to.llm, method)(to.what, **kwargs)
+    yield read_whole(response)
 
 
 async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:

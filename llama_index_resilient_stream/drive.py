@@ -100,7 +100,7 @@ def drive(
                 observer.resume(recovery, request)
             upstream = Upstream()
             opened = partial(open_stream, upstream, request)
-            attempt: Attempt = Watched(opened, upstream, halt) if watched else Unwatched(opened)
+            attempt: Attempt = Watched(opened, upstream, halt) if watched else Unwatched(opened, upstream)
             try:
                 yield from _read(attempt, recovery, show, observer, halt, watched)
             finally:
@@ -161,7 +161,8 @@ async def adrive(
             request = recovery.request
             if request.strategy != "first":
                 await observer.resume(recovery, request)
-            attempt = AsyncAttempt(partial(open_stream, Upstream(), request), alarm)
+            upstream = Upstream()
+            attempt = AsyncAttempt(partial(open_stream, upstream, request), upstream, alarm)
             try:
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
                 clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens

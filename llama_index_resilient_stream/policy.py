@@ -41,8 +41,9 @@ class RecoveryPolicy:
     idle_timeout          between two signs of progress (text, thinking, tool arguments; never keep-alives). Only
                           time spent waiting for the provider counts. None switches it off.
     completeness          what a clean end without a finish signal means. "auto": a cut where this LLM class is known
-                          to send one, or this instance has sent one before, else status `unknown`. "strict": always a
-                          cut. "lenient": never.
+                          to send one, or this instance has sent one before, else status `unknown`; with the clients of
+                          `http.py` also a cut where the protocol's own terminator is missing, and `complete` where it
+                          came. "strict": always a cut. "lenient": never.
     continue_on_length    how often an answer that hit the token limit is continued.
     on_exhausted          "raise" StreamInterruptedError, or end the stream normally with the "partial" text and the
                           status in the report and in the last chunk's additional_kwargs.

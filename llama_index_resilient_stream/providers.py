@@ -41,6 +41,9 @@ class Provider:
     one, so that its absence proves nothing, not even after this instance has told before. None: nobody knows;
     an instance that has told once is taken to tell always.
     """
+    any_server: bool = False
+    """Whether `tells` is what the protocol says, and the server may be anybody's. Without a witness on the wire it is
+    believed; with one, the protocol's own terminator is enough until a server has told."""
     lies: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     strategy: Strategy = "ask"
@@ -61,7 +64,7 @@ PROVIDERS: dict[str, Provider] = {
     "OpenAI": _TELLS,  # accepts a last assistant turn, and answers it with a new one
     "OpenAIResponses": _TELLS,  # response.completed, .incomplete, .failed
     # Any server: vLLM, SGLang, TGI, llama.cpp. vLLM closes a last assistant turn unless it gets the flags.
-    "OpenAILike": Provider(tells=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
+    "OpenAILike": Provider(tells=True, any_server=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
     "Baseten": Provider(prefill="unknown"),  # was seen to end complete answers without a reason
     "DeepSeek": Provider(tells=True, prefill="marked"),  # "prefix": true, and only under its /beta address
     "Groq": Provider(tells=True, prefill="trailing"),  # documented; not for its reasoning models

@@ -3,8 +3,9 @@
 The two kinds of waiting stand side by side, synchronous first.
 
 A wait for a blocked synchronous read must be able to end, and nothing in Python ends it from outside. So the first
-event of an attempt is read in a daemon thread. From then on, where the socket behind the stream is in reach
-(`upstream.py`), the caller reads by itself, and a guard that only looks at the clock shuts the socket down when a read
+event of an attempt is read in a daemon thread; with our own HTTP client its socket is known as soon as the request is
+sent, and that read can be broken, too. From then on, where the socket behind the stream is in reach (`upstream.py`),
+the caller reads by itself, and a guard that only looks at the clock shuts the socket down when a read
 lasts too long. Where it is not, the thread goes on reading, in lock-step: one event when asked for one, so nothing is
 read ahead, and when the reader leaves between two tokens, as readers do, the upstream connection is closed at once. A
 thread that is stuck in a read nothing can break stays behind until the client's own timeout; it knows the wrapped LLM
@@ -76,8 +77,9 @@ class Unwatched:
 
     left_thread = False
 
-    def __init__(self, open_stream: Callable[[], Iterator[Chunk]]) -> None:
+    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream) -> None:
         self._open = open_stream
+        self._upstream = upstream
         self._chunks: Iterator[Chunk] | None = None
 
     def next(self, timeout: float | None) -> Chunk | Ended | None:
@@ -88,9 +90,9 @@ class Unwatched:
                 self._chunks = self._open()
             return next(self._chunks)
         except StopIteration:
-            return Ended()
+            return Ended(None, self._upstream.terminated)
         except Exception as error:
-            return Ended(error)
+            return Ended(error, self._upstream.terminated)
 
     def close(self) -> None:
         _close(self._chunks)
@@ -116,7 +118,7 @@ class Watched:
         self._context = contextvars.copy_context()
         self._thread = threading.Thread(
             target=self._context.run,
-            args=(_read, open_stream, self._asks, self._answers),
+            args=(_read, open_stream, upstream, self._asks, self._answers),
             name="resilient-stream-reader",
             daemon=True,
         )
@@ -162,9 +164,9 @@ class Watched:
             # The context that the stream began in: what it set there it finds again, and can reset.
             event = self._context.run(next, chunks)
         except StopIteration:
-            event = Ended()
+            event = Ended(None, self._upstream.terminated)
         except Exception as error:
-            event = Ended(error)
+            event = Ended(error, self._upstream.terminated)
         guard.due = None
         return None if guard.rang and isinstance(event, Ended) else event
 
@@ -185,7 +187,10 @@ class Watched:
 
 
 def _read(
-    open_stream: Callable[[], Iterator[Chunk]], asks: queue.SimpleQueue[_Ask], answers: queue.SimpleQueue[Any]
+    open_stream: Callable[[], Iterator[Chunk]],
+    upstream: Upstream,
+    asks: queue.SimpleQueue[_Ask],
+    answers: queue.SimpleQueue[Any],
 ) -> None:
     """Read one event whenever asked. Module level on purpose: a bound method would keep its stream alive for ever."""
     chunks: Iterator[Chunk] | None = None
@@ -196,9 +201,9 @@ def _read(
                 chunks = open_stream()
             event = next(chunks)
         except StopIteration:
-            event = Ended()
+            event = Ended(None, upstream.terminated)
         except Exception as error:
-            event = Ended(error)
+            event = Ended(error, upstream.terminated)
         except BaseException as error:
             event = error
         answers.put(event)
@@ -349,7 +354,8 @@ class AsyncHalt:
 class AsyncAttempt:
     """An attempt whose waits can end."""
 
-    def __init__(self, open_stream: Callable[[], AsyncIterator[Chunk]], alarm: Alarm) -> None:
+    def __init__(self, open_stream: Callable[[], AsyncIterator[Chunk]], upstream: Upstream, alarm: Alarm) -> None:
+        self._upstream = upstream
         self._alarm = alarm
         self._open = open_stream
         self._chunks: AsyncIterator[Chunk] | None = None
@@ -366,13 +372,13 @@ class AsyncAttempt:
                 self._chunks = self._open()
             return await anext(self._chunks)
         except StopAsyncIteration:
-            return Ended()
+            return Ended(None, self._upstream.terminated)
         except asyncio.CancelledError:
             if alarm.took_over():
                 return None
             raise
         except Exception as error:
-            return None if alarm.took_over() else Ended(error)
+            return None if alarm.took_over() else Ended(error, self._upstream.terminated)
         finally:
             alarm.disarm()
 

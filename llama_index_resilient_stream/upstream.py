@@ -4,6 +4,9 @@ Closing a LlamaIndex generator is not enough. The OpenAI SDK's `Stream` (and Ant
 generator inside it refer to each other, so the provider goes on sending until the garbage collector happens to pass by.
 LlamaIndex keeps that object on its generator's stack, where no name leads to it; the interpreter knows what a suspended
 generator refers to.
+
+Our own HTTP client (`http.py`) need not be searched for: it finds the `Upstream` on whose behalf it is asked, and tells
+it the socket before the first event, and later whether the stream's own terminator passed by.
 """
 
 from __future__ import annotations
@@ -14,21 +17,72 @@ import inspect
 import socket
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import AsyncGeneratorType, CellType, GeneratorType
 from typing import Any
+
+from .witness import Witness
 
 _THROUGH = (GeneratorType, AsyncGeneratorType, CellType)
 _FARTHEST = 8  # generators around generators, as decorators make them
 _STREAMS = ("Stream", "AsyncStream")
 
 
+class Left(BaseException):
+    """Nobody waits for this answer any more. No `Exception`: an SDK would take that for a fault, and ask again."""
+
+
 class Upstream:
     """What lies behind one attempt's stream. Empty where nothing of the kind is found, which costs nothing."""
 
     def __init__(self) -> None:
+        self.witness: Witness | None = None
         self._streams: list[Any] = []
         self._socket: Any = None
+        self._left = False
         self._lock = threading.Lock()
+
+    # What our HTTP client does
+
+    @staticmethod
+    def current() -> Upstream | None:
+        """On whose behalf the request is sent that is being sent in this context."""
+        return _ASKING.get()
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """While the wrapped LLM asks."""
+        token = _ASKING.set(self)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
+                _ASKING.reset(token)
+
+    def connect(self, sock: object) -> None:
+        """A request is about to be sent over this socket, unless it is too late for that."""
+        with self._lock:
+            if self._left:
+                raise Left
+            self._socket = sock
+
+    def disconnect(self) -> None:
+        """From here on the socket is somebody else's."""
+        with self._lock:
+            self._socket = None
+
+    def check(self) -> None:
+        """Raise where nobody waits any more."""
+        if self._left:
+            raise Left
+
+    @property
+    def terminated(self) -> bool | None:
+        """Whether the stream's own terminator came; None where nobody looked, or it need not come."""
+        return None if self.witness is None else self.witness.terminated
+
+    # What whoever reads the stream does
 
     def look(self, stream: object) -> None:
         """Find it. `stream` must be suspended: just after its first event."""
@@ -64,9 +118,13 @@ class Upstream:
     def break_read(self) -> None:
         """End a read that blocks another thread: closing its socket would not wake it, shutting it down does."""
         with self._lock, contextlib.suppress(OSError):
+            self._left = True
             if self.can_break:
                 # The plain socket's method: that of a TLS socket would take its state away from under the reader.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+_ASKING: ContextVar[Upstream | None] = ContextVar("resilient_stream_upstream", default=None)
 
 
 def _sdk_streams(stream: object) -> list[Any]:

@@ -17,15 +17,17 @@ NAME = PACKAGE.name
 FLOORS = [
     ["errors", "policy", "report"],
     ["recovery"],
-    ["compat", "providers", "upstream", "messages", "callbacks", "tracing"],
-    ["reading", "asking"],
+    ["channel", "generators"],
+    ["compat", "providers", "witness", "upstream", "connections", "http", "messages", "callbacks", "tracing"],
+    ["reading", "asking", "calls"],
     ["drive", "streams"],
-    ["calls", "structured"],
+    ["structured"],
     ["llm"],
     ["memory", "transcript", "writer"],
     ["response"],
     ["engine", "tokens"],
-    ["__init__", "testing"],
+    ["trace"],
+    ["__init__", "testing", "serve", "doctor"],
     ["cli"],
     ["__main__"],
 ]
@@ -69,10 +71,24 @@ def test_the_core_knows_the_standard_library_and_tenacity(path: Path) -> None:
         assert root not in ("threading", "asyncio", "socket", "queue", "logging"), f"{name}: the core only decides"
 
 
-def test_only_compat_looks_at_versions() -> None:
+def test_only_compat_looks_at_versions_and_the_doctor_reads_them_aloud() -> None:
     for path in MODULES:
-        if path.name != "compat.py":
+        if part_of(path) not in ("compat", "doctor"):
             assert not re.search(r"__version__|importlib", path.read_text(encoding="utf-8"))
+
+
+def test_the_doctor_is_called_by_the_command_line_alone() -> None:
+    for path in MODULES:
+        if part_of(path) not in ("cli", "doctor"):
+            assert not re.search(r"\bdoctor\b", " ".join(imports(path))), path
+
+
+@pytest.mark.parametrize("name", ["observation", "findings", "endings", "arrivals", "manners", "diagnosis", "remedies"])
+def test_the_diagnosis_does_no_input_or_output(name: str) -> None:
+    for imported in imports(PACKAGE / "doctor" / f"{name}.py"):
+        allowed = ("__future__", "collections", "dataclasses", "enum", "functools", "itertools")
+        ours = ("observation", "findings", "endings", "arrivals", "manners")
+        assert imported.split(".")[0] in allowed or imported.removeprefix(f"{NAME}.doctor").lstrip(".") in ("", *ours)
 
 
 def test_importing_the_package_needs_neither_openai_nor_httpx() -> None:

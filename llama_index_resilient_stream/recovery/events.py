@@ -35,6 +35,8 @@ class Ended:
     """The stream is over: by itself, or because of this error."""
 
     error: Exception | None = None
+    terminated: bool | None = None
+    """Whether the wire's own terminator was seen. False: it is due and did not come. None: nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Model:
     continuation: Continuation = field(default_factory=Continuation)
     tells: bool | None = None
     """Whether this class is known to send a finish signal. False: known not to. None: nobody knows."""
+    presumed: bool = False
+    """Whether `tells` is what the protocol says, of servers that may be anybody's and need not keep to it."""
     lies: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     first_token_timeout: float | None = 60.0

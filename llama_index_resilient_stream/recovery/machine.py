@@ -124,7 +124,7 @@ class Recovery:
     def receive(self, event: Chunk | Ended) -> Sequence[Chunk]:
         """Take in one event; give back what to show now."""
         if isinstance(event, Ended):
-            return self._on_end(event.error)
+            return self._on_end(event)
         return self._on_chunk(event)
 
     def next_delay(self) -> float | None:
@@ -247,12 +247,13 @@ class Recovery:
 
     # The end of an attempt
 
-    def _on_end(self, error: Exception | None) -> Sequence[Chunk]:
+    def _on_end(self, event: Ended) -> Sequence[Chunk]:
         attempt = self._attempt
         assert attempt is not None, "a stream ended before anything was asked"
         verdict = judge(
             self._evidence,
-            error,
+            event.error,
+            terminated=event.terminated,
             model=self.model,
             completeness=self.policy.completeness,
             first=not self._request.said,

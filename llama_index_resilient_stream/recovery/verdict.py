@@ -1,8 +1,9 @@
 """Did the stream end properly? Evidence is gathered chunk by chunk; the verdict falls when the stream is over.
 
 Strongest evidence first: a finish signal seen on ANY chunk (a usage chunk may follow it, and an error after it is no
-fault); then what this model is known, or has shown, to do. Where it never tells, a clean end is `unknown`, never
-`complete`.
+fault); then the wire's own terminator, where somebody looked; then what this model is known, or has shown, to do. A
+terminator does not do for a model that tells, and did not this time: gateways write it under what they have lost. Where
+there is none and a model never tells, a clean end is `unknown`, never `complete`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _WEIGHT = {
     Finish.ERROR: 5,
 }
 _CLOSES_A_CALL = (Finish.COMPLETE, Finish.TOOL, Finish.OTHER)
+# What befalls a connection when all has been said. Other errors are in the stream, and may stand before its terminator.
+_AFTER_THE_END = (FaultKind.TRANSPORT, FaultKind.TIMEOUT)
 # Errors that say in other words that the answer is at its end.
 _STATUS_OF_ERROR = {FaultKind.LENGTH: StreamStatus.LENGTH, FaultKind.FILTERED: StreamStatus.FILTERED}
 
@@ -91,29 +94,42 @@ def judge(
     completeness: Completeness,
     first: bool,
     streamed: bool = True,
+    terminated: bool | None = None,
 ) -> Verdict:
     """The verdict on one attempt.
 
     `first`: nothing of the answer had been said before it. `streamed`: False for a call that answers all at once,
-    where what came is what there is.
+    where what came is what there is. `terminated`: whether the wire's own terminator was seen, see `Ended`.
     """
     if not streamed and error is None and (seen.signal is None or seen.closes or not _is_bad(seen, seen.signal)):
         return Verdict(_STATUS[seen.signal.kind] if seen.signal is not None else StreamStatus.UNKNOWN)
     if seen.signal is not None:
         return _finished(seen, seen.signal, first)
-    if isinstance(error, StreamTimeoutError):
-        return Verdict(fault=_silent(error, FaultKind.TIMEOUT))
+    must_tell = _must_have_told(seen, model, completeness, terminated)
+    whole = terminated is True and not must_tell and not _is_due(model, witnessed=True)
     if error is not None:
-        fault = classify(error, streamed=seen.events)
+        fault = _fault_of(error, seen)
+        if whole and fault.kind in _AFTER_THE_END:
+            return _ended(seen, first, StreamStatus.COMPLETE)
         status = _STATUS_OF_ERROR.get(fault.kind)
         if status is not None and seen.text and not seen.has_calls:
             return Verdict(status)
         return Verdict(fault=fault)
-    if _must_have_told(seen, model, completeness):
+    if must_tell:
         return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
+    return _ended(seen, first, StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN)
+
+
+def _ended(seen: Evidence, first: bool, status: StreamStatus) -> Verdict:
     if first and not seen.text and not seen.has_calls:
         return Verdict(fault=_empty())
-    return Verdict(StreamStatus.UNKNOWN)
+    return Verdict(status)
+
+
+def _fault_of(error: Exception, seen: Evidence) -> Fault:
+    if isinstance(error, StreamTimeoutError):
+        return _silent(error, FaultKind.TIMEOUT)
+    return classify(error, streamed=seen.events)
 
 
 def _is_bad(seen: Evidence, signal: Signal) -> bool:
@@ -132,14 +148,22 @@ def _finished(seen: Evidence, signal: Signal, first: bool) -> Verdict:
     return Verdict(_STATUS[signal.kind])
 
 
-def _must_have_told(seen: Evidence, model: Model, completeness: Completeness) -> bool:
+def _must_have_told(seen: Evidence, model: Model, completeness: Completeness, terminated: bool | None = None) -> bool:
+    """Whether an end without a finish signal is a cut."""
     if completeness == "strict":
         return True
     if seen.unclosed_calls:
         return True
     if completeness == "lenient":
         return False
-    return model.tells is True or (model.tells is None and model.learned.tells)
+    return terminated is False or _is_due(model, witnessed=terminated is not None)
+
+
+def _is_due(model: Model, *, witnessed: bool) -> bool:
+    """Whether a finish signal has to come from this model. What is presumed of it gives way to what was witnessed."""
+    if model.tells is None or (model.presumed and witnessed):
+        return model.learned.tells
+    return model.tells
 
 
 def _empty() -> Fault:

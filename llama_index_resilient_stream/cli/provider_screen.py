@@ -1,0 +1,102 @@
+"""`doctor provider` on a terminal, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+
+import httpx
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from llama_index_resilient_stream.doctor.advice import Setting, advise, program
+from llama_index_resilient_stream.doctor.portrait import Portrait, traits
+from llama_index_resilient_stream.doctor.provider import (
+    MOST_ANSWER_TOKENS,
+    MOST_PROMPT_TOKENS,
+    MOST_REQUESTS,
+    examine,
+)
+
+FINE, TO_SET, NOTHING_SEEN = 0, 1, 2
+_STYLE = {"yes": "green", "no": "yellow", "unknown": "dim"}
+_CONNECT = 10.0  # seconds
+
+
+def run(console: Console, *, base_url: str, model: str, api_key_env: str, as_json: bool, timeout: float) -> int:
+    """Examine, show, and say by the exit code whether something needs setting. `timeout` is in seconds per request."""
+    key = os.environ.get(api_key_env, "").strip()
+    if not as_json:
+        console.print(
+            f"At most {MOST_REQUESTS} small requests with a fixed text: about {MOST_PROMPT_TOKENS:,} tokens of prompt "
+            f"and {MOST_ANSWER_TOKENS:,} of answers."
+        )
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    limits = httpx.Timeout(timeout, connect=min(_CONNECT, timeout))
+    with httpx.Client(headers=headers, timeout=limits, follow_redirects=True) as client:
+        portrait = examine(client, base_url, model, timeout=timeout)
+    settings = [] if portrait.obstacle else advise(portrait)
+    address = _without_secrets(base_url)
+    code = program(
+        settings,
+        base_url=address,
+        model=model,
+        api_key=f'os.environ["{api_key_env}"]' if key else '"none"',
+        tools=portrait.finish_of_tools is not None,
+    )
+    if as_json:
+        console.out(_as_json(portrait, settings, address, model, code), highlight=False)
+    elif portrait.obstacle:
+        unset = "" if key else f" The environment variable {api_key_env} is not set, so no key was sent."
+        console.print(f"[bold]{escape(address)}[/bold]: {escape(portrait.obstacle)}.{escape(unset)}", highlight=False)
+    else:
+        _show(console, portrait, settings, address, model, code)
+    return _exit_code(portrait, settings)
+
+
+def _exit_code(portrait: Portrait, settings: list[Setting]) -> int:
+    if portrait.obstacle:
+        return NOTHING_SEEN
+    return TO_SET if any(setting.needed for setting in settings) else FINE
+
+
+def _show(console: Console, portrait: Portrait, settings: list[Setting], address: str, model: str, code: str) -> None:
+    title = f"{escape(model)} at {escape(address)}, {portrait.requests} requests"
+    table = Table(box=box.SIMPLE, title=title, title_justify="left", show_header=False)
+    for trait in traits(portrait):
+        style = _STYLE[trait.answer]
+        table.add_row(trait.question, f"[{style}]{trait.answer}[/{style}]", escape(trait.seen))
+    console.print(table)
+    console.print("[bold]What to set[/bold]\n", highlight=False)
+    console.out(code, highlight=False)
+    console.print()
+    for setting in settings:
+        mark = "[bold]needed[/bold]" if setting.needed else "better"
+        console.print(f"{mark}: {escape(setting.code)}\n    {escape(setting.because)}", highlight=False)
+
+
+def _as_json(portrait: Portrait, settings: list[Setting], address: str, model: str, code: str) -> str:
+    return json.dumps(
+        {
+            "base_url": address,
+            "model": model,
+            "obstacle": portrait.obstacle,
+            "requests": portrait.requests,
+            "seen": {name: value for name, value in asdict(portrait).items() if name not in ("obstacle", "requests")},
+            "traits": [asdict(trait) for trait in traits(portrait)] if not portrait.obstacle else [],
+            "settings": [{"code": s.code, "because": s.because, "needed": s.needed} for s in settings],
+            "code": code if not portrait.obstacle else "",
+        },
+        indent=2,
+    )
+
+
+def _without_secrets(base_url: str) -> str:
+    """The address without a user's name and password, and without a query, where keys have been seen, too."""
+    try:
+        return str(httpx.URL(base_url).copy_with(username=None, password=None, query=None, fragment=None)).rstrip("/")
+    except httpx.InvalidURL:
+        return "(no valid address)"
