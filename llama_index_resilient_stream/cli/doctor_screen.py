@@ -1,0 +1,238 @@
+"""What the doctor found, for people and for machines. No text of an answer, no value of a header that the user gave."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from llama_index_resilient_stream.doctor.findings import Finding, Level, is_serious
+from llama_index_resilient_stream.doctor.installation import Installation
+from llama_index_resilient_stream.doctor.observation import Ending, Events, Framing, Observation, Survey
+from llama_index_resilient_stream.doctor.probe import Notice, shown
+from llama_index_resilient_stream.doctor.remedies import Fix, is_default, lines_for
+from llama_index_resilient_stream.doctor.survey import Plan, Step
+
+_STYLES = {Level.FAULT: "bold white on red", Level.RISK: "bold black on yellow", Level.HINT: "bold white on blue"}
+_GOOD, _BAD = "green", "red"
+_BODY = {Framing.CHUNKED: "chunked", Framing.LENGTH: "length", Framing.CLOSE: "until close", Framing.NONE: "none"}
+
+
+def as_json(what: dict[str, Any]) -> None:
+    json.dump(what, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Step]:
+    """Shows what is asked now, for how long, and what has come; gone when it is over."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("")
+
+        def step(what: str) -> Notice:
+            bar.reset(task, description=f"asking {what}")
+
+            def notice(events: Events, seconds: float) -> None:
+                bar.update(task, description=f"asking {what}: {events.events} events")
+
+            return notice
+
+        yield step
+
+
+# An endpoint
+
+
+def show_url(console: Console, plan: Plan, survey: Survey, findings: list[Finding]) -> None:
+    console.print()
+    console.print(Text(shown(plan.url), "bold"), soft_wrap=True)
+    console.print(_measurements(survey))
+    for finding in findings:
+        console.print(_finding(finding))
+        console.print()
+    serious = sum(is_serious(finding) for finding in findings)
+    if not serious:
+        console.print(Text("Nothing to fix.", f"bold {_GOOD}"))
+
+
+def _measurements(survey: Survey) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("asked", "status", "body"):
+        table.add_column(name, no_wrap=True)
+    for name in ("events", "blocks", "first", "over"):
+        table.add_column(name, justify="right")
+    table.add_column("ended")
+    for asked, answer in _answers(survey):
+        table.add_row(asked, *_row(answer), _ended(answer))
+    return table
+
+
+def _answers(survey: Survey) -> Iterator[tuple[str, Observation]]:
+    past = "via proxies" if survey.direct else "as browser"
+    yield from ((past if n == 1 else f"again, {n}", each) for n, each in enumerate(survey.url, 1))
+    if survey.uncompressed:
+        yield "uncompressed", survey.uncompressed
+    yield from (("direct" if n == 1 else f"direct, {n}", each) for n, each in enumerate(survey.direct, 1))
+    if survey.old:
+        yield "HTTP/1.0", survey.old
+    if survey.reconnection:
+        yield "reconnect", survey.reconnection.again
+    if survey.crowd:
+        yield f"last of {len(survey.crowd)}", max(survey.crowd, key=lambda each: each.first_byte)
+
+
+def _row(answer: Observation) -> list[str]:
+    if not answer.status:
+        return ["-"] * 5 + [f"{answer.ended_at:.1f} s"]
+    body = _BODY[answer.framing] + (f", {answer.encoding}" if answer.encoding else "")
+    if answer.ended is Ending.ENOUGH:
+        return [str(answer.status), body, "", "", "", ""]
+    events = str(answer.stream.events) if answer.is_sse and answer.readable else f"{answer.size} B"
+    pings = f" +{answer.stream.pings} pings" if answer.stream.pings else ""
+    first = f"{answer.first_byte:.1f} s" if answer.arrivals else "-"
+    return [str(answer.status), body, events + pings, str(len(answer.blocks)), first, f"{answer.ended_at:.1f} s"]
+
+
+def _ended(answer: Observation) -> Text:
+    if answer.ended is Ending.ENOUGH:
+        return Text("left", "dim")
+    if answer.stream.terminal:
+        # The user's own text may be text of the answer.
+        said = answer.stream.terminal if answer.stream.terminal in ("done", "error", "[DONE]") else "as you said"
+        return Text(f"{answer.ended}, {said}", _GOOD if answer.whole else _BAD)
+    return Text(str(answer.ended), "" if answer.ended is Ending.CLEAN else _BAD)
+
+
+def _finding(finding: Finding) -> RenderableType:
+    parts: list[RenderableType] = [_head(finding.level, finding.seen)]
+    said: set[str] = set()
+    for number, cause in enumerate(finding.causes, 1):
+        name, every = lines_for(finding, cause)
+        fixes = [fix for fix in every if fix.lines not in said]
+        said |= {fix.lines for fix in fixes}
+        if name:
+            parts.append(Padding(_cause(name, number, finding.certain), (0, 0, 0, 2)))
+        if fixes:
+            parts.append(Padding(_fixes(fixes, finding.timeout), (0, 0, 0, 5)))
+    if finding.tell_apart:
+        told = "What tells which: " if not finding.certain else "See: "
+        parts.append(Padding(Text.assemble((told, "bold"), finding.tell_apart), (0, 0, 0, 2)))
+    return Group(*parts)
+
+
+def _head(level: Level, seen: str) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text(f" {level} ", _STYLES[level]), Text(seen, "bold"))
+    return grid
+
+
+def _cause(name: str, number: int, certain: bool) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(Text("=>" if certain else f"{number}?", "bold yellow"), Text(name))
+    return grid
+
+
+def _fixes(fixes: list[Fix], timeout: float) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for where, group in groupby(fixes, key=lambda fix: fix.where):
+        for number, fix in enumerate(group):
+            mark = f"  <- {fix.default:g} s is its default" if timeout and is_default(fix, timeout) else ""
+            grid.add_row(Text("" if number else where, "dim"), Text.assemble((fix.lines, "cyan"), (mark, "yellow")))
+    return grid
+
+
+def url_as_dict(plan: Plan, survey: Survey, findings: list[Finding]) -> dict[str, Any]:
+    return {
+        "url": shown(plan.url),
+        "fine": not any(is_serious(finding) for finding in findings),
+        "findings": [_finding_as_dict(finding) for finding in findings],
+        "answers": [{"asked": asked, **_answer_as_dict(answer)} for asked, answer in _answers(survey)],
+        "light": asdict(survey.light) if survey.light else None,
+    }
+
+
+def _finding_as_dict(finding: Finding) -> dict[str, Any]:
+    causes = []
+    for cause in finding.causes:
+        name, fixes = lines_for(finding, cause)
+        causes.append({"id": cause, "name": name, "fixes": [{"where": fix.where, "lines": fix.lines} for fix in fixes]})
+    return {
+        "rule": finding.rule,
+        "level": str(finding.level),
+        "seen": finding.seen,
+        "certain": finding.certain,
+        "causes": causes,
+        "tell_apart": finding.tell_apart,
+        "timeout": finding.timeout or None,
+    }
+
+
+def _answer_as_dict(answer: Observation) -> dict[str, Any]:
+    return {
+        "status": answer.status or None,
+        "http_version": answer.http_version,
+        "headers": dict(answer.headers),
+        "framing": str(answer.framing),
+        "ended": str(answer.ended),
+        "error": answer.error,
+        "seconds": round(answer.ended_at, 3),
+        "first_byte": round(answer.first_byte, 3) if answer.arrivals else None,
+        "longest_gap": round(answer.longest_gap, 3),
+        "silence_before_the_end": round(answer.silence, 3),
+        "bytes": answer.size,
+        "blocks": len(answer.blocks),
+        "events": answer.stream.events,
+        "pings": answer.stream.pings,
+        "ids": len(answer.stream.ids),
+        "terminal": bool(answer.stream.terminal),
+        "failed": answer.stream.failed,
+    }
+
+
+# An installation
+
+
+def show_installation(console: Console, found: Installation) -> None:
+    console.print()
+    console.print(Text.assemble(("Python ", "dim"), found.python, ("   on ", "dim"), found.platform))
+    console.print(_versions(found, max(1, console.width // 44)))
+    if found.unsupported:
+        console.print(_head(Level.FAULT, found.unsupported))
+    for each in found.unmet:
+        has = f"{each.found} is installed" if each.found else "it is missing"
+        seen = f"{each.package} {each.version} wants {each.requirement}; {has}."
+        console.print(_head(Level.FAULT, seen))
+        console.print(Padding(Text(each.fix, "cyan"), (0, 0, 0, 8)))
+    for hint in found.hints:
+        console.print(_head(Level.HINT, hint.about))
+        console.print(Padding(Text(hint.why), (0, 0, 0, 7)))
+    console.print()
+    if found.fine:
+        console.print(Text("Nothing to fix.", f"bold {_GOOD}"), Text("An endpoint: doctor url URL", "dim"))
+
+
+def _versions(found: Installation, columns: int) -> RenderableType:
+    """Down, and then across."""
+    items = list(found.versions.items())
+    rows = -(-len(items) // columns)
+    grid = Table.grid(padding=(0, 2))
+    for row in range(rows):
+        cells: list[RenderableType] = []
+        for name, version in items[row::rows]:
+            cells += [Text(name), Text(version, "bold")]
+        grid.add_row(*cells)
+    return Padding(grid, (1, 0))

@@ -1,0 +1,166 @@
+"""What is installed, which pins of the LlamaIndex packages it breaks, and the pip line that mends each.
+
+Read from the metadata of the installed distributions (PyPA's core metadata specification; markers and specifiers after
+PEP 508 and PEP 440), not from `__version__`: llama-index-core 0.14.0 says there that it is 0.13.6.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import Distribution, distributions
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from llama_index_resilient_stream.doctor.traps import Hint, hints
+
+CORE, OURS = "llama-index-core", "llama-index-resilient-stream"
+OLDEST, BEFORE = Version("0.10.68"), Version("0.15")
+_SUPPORTED = f"{CORE}>={OLDEST},<{BEFORE}"
+FAMILY = "llama-index"
+OTHERS = (
+    *("openai", "anthropic", "httpx", "httpx2", "pydantic", "pydantic-core", "tenacity", "starlette", "fastapi"),
+    *("sse-starlette", "uvicorn", "httptools", "h11", "uvloop", "gunicorn", "uvicorn-worker", "hypercorn", "granian"),
+    *("flask", "streamlit", "redis", "typer", "rich"),
+)
+"""What else matters to a stream, in the order in which it is shown."""
+
+
+@dataclass(frozen=True)
+class Unmet:
+    """One line of somebody's Requires-Dist that does not hold."""
+
+    package: str
+    version: str
+    requirement: str
+    found: str
+    """Empty where it is missing."""
+    fix: str
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What is there, and what is wrong with it."""
+
+    python: str
+    platform: str
+    versions: Mapping[str, str]
+    unsupported: str
+    """A sentence about llama-index-core, where it is too old or missing."""
+    unmet: tuple[Unmet, ...]
+    hints: tuple[Hint, ...]
+
+    @property
+    def fine(self) -> bool:
+        return not self.unmet and not self.unsupported
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"fine": self.fine, **asdict(self)}
+
+
+def examine(path: Sequence[str] | None = None) -> Installation:
+    """Read what is installed; on `path`, as `sys.path` is, where it is given."""
+    found = _installed(path)
+    versions = {name: each.version for name, each in found.items()}
+    family = sorted(name for name in versions if name.startswith(FAMILY))
+    parsed = {name: version for name in versions if (version := _version(versions[name])) is not None}
+    return Installation(
+        platform.python_version(),
+        platform.platform(terse=True),
+        {name: versions[name] for name in (*family, *OTHERS) if name in versions},
+        _support(parsed, versions),
+        tuple(_unmet([found[name] for name in family], versions)),
+        tuple(hints(parsed, Version(platform.python_version().rstrip("+")))),
+    )
+
+
+def _installed(path: Sequence[str] | None) -> dict[str, Distribution]:
+    found: dict[str, Distribution] = {}
+    for each in distributions() if path is None else distributions(path=list(path)):
+        name = each.metadata["Name"]
+        if name:  # what an interrupted pip leaves behind has none
+            found.setdefault(canonicalize_name(name), each)  # the first one on the path is imported
+    return {name: each for name, each in found.items() if each.metadata["Version"]}
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return None
+
+
+def _support(parsed: Mapping[str, Version], versions: Mapping[str, str]) -> str:
+    core = parsed.get(CORE)
+    if core is None:
+        legacy = f" llama-index {versions[FAMILY]} is of the time before it." if FAMILY in versions else ""
+        return f'{CORE} is not installed.{legacy} pip install -U "{_SUPPORTED}"'
+    if core < OLDEST:
+        return f'{CORE} {core} is not supported, {OLDEST} is the oldest that is. pip install -U "{_SUPPORTED}"'
+    return ""
+
+
+# Pins
+
+
+def _unmet(family: Iterable[Distribution], versions: Mapping[str, str]) -> Iterator[Unmet]:
+    asked = [(each, requirement) for each, requirement in _requirements(list(family))]
+    for each, requirement in asked:
+        name = canonicalize_name(requirement.name)
+        found = versions.get(name, "")
+        if found and requirement.specifier.contains(found, prereleases=True):
+            continue
+        pins = [(canonicalize_name(who.metadata["Name"]), other) for who, other in asked if _same(other, name)]
+        wanted = str(requirement).partition(";")[0].strip()
+        yield Unmet(canonicalize_name(each.metadata["Name"]), each.version, wanted, found, _fix(name, pins))
+
+
+def _same(requirement: Requirement, name: str) -> bool:
+    return canonicalize_name(requirement.name) == name
+
+
+def _requirements(family: Sequence[Distribution]) -> Iterator[tuple[Distribution, Requirement]]:
+    """Those that hold here: markers are read, and an extra counts where another package of the family asks for it."""
+    every = [(each, requirement) for each in family for requirement in _parsed(each)]
+    extras: dict[str, set[str]] = {}
+    for _, requirement in every:
+        extras.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    for each, requirement in every:
+        wanted = {"", *extras.get(canonicalize_name(each.metadata["Name"]), ())}
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in wanted):
+            yield each, requirement
+
+
+def _parsed(each: Distribution) -> Iterator[Requirement]:
+    for line in each.requires or ():
+        try:
+            yield Requirement(line)
+        except InvalidRequirement:  # of a time when nobody checked
+            continue
+
+
+def _fix(name: str, pins: Sequence[tuple[str, Requirement]]) -> str:
+    """One line that all pins on a package can live with; where they exclude each other, those who pin move as well."""
+    together = SpecifierSet()
+    for _, requirement in pins:
+        together &= requirement.specifier
+    if _possible(together):
+        return f'pip install "{name}{together}"'
+    movable = sorted({who for who, _ in pins if who != OURS})
+    return " ".join(["pip install -U", *movable, name])
+
+
+def _possible(specifiers: SpecifierSet) -> bool:
+    """Whether some version meets them all: one that is named in them, or the next one after it."""
+    if not specifiers:
+        return True
+    named = [version for each in specifiers if (version := _version(each.version.removesuffix(".*")))]
+    after = [Version(".".join(map(str, (*each.release[:-1], each.release[-1] + 1)))) for each in named]
+    deeper = [Version(".".join(map(str, (*each.release, 1)))) for each in named]
+    return any(specifiers.contains(each, prereleases=True) for each in (*named, *after, *deeper, Version("0")))

@@ -1,0 +1,205 @@
+"""Causes, and the lines that cure them, server by server. Data, not code.
+
+Sources: the documentation of nginx (ngx_http_proxy_module, ngx_http_gzip_module), of AWS (Application Load Balancer
+attributes, API Gateway response streaming), of Cloudflare (error 524, content compression), of uvicorn and gunicorn.
+`{t}` is the timeout that was read, `{half}` a heartbeat that is quick enough for it, `{more}` a setting with room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_index_resilient_stream.doctor.findings import Finding
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Where to write what. `default`: the timeout that this server has where nobody set one."""
+
+    where: str
+    lines: str
+    default: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cause:
+    name: str
+    fixes: tuple[Fix, ...] = ()
+
+
+_STREAM = Fix("your endpoint", "return the generator itself: StreamingResponse(response.response_gen)")
+_TELL = Fix("your endpoint", 'end every answer with "event: done", or with "event: error" and a status, in a finally')
+_LOOK = Fix("your endpoint", "catch it around the tokens, log it, and send an error event")
+_HTTP11 = Fix("nginx", 'proxy_http_version 1.1;     # default since 1.29.7\nproxy_set_header Connection "";')
+_UNBUFFERED = Fix("your endpoint", 'headers={"X-Accel-Buffering": "no", "Cache-Control": "no-cache, no-transform"}')
+_SLOWER = (
+    Fix("nginx", "proxy_read_timeout {more}s;", 60.0),
+    Fix(
+        "ALB",
+        "aws elbv2 modify-load-balancer-attributes --load-balancer-arn ARN \\\n"
+        "    --attributes Key=idle_timeout.timeout_seconds,Value={more}",
+        60.0,
+    ),
+    Fix("Cloudflare", "Enterprise only: proxy_read_timeout, by the zone settings API (PATCH)", 100.0),
+    Fix("API Gateway", "30 s on edge-optimized endpoints, 300 s on regional ones; not settable", 30.0),
+)
+_ASYNC = Fix("your endpoint", "async def, await engine.aquery(...), and an LLM whose astream_* is its own")
+_DEF = Fix("your endpoint", "or plain def with the sync engine: Starlette then runs it in a thread")
+
+CAUSES: dict[str, Cause] = {
+    # how it came
+    "proxy-buffering": Cause(
+        "a proxy collects the answer before it passes it on",
+        (
+            _UNBUFFERED,
+            _HTTP11,
+            Fix("nginx", "proxy_buffering off;        # where the header cannot be sent"),
+            Fix("API Gateway", "responseTransferMode: STREAM  # REST APIs; the default is BUFFERED"),
+        ),
+    ),
+    "compression": Cause(
+        "a compressor holds the answer back",
+        (
+            _UNBUFFERED,
+            Fix(
+                "nginx",
+                "gzip off;                   # or leave text/event-stream out of gzip_types",
+            ),
+            Fix("Cloudflare", "Cache-Control: no-transform in the response, or a compression rule for its path"),
+        ),
+    ),
+    "string-returned": Cause("the endpoint returns str(response), or the whole text", (_STREAM,)),
+    "body-reading-middleware": Cause(
+        "middleware reads the body to its end",
+        (Fix("your app", "let it pass text/event-stream untouched, or write it as pure ASGI middleware"),),
+    ),
+    "llm-at-once": Cause(
+        "the LLM gave it in one piece",
+        (Fix("your engine", "as_query_engine(streaming=True), or stream_chat(); and an LLM that streams"),),
+    ),
+    "short-answer": Cause("", (Fix("this command", "ask for a longer answer"),)),
+    # how it ended
+    "consumed": Cause(
+        "the generator was read before: by print(response), str(response), or a logger",
+        (Fix("your endpoint", "read it once; what you need of it, collect while it streams"),),
+    ),
+    "wrong-object": Cause(
+        "StreamingResponse(response) was given the response, not its generator",
+        (Fix("your endpoint", "StreamingResponse(response.response_gen)"),),
+    ),
+    "response-returned": Cause("the endpoint returns the response object itself", (_STREAM,)),
+    "exception": Cause("an exception in the endpoint, or in the LLM", (_LOOK,)),
+    "killed-worker": Cause(
+        "the worker process was killed, or restarted",
+        (
+            Fix("uvicorn", "--timeout-graceful-shutdown 120  # at least as long as an answer"),
+            Fix("gunicorn", "--timeout 120 --graceful-timeout 120 -k uvicorn_worker.UvicornWorker", 30.0),
+        ),
+    ),
+    "time-limit": Cause(
+        "a limit on the whole answer",
+        (
+            Fix("gunicorn", "-k gthread --threads 8  # sync workers die after --timeout", 30.0),
+            Fix("API Gateway", "responseTransferMode: STREAM  # 15 min instead of 29 s", 29.0),
+        ),
+    ),
+    "idle-timeout": Cause(
+        "a proxy closes connections that are silent for {t} s",
+        (
+            Fix("your endpoint", 'send a comment line, ": ping", every {half} s, from the start and until the end'),
+            *_SLOWER,
+        ),
+    ),
+    "gateway-timeout": Cause(
+        "a proxy waits {t} s for the headers",
+        (Fix("your endpoint", 'answer with a stream, and send ": ping" at once, before the LLM is asked'), *_SLOWER),
+    ),
+    "http10-hop": Cause("an HTTP/1.0 hop: without chunks a cut looks like an end", (_HTTP11, _TELL)),
+    "swallowed-exception": Cause(
+        "an exception that a framework hides (fastapi.sse ends the stream properly)", (_LOOK,)
+    ),
+    "no-terminal-event": Cause("the endpoint sends no terminal event, so that nobody can tell", (_TELL,)),
+    "stream-is-over": Cause("nothing is left to send: EventSource stops here", ()),
+    "long-answer": Cause("an answer that takes longer"),
+    "stalled": Cause("an LLM that stalls", (Fix("your engine", "ResilientLLM(llm): its watchdogs end a stall"),)),
+    # what is missing
+    "http10-framing": Cause(
+        "the server marks the end of an HTTP/1.0 answer by closing",
+        (_HTTP11, Fix("uvicorn", "pip install httptools  # it then sends chunks all the same")),
+    ),
+    "not-sse": Cause(
+        "a plain body: no events, no heartbeat, no terminal event, no EventSource",
+        (Fix("your endpoint", 'media_type="text/event-stream", and each token as "data: ...\\n\\n"'),),
+    ),
+    "no-accel-header": Cause("nginx may hold the answer back, and nothing tells it not to", (_UNBUFFERED,)),
+    "no-heartbeat": Cause(
+        "no heartbeat, or one that is slower than this; proxies close at 30 to 100 s",
+        (Fix("your endpoint", 'send a comment line, ": ping", every 15 s, from the start'),),
+    ),
+    "no-ids": Cause(
+        "not resumable",
+        (Fix("your endpoint", '"id: <n>" on every event, and replay from Last-Event-ID + 1'),),
+    ),
+    "not-resumed": Cause(
+        "Last-Event-ID is ignored",
+        (
+            Fix(
+                "your endpoint",
+                "keep the events, and replay those after Last-Event-ID; 204 when it is over",
+            ),
+        ),
+    ),
+    # how many at once
+    "blocked-loop": Cause("synchronous work on the event loop", (_ASYNC, _DEF)),
+    "one-worker": Cause(
+        "one worker that serves one request at a time",
+        (Fix("gunicorn", "-k gthread --threads 40  # the default worker has one"),),
+    ),
+    "few-workers": Cause("as many workers, or threads, as that", (Fix("gunicorn", "--workers 4 --threads 40"),)),
+    "thread-pool": Cause(
+        "the 40 threads that Starlette has for synchronous endpoints",
+        (
+            _ASYNC,
+            Fix("your app", "anyio.to_thread.current_default_thread_limiter().total_tokens = 200"),
+        ),
+    ),
+    # no answer
+    "unreachable": Cause("nothing listens there", (Fix("this command", "check host, port and scheme"),)),
+    "wrong-scheme": Cause("https where http is spoken, or the other way round"),
+    "bad-gateway": Cause(
+        "the proxy does not reach the application, or it is restarting",
+        (Fix("the proxy", "its error log; proxy_pass, target health"),),
+    ),
+    "redirect": Cause(
+        "it is somewhere else", (Fix("this command", "ask the URL that it points to; a final / matters"),)
+    ),
+    "refused": Cause(
+        "not asked as it wants", (Fix("this command", "--method POST --data '{...}' --header 'Name: value'"),)
+    ),
+    "wrong-direct": Cause(
+        "not asked as it wants",
+        (Fix("this command", "--direct URL with the same path; --header 'Host: ...' may matter"),),
+    ),
+}
+
+
+def lines_for(finding: Finding, cause: str) -> tuple[str, list[Fix]]:
+    """The name of a cause and its fixes, filled in; those whose default is the timeout that was read come first."""
+    t = finding.timeout
+    known = CAUSES[cause]
+    fixes = [Fix(fix.where, _fill(fix.lines, t), fix.default) for fix in known.fixes]
+    if t:
+        fixes.sort(key=lambda fix: bool(fix.default) and not is_default(fix, t))
+    return _fill(known.name, t), fixes
+
+
+def _fill(text: str, t: float) -> str:
+    numbers = {"{t}": f"{t:g}", "{half}": f"{max(t / 2, 0.5):.3g}", "{more}": f"{max(300, round(t * 5)):d}"}
+    for name, number in numbers.items():
+        text = text.replace(name, number)
+    return text
+
+
+def is_default(fix: Fix, timeout: float) -> bool:
+    """Whether the timeout that was read is the one that this server comes with."""
+    return bool(fix.default) and abs(fix.default - timeout) <= 1.0
