@@ -1,6 +1,6 @@
 """The version matrix: every LlamaIndex and Python that this package promises, with the integration that belongs to it.
 
-    nox                   everything: each core on each Python, the boundary releases, openai 3, lint
+    nox                   everything: each core on each Python, the boundary releases, openai 3, recipes, lint
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -l                the list
@@ -67,15 +67,28 @@ THEIR_WARNINGS = ("-W", "ignore:The 'validate_default' attribute")
 
 TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8", "pytest-asyncio>=0.24", "respx>=0.21")
 
-# What the newest core's sessions have run already: these never meet LlamaIndex, or run the documents.
+# What the newest core's sessions have run already: these never meet LlamaIndex, run the documents, or need servers.
+# How answers of each core are read to be served is in test_answer, which is not among them.
 WITHOUT_LLAMA_INDEX = (
+    "test_chat_page",
     "test_demo",
+    "test_diagnosis",
+    "test_doctor_installation",
+    "test_doctor_provider",
+    "test_doctor_url",
     "test_documents",
     "test_faults",
+    "test_flask",
+    "test_generations",
     "test_providers",
+    "test_recipes",
     "test_recovery",
     "test_seam",
+    "test_serving",
     "test_signals",
+    "test_sse",
+    "test_store",
+    "test_workers",
 )
 
 nox.needs_version = ">=2024.10.9"
@@ -143,6 +156,13 @@ def openai3(session: nox.Session) -> None:
     session.install("--upgrade", "-e", ".", "openai>=3,<4", "pytest>=8", "pytest-asyncio>=0.24")
     tell_versions(session)
     session.run("pytest", "--noconftest", "tests/test_raw_openai.py", *session.posargs)
+
+
+@nox.session
+def recipes(session: nox.Session) -> None:
+    """docs/serving.md in Streamlit, Gradio and Chainlit too, which are too heavy for `dev`."""
+    install(session, CORES["newest"], "dev", "streamlit", "gradio", "chainlit")
+    session.run("pytest", "tests/test_recipes.py", *session.posargs)
 
 
 @nox.session
