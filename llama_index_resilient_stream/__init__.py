@@ -29,6 +29,7 @@ from .response import (
 )
 from .streams import ResilientAsyncStream, ResilientStream
 from .tokens import atokens, tokens
+from .trace import Trace, TraceSummary, trace
 
 __all__ = [
     "Attempt",
@@ -55,8 +56,11 @@ __all__ = [
     "StreamStatus",
     "StreamTimeoutError",
     "TokenEvent",
+    "Trace",
+    "TraceSummary",
     "TruncatedStreamError",
     "atokens",
     "resilient",
     "tokens",
+    "trace",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_EXTRA = ("typer", "click", "rich", "openai", "llama_index.llms")
+_EXTRA = ("typer", "click", "rich", "packaging", "openai", "llama_index.llms")
 
 
 def main() -> None:
