@@ -27,7 +27,12 @@ import pytest
 
 HOST = "127.0.0.1"
 SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
-PACKAGES = {"nginx": "apt-get install nginx-light", "redis-server": "apt-get install redis-server"}
+PACKAGES = {
+    "nginx": "apt-get install nginx-light",
+    "redis-server": "apt-get install redis-server",
+    "chromium": "apt-get install chromium",
+    "chromedriver": "apt-get install chromium-driver",
+}
 
 Command = Callable[[str, int], list[str]]
 

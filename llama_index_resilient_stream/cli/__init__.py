@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
+from llama_index_resilient_stream.cli import doctor
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+app.add_typer(doctor.app, name="doctor")
 
 
 @app.callback()
@@ -35,6 +40,33 @@ def run_demo(  # a function `demo` would stand where the module `cli.demo` is lo
             picture.write_text(draw(), encoding="utf-8", newline="\n")
         else:
             run(Console(highlight=False), fast=fast)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped.")
+        raise typer.Exit(130) from None
+
+
+@app.command("serve-demo")
+def run_serve_demo(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Chat with an index in a browser, and break the answers.
+
+    A FastAPI app on 127.0.0.1; no key, no network. Needs the extra `serve`.
+    """
+    try:
+        from llama_index_resilient_stream.cli.serve_demo import run
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        typer.echo(
+            f"The chat page needs {error.name}, which is not installed. Install it with:\n\n"
+            '    pip install "llama-index-resilient-stream[cli,serve]"',
+            err=True,
+        )
+        raise typer.Exit(1) from None
+    try:
+        run(port, open_page=open_page)
     except KeyboardInterrupt:
         typer.echo("\nStopped.")
         raise typer.Exit(130) from None

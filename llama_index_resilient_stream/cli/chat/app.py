@@ -1,0 +1,139 @@
+"""A chat with an index: start an answer, read it as often as it takes, stop it.
+
+    POST    /answers        asks, and returns the id under which the answer can be read
+    GET     /answers/{id}   server-sent events, from the event `after` on, or from the reader's Last-Event-ID
+    DELETE  /answers/{id}   stops it
+
+An answer does not belong to a connection. Closing the page does not stop it at once, and a page that was loaded again
+reads on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException
+from fastapi.staticfiles import StaticFiles
+from llama_index.core.chat_engine.types import ChatMode
+from llama_index.core.memory import ChatMemoryBuffer
+from pydantic import BaseModel, Field
+
+from llama_index_resilient_stream import resilient
+from llama_index_resilient_stream.cli.chat.knowledge import answer_to
+from llama_index_resilient_stream.cli.chat.provider import TROUBLES, Pace, Provider
+from llama_index_resilient_stream.cli.lanes import build_index
+from llama_index_resilient_stream.serve.answer import End
+from llama_index_resilient_stream.serve.fastapi import SSEResponse
+from llama_index_resilient_stream.serve.generations import Generations
+
+PAGE = Path(__file__).parent / "page"
+_CONVERSATIONS = 100  # kept in mind, the oldest are forgotten first
+
+
+class Question(BaseModel):
+    """What the page sends."""
+
+    question: str = Field(min_length=1, max_length=2000)
+    conversation: str = ""
+    """As answered to the first question of a conversation."""
+    trouble: str = "none"
+    plain: bool = False
+    """LlamaIndex as it comes."""
+
+
+class Started(BaseModel):
+    """What the page gets."""
+
+    id: str
+    conversation: str
+
+
+def create_app(pace: Pace | None = None) -> FastAPI:
+    """The application. Its `state.providers` are those at work."""
+    chat = Chat(pace or Pace())
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with chat.generations.lifespan():
+            yield
+        await chat.aclose()
+
+    app = FastAPI(title="Chat", lifespan=lifespan)
+    app.state.providers = chat.providers
+
+    @app.post("/answers")
+    async def start(question: Question) -> Started:
+        if question.trouble not in TROUBLES:
+            raise HTTPException(422, f"trouble is one of {', '.join(TROUBLES)}.")
+        return await chat.start(question)
+
+    @app.get("/answers/{key}")
+    async def read(key: str, after: str = "") -> SSEResponse:
+        return SSEResponse(chat.generations.get(key, after=after), retry=1000)
+
+    @app.delete("/answers/{key}", status_code=204)
+    async def stop(key: str) -> None:
+        await chat.generations.stop(key)
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    return app
+
+
+class Chat:
+    """Conversations over one index. An engine is made for each question, since each has a provider of its own."""
+
+    def __init__(self, pace: Pace) -> None:
+        self.generations = Generations(shutdown=0.5)
+        self.providers: set[Provider] = set()
+        self._pace = pace
+        self._index = build_index()
+        self._memories: dict[str, ChatMemoryBuffer] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def start(self, asked: Question) -> Started:
+        """Ask, and leave the answer to whoever reads it."""
+        conversation, memory = self._conversation(asked.conversation)
+        provider = Provider(answer_to(asked.question), asked.trouble, self._pace)
+        self.providers.add(provider)
+        llm = provider.plain() if asked.plain else provider.resilient()
+        engine = self._index.as_chat_engine(chat_mode=ChatMode.CONTEXT, llm=llm, memory=memory)
+        if not asked.plain:
+            engine = resilient(engine)
+        key = await self.generations.start(lambda: engine.astream_chat(asked.question))
+        task = asyncio.create_task(self._close_behind(key, provider))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        return Started(id=key, conversation=conversation)
+
+    def _conversation(self, key: str) -> tuple[str, ChatMemoryBuffer]:
+        """The memory of a conversation; of a new one, where this server knows of none."""
+        memory = self._memories.pop(key, None)
+        if memory is None:
+            key, memory = secrets.token_urlsafe(16), ChatMemoryBuffer.from_defaults()
+        self._memories[key] = memory
+        while len(self._memories) > _CONVERSATIONS:
+            self._memories.pop(next(iter(self._memories)))
+        return key, memory
+
+    async def _close_behind(self, key: str, provider: Provider) -> None:
+        """Close the provider when its answer is over, or when the application is."""
+        seen = 0
+        try:
+            while True:
+                parts = await self.generations.store.read(key, seen, 60.0)
+                if parts and isinstance(parts[-1][1], End):
+                    return
+                seen = parts[-1][0] if parts else seen
+        finally:
+            await provider.aclose()
+            self.providers.discard(provider)
+
+    async def aclose(self) -> None:
+        """After the generations have been."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
