@@ -1,14 +1,16 @@
 """The LLM calls that one call of an engine made: which wrote the answer, which failed, and how to stop them.
 
 An engine makes its calls lazily, and in threads of its own, where no context variable follows. So the LLM that the
-engine uses for this one call carries this object with it.
+engine uses for this one call carries this object with it. A response that is made resilient after the fact has one that
+looks for the streams behind it, as soon as there are any.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from .callbacks import ResumeEvent
@@ -16,17 +18,26 @@ from .errors import StreamInterruptedError
 from .recovery.machine import Recovery
 from .report import StreamReport, StreamStatus
 
+_LOOKS = 8  # tokens, and moments of silence, after which a stream that was not found is none of ours
+
 
 class Calls:
-    """Filled by a bound `ResilientLLM`, read by a response. The streams themselves are held weakly."""
+    """Filled by a bound `ResilientLLM`, read by a response. The streams themselves are held weakly.
 
-    def __init__(self, *, raises: bool = True) -> None:
+    Args:
+        seek: finds the `ResilientLLM` streams that were begun without this object, if there are any by now.
+    """
+
+    def __init__(self, *, raises: bool = True, seek: Callable[[], Iterable[Any]] | None = None) -> None:
         self.raises = raises
         """Whether the user's policy wants an error where an answer is given up."""
         self.cancelled = False
         self._recoveries: list[tuple[Recovery, bool]] = []
         self._streams: list[tuple[Recovery, weakref.ref[Any]]] = []
         self._lock = threading.Lock()
+        self._seek = seek
+        self._looks = 0
+        self._told: dict[tuple[str, int], ResumeEvent] = {}
         self._at_end: list[Callable[[], object]] = []
         self._at_recovery: list[Callable[[ResumeEvent], object]] = []
 
@@ -35,16 +46,28 @@ class Calls:
         self._at_end.append(listener)
 
     def at_recovery(self, listener: Callable[[ResumeEvent], object]) -> None:
-        """Call this whenever another attempt begins, in the thread that makes it."""
-        self._at_recovery.append(listener)
+        """Call this whenever another attempt begins, in the thread that makes it; now, for those that have begun."""
+        with self._lock:
+            self._at_recovery.append(listener)
+            missed = list(self._told.values())
+        for event in missed:
+            listener(event)
 
     def on_resume(self, event: ResumeEvent) -> None:
         """It listens to its streams as any callback does."""
-        for listener in self._at_recovery:
+        with self._lock:
+            if (event.stream_id, event.attempt) in self._told:
+                return
+            self._told[event.stream_id, event.attempt] = event
+            listeners = list(self._at_recovery)
+        for listener in listeners:
             listener(event)
 
     def on_end(self, _report: StreamReport) -> None:
         """The same."""
+        self._tell_of_end()
+
+    def _tell_of_end(self) -> None:
         for listener in self._at_end:
             listener()
 
@@ -69,9 +92,51 @@ class Calls:
         if self.cancelled:
             stream.cancel()  # it is empty, and a writer ends as it does with any other
 
+    # After the fact
+
+    @property
+    def found_later(self) -> bool:
+        """Whether the streams were begun without it."""
+        return self._seek is not None
+
+    def look(self) -> bool:
+        """A token came, or nothing did for a while. False: there is no reason to look any more."""
+        if self._seek is None or self._recoveries or self._looks >= _LOOKS:
+            return False
+        self._looks += 1
+        self.search()
+        return True
+
+    def search(self) -> None:
+        """Look, however often it was in vain."""
+        if self._seek is not None and not self._recoveries:
+            for stream in self._seek():
+                self.adopt(stream)
+
+    def adopt(self, stream: Any) -> None:
+        """Take over a stream that was begun without it, with all that has happened to it so far."""
+        recovery: Recovery = stream._recovery
+        with self._lock:
+            if any(known is recovery for known, _ in self._recoveries):
+                return
+            if recovery.policy.on_exhausted == "partial":
+                self.raises = False
+            self._recoveries.append((recovery, True))
+            self._streams.append((recovery, weakref.ref(stream)))
+        # First to listen, then to look: what happens in between is told once.
+        stream.calls.at_end(self._tell_of_end)
+        stream.calls.at_recovery(self.on_resume)
+        for event in _missed(recovery.report):
+            self.on_resume(event)
+        if recovery.over:
+            self._tell_of_end()
+        if self.cancelled:
+            stream.cancel()
+
     @property
     def report(self) -> StreamReport | None:
         """The report of the call that wrote the answer, or writes it: the last stream, else the last call."""
+        self.search()
         with self._lock:
             known = list(self._recoveries)
         if not known:
@@ -103,15 +168,22 @@ class Calls:
         with self._lock:
             return all(recovery.over for recovery, _ in self._recoveries)
 
+    @property
+    def finished(self) -> bool:
+        """Whether there were calls, and none is going on."""
+        return bool(self._recoveries) and self.over
+
     def cancel(self) -> None:
         """Stop every stream, from any thread."""
         self.cancelled = True
+        self.search()
         for stream in self._live():
             stream.cancel()
 
     async def acancel(self) -> None:
         """Stop every stream, and return when their connections are closed."""
         self.cancelled = True
+        self.search()
         for stream in self._live():
             if (acancel := getattr(stream, "acancel", None)) is not None:
                 await acancel()
@@ -126,3 +198,20 @@ class Calls:
 
 def _writer(known: list[tuple[Recovery, bool]]) -> Recovery:
     return next((recovery for recovery, streamed in reversed(known) if streamed), known[-1][0])
+
+
+def _missed(report: StreamReport) -> Iterator[ResumeEvent]:
+    """The recoveries that were, as they would have been told."""
+    characters = 0
+    for before, attempt in pairwise(list(report.attempts)):
+        characters += before.characters
+        yield ResumeEvent(
+            stream_id=report.stream_id,
+            attempt=attempt.number,
+            model=attempt.model,
+            strategy=attempt.strategy,
+            delay=attempt.waited,
+            characters=characters,
+            seconds=attempt.started,
+            cause=before.fault or "",
+        )

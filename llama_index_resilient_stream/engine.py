@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, overload
@@ -29,6 +30,7 @@ from llama_index.core.schema import QueryBundle
 from .calls import Calls
 from .compat import WORKERS
 from .errors import ConfigurationError
+from .generators import behind
 from .llm import ResilientLLM
 from .memory import MarkingMemory
 from .response import (
@@ -36,9 +38,12 @@ from .response import (
     ResilientStreamingAgentChatResponse,
     ResilientStreamingResponse,
 )
+from .streams import ResilientAsyncStream, ResilientStream
 from .transcript import refuse_spent
 
 T = TypeVar("T")
+
+_OURS = ResilientStreamingResponse | ResilientAsyncStreamingResponse | ResilientStreamingAgentChatResponse
 
 
 @overload
@@ -58,10 +63,11 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
         response = engine.query("...")
         response.report.status
 
-    An engine whose LLM is not a `ResilientLLM` gets one with the default settings around it. `mark=False` leaves
-    partial answers in a chat memory without the mark that says so, for memories shared with an LLM that cannot bear it.
+    An engine whose LLM is not a `ResilientLLM` gets one with the default settings around it; a response after the fact
+    only has a report, and can only be stopped, if its LLM is one. `mark=False` leaves partial answers in a chat memory
+    without the mark that says so, for memories shared with an LLM that cannot bear it.
     """
-    if isinstance(thing, ResilientQueryEngine | ResilientChatEngine):
+    if isinstance(thing, ResilientQueryEngine | ResilientChatEngine | _OURS):
         return thing
     if isinstance(thing, BaseChatEngine):  # asked first: the agents of old are query engines as well
         return ResilientChatEngine(thing, mark=mark)
@@ -70,17 +76,36 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
     if isinstance(thing, StreamingResponse | AsyncStreamingResponse) and thing.response_txt is None:
         refuse_spent(thing.response_gen)
     if isinstance(thing, StreamingResponse | AsyncStreamingResponse | StreamingAgentChatResponse):
-        return _wrapped(thing, Calls())
+        return _wrapped(thing, _calls_behind(thing))
     raise ConfigurationError(
         f"resilient() takes a query engine, a chat engine or a streaming response, not {type(thing).__name__}. "
         f"Write resilient(index.as_query_engine(llm=llm, streaming=True)), or ResilientLLM(llm) for an LLM."
     )
 
 
+def _calls_behind(response: Any) -> Calls:
+    """Of a response after the fact: nobody told its LLM, if that is one of ours, of the object it shall report to."""
+    if isinstance(response, StreamingAgentChatResponse):
+        source: Any = response.achat_stream if response.chat_stream is None else response.chat_stream
+    else:
+        source = response.response_gen
+    try:
+        kept = weakref.ref(source)  # the stream that is to be found ends when nobody else holds on to it
+    except TypeError:
+        return Calls()
+    calls = Calls(seek=lambda: behind(kept(), _is_stream))
+    calls.look()
+    return calls
+
+
+def _is_stream(thing: object) -> bool:
+    return isinstance(thing, ResilientStream | ResilientAsyncStream)
+
+
 def _wrapped(response: Any, calls: Calls) -> Any:
     """Our class around a streaming response; any other response gets an attribute `report`."""
     match response:
-        case ResilientStreamingResponse() | ResilientAsyncStreamingResponse() | ResilientStreamingAgentChatResponse():
+        case _ if isinstance(response, _OURS):
             return response
         case StreamingResponse():
             return ResilientStreamingResponse.around(response, calls)

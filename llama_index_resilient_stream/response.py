@@ -41,6 +41,11 @@ class _Reported:
     def _status_without_calls(self) -> StreamStatus:
         return StreamStatus.UNKNOWN if self._transcript.over else StreamStatus.STREAMING  # type: ignore[attr-defined]
 
+    @property
+    def given(self) -> bool:
+        """Whether it was read to its end, token by token, so that there is nothing to be given any more."""
+        return self._transcript.given  # type: ignore[attr-defined,no-any-return]
+
     def cancel(self) -> None:
         """Stop the LLM, from any thread: no retry, its connection is closed, waiting readers are released."""
         self.calls.cancel()
@@ -48,8 +53,10 @@ class _Reported:
 
     def _watch(self, calls: Calls) -> None:
         self.calls = calls
-        # Whoever drops a response has left; the thread or task that writes for it would not notice.
-        weakref.finalize(self, calls.cancel).atexit = False
+        # Whoever drops a response has left; the thread or task that writes for it would not notice. After the fact
+        # somebody may go on reading the original.
+        if not calls.found_later:
+            weakref.finalize(self, calls.cancel).atexit = False
 
     def _note(self) -> str:
         report = self.report
@@ -70,6 +77,7 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
     def around(cls, response: StreamingResponse, calls: Calls) -> ResilientStreamingResponse:
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
+        made._transcript.at_token = calls.look
         return made
 
     def _tokens(self) -> Generator[str, None, None]:
@@ -124,6 +132,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
     def around(cls, response: AsyncStreamingResponse, calls: Calls) -> ResilientAsyncStreamingResponse:
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
+        made._transcript.at_token = calls.look
         return made
 
     @property
@@ -216,7 +225,10 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         try:
             async for token in self._atranscript.tokens():
                 yield token
-        except (GeneratorExit, asyncio.CancelledError):
+        except GeneratorExit:  # perhaps from the garbage collector, where nothing can be awaited
+            self.cancel()
+            raise
+        except asyncio.CancelledError:
             await self.acancel()
             raise
         self.response = self.unformatted_response = self._atranscript.text.strip()
@@ -234,17 +246,21 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         async for token in self.async_response_gen():
             print(token, end="", flush=True)
 
+    @property
+    def given(self) -> bool:
+        return self._transcript.given or self._atranscript.given
+
     def cancel(self) -> None:
         """Stop the LLM. What it said so far is in the memory, marked, when this returns."""
         self.calls.cancel()
         if self.achat_stream is None and not self._transcript.over:
-            let_writer_finish(self)
+            let_writer_finish(self, self.calls)
 
     async def acancel(self) -> None:
         """The same, asynchronously."""
         await self.calls.acancel()
         if not self._atranscript.over:
-            await alet_writer_finish(self)
+            await alet_writer_finish(self, self.calls)
 
     def _status_without_calls(self) -> StreamStatus:
         over = self._transcript.over or self._atranscript.over

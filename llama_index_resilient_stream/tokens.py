@@ -74,6 +74,35 @@ def refuse_common_mistakes(response: Any) -> None:
         raise ConfigurationError("This is a function. Call it first, and pass what it returns.")
 
 
+def refuse_unreadable(response: Any) -> None:
+    """The same for whatever `tokens` and `atokens` would refuse, both of them; nothing is opened."""
+    refuse_common_mistakes(response)
+    if isinstance(response, _OURS):
+        if response.given:
+            raise ConfigurationError("This response was read before: its tokens were given to somebody else.")
+    elif isinstance(response, StreamingResponse | AsyncStreamingResponse):
+        if response.response_txt is None:
+            refuse_spent(response.response_gen)
+    elif isinstance(response, StreamingAgentChatResponse):
+        if not has_writer(response):
+            refuse_spent(response.achat_stream if response.chat_stream is None else response.chat_stream)
+    elif isinstance(response, Iterator) or hasattr(response, "__aiter__"):
+        refuse_spent(response)
+    elif not _is_whole(response):
+        raise _no_response(response)
+
+
+def _is_whole(response: Any) -> bool:
+    is_answer = isinstance(response, AgentChatResponse)
+    return is_answer or hasattr(response, "response") or hasattr(response, "get_response")
+
+
+def _no_response(thing: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"A {type(thing).__name__} is no response. Pass what engine.query(...) or engine.stream_chat(...) returns."
+    )
+
+
 def _is_async_chat(response: Any) -> bool:
     return isinstance(response, StreamingAgentChatResponse) and response.achat_stream is not None
 
@@ -96,11 +125,9 @@ def _source(response: Any) -> Any:
         return (response.response,)
     if isinstance(response, Iterator):
         return _unread(response)
-    if hasattr(response, "response") or hasattr(response, "get_response"):
+    if _is_whole(response):
         return (str(response),)
-    raise ConfigurationError(
-        f"A {type(response).__name__} is no response. Pass what engine.query(...) or engine.stream_chat(...) returns."
-    )
+    raise _no_response(response)
 
 
 def _unread(source: Any) -> Any:

@@ -44,6 +44,8 @@ class _Kept:
     def __init__(self) -> None:
         self.over = False
         self.error: BaseException | None = None
+        self.at_token: Callable[[], bool] | None = None
+        """Called when a token came, as long as it says True."""
         self._tokens: list[str] = []
         self._read = 0
 
@@ -55,9 +57,19 @@ class _Kept:
             self._read = 1
         return "".join(self._tokens)
 
+    @property
+    def given(self) -> bool:
+        """Whether there were tokens, and readers have got them all."""
+        return self.over and bool(self._tokens) and self._read >= len(self._tokens)
+
     def settle(self, text: str) -> None:
         """Somebody knows better what the whole text is."""
         self.over, self.error, self._tokens, self._read = True, None, [text], 0
+
+    def _keep(self, token: str | None) -> None:
+        self._tokens.append(token or "")
+        if self.at_token is not None and not self.at_token():
+            self.at_token = None
 
     def _next_kept(self) -> str | None:
         if self._read < len(self._tokens):
@@ -109,7 +121,7 @@ class Transcript(_Kept):
         with self._lock:
             if not self.over:
                 try:
-                    self._tokens.append(next(self._source) or "")
+                    self._keep(next(self._source))
                     return True
                 except StopIteration:
                     self.over, self.error = True, self._finish()
@@ -159,7 +171,7 @@ class AsyncTranscript(_Kept):
         async with self._lock:  # for one token only: an abandoned reader holds up nobody
             if not self.over:
                 try:
-                    self._tokens.append(await anext(self._source) or "")
+                    self._keep(await anext(self._source))
                     return True
                 except StopAsyncIteration:
                     self.over, self.error = True, await self._finish()

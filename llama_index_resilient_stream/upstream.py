@@ -2,8 +2,7 @@
 
 Closing a LlamaIndex generator is not enough. The OpenAI SDK's `Stream` (and Anthropic's, which is built alike) and the
 generator inside it refer to each other, so the provider goes on sending until the garbage collector happens to pass by.
-LlamaIndex keeps that object on its generator's stack, where no name leads to it; the interpreter knows what a suspended
-generator refers to.
+LlamaIndex keeps that object on its generator's stack, where `generators.py` finds it.
 
 Our own HTTP client (`http.py`) need not be searched for: it finds the `Upstream` on whose behalf it is asked, and tells
 it the socket before the first event, and later whether the stream's own terminator passed by.
@@ -12,20 +11,16 @@ it the socket before the first event, and later whether the stream's own termina
 from __future__ import annotations
 
 import contextlib
-import gc
 import inspect
 import socket
 import threading
-from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
-from types import AsyncGeneratorType, CellType, GeneratorType
 from typing import Any
 
+from .generators import behind
 from .witness import Witness
 
-_THROUGH = (GeneratorType, AsyncGeneratorType, CellType)
-_FARTHEST = 8  # generators around generators, as decorators make them
 _STREAMS = ("Stream", "AsyncStream")
 
 
@@ -86,7 +81,7 @@ class Upstream:
 
     def look(self, stream: object) -> None:
         """Find it. `stream` must be suspended: just after its first event."""
-        self._streams = _sdk_streams(stream)
+        self._streams = behind(stream, _is_sdk_stream)
         for each in self._streams:
             with contextlib.suppress(Exception):  # not httpx, or not a version that tells
                 response = each.response
@@ -127,17 +122,5 @@ class Upstream:
 _ASKING: ContextVar[Upstream | None] = ContextVar("resilient_stream_upstream", default=None)
 
 
-def _sdk_streams(stream: object) -> list[Any]:
-    found: list[Any] = []
-    seen = {id(stream)}
-    todo: deque[tuple[object, int]] = deque([(stream, 0)])
-    while todo:
-        thing, depth = todo.popleft()
-        if type(thing).__name__ in _STREAMS and hasattr(thing, "response") and hasattr(thing, "close"):
-            found.append(thing)
-        elif isinstance(thing, _THROUGH) and depth < _FARTHEST:
-            for next_thing in gc.get_referents(thing):
-                if id(next_thing) not in seen:
-                    seen.add(id(next_thing))
-                    todo.append((next_thing, depth + 1))
-    return found
+def _is_sdk_stream(thing: object) -> bool:
+    return type(thing).__name__ in _STREAMS and hasattr(thing, "response") and hasattr(thing, "close")

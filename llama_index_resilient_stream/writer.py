@@ -17,7 +17,7 @@ from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 from .calls import Calls
 from .errors import StreamInterruptedError
 
-_NAP = 0.25  # seconds between two looks at whether a writer that says nothing is still there
+_NAP = 1.0  # seconds between two looks at whether a writer that says nothing is still there
 _SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
 _STOP = 2.0  # seconds that a writer gets to write down what it has when its LLM was stopped
 
@@ -34,6 +34,7 @@ def read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator
         return
     calls.at_end(lambda: response.queue.put(""))
     while True:
+        calls.look()
         try:
             if token := response.queue.get(timeout=_nap(calls)):
                 yield token
@@ -59,6 +60,7 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> As
     loop = asyncio.get_running_loop()
     calls.at_end(lambda: loop.call_soon_threadsafe(tokens.put_nowait, ""))
     while True:
+        calls.look()
         try:
             token = tokens.get_nowait() if not tokens.empty() else await asyncio.wait_for(tokens.get(), _nap(calls))
             if token:
@@ -75,7 +77,7 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> As
 
 
 def _nap(calls: Calls) -> float:
-    return _SHORT_NAP if calls.over and calls.report is not None else _NAP
+    return _SHORT_NAP if calls.finished else _NAP
 
 
 def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
@@ -87,7 +89,7 @@ def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
     if task is not None:
         return not task.done()
     since = response.__dict__.setdefault("_silent_since", None)
-    if not calls.over or calls.report is None:  # the LLM still speaks, or was not asked yet
+    if not calls.finished:  # the LLM still speaks, or was not asked yet
         response.__dict__["_silent_since"] = None
         return True
     if since is None:
@@ -110,7 +112,7 @@ def _writer_died(calls: Calls) -> StreamInterruptedError:
     )
 
 
-def let_writer_finish(response: StreamingAgentChatResponse) -> None:
+def let_writer_finish(response: StreamingAgentChatResponse, calls: Calls) -> None:
     """Its LLM was stopped: what is left is to write down what there is."""
     if not has_writer(response):
         with contextlib.suppress(Exception):
@@ -122,10 +124,11 @@ def let_writer_finish(response: StreamingAgentChatResponse) -> None:
         thread = getattr(response, "write_response_to_history_thread", None)
         if thread is not None and not thread.is_alive():
             return
+        calls.search()  # what is found is stopped
         time.sleep(0.002)
 
 
-async def alet_writer_finish(response: StreamingAgentChatResponse) -> None:
+async def alet_writer_finish(response: StreamingAgentChatResponse, calls: Calls) -> None:
     if not has_writer(response):
         with contextlib.suppress(Exception):
             if response.achat_stream is not None:
@@ -137,4 +140,5 @@ async def alet_writer_finish(response: StreamingAgentChatResponse) -> None:
         task = getattr(response, "awrite_response_to_history_task", None)
         if task is not None and task.done():
             return
+        calls.search()  # what is found is stopped
         await asyncio.sleep(0.002)

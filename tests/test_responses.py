@@ -92,7 +92,13 @@ async def atake(tokens: Any, count: int) -> str:
 
 # Core 0.14.22 to 0.14.24 collect what compact and refine say and hand it out in one piece. There is nothing to be read
 # token by token then but the simple engine, and a query engine in another mode.
-STREAMS = len(list(query_engine(ScriptedLLM("two tokens", token=5)).query("?").response_gen)) > 1
+def streams() -> bool:
+    with asyncio.Runner() as runner:  # or LlamaIndex opens an event loop, and never closes it
+        asyncio.set_event_loop(runner.get_loop())
+        return len(list(query_engine(ScriptedLLM("two tokens", token=5)).query("?").response_gen)) > 1
+
+
+STREAMS = streams()
 MODE = "compact" if STREAMS else "simple_summarize"
 MODES_OF_CHAT = CHATS if STREAMS else ("simple",)
 
@@ -580,6 +586,126 @@ async def test_resilient_after_the_fact_for_an_asynchronous_chat(mode: str) -> N
     engine = chat_engine(ResilientLLM(scripted([Cut(4, RESET)]), policy=QUICK), mode)
     ours = resilient(await engine.astream_chat("?"))
     assert "".join([token async for token in ours.async_response_gen()]) == str(ours) == SHORT
+
+
+MANY_TOKENS = SHORT * 20
+AFTER = {"query": lambda llm: query_engine(llm, MODE), **{m: (lambda llm, m=m: chat_engine(llm, m)) for m in CHATS}}
+after_the_fact = pytest.mark.parametrize("make", AFTER.values(), ids=AFTER)
+
+
+def paced(script: Any = (), **kwargs: Any) -> ScriptedLLM:
+    """Slow enough that `resilient` comes before the end."""
+    return scripted(script, text=MANY_TOKENS, delay=0.005, **kwargs)
+
+
+def plainly(make: Any, inner: ScriptedLLM, policy: RecoveryPolicy = QUICK) -> Any:
+    engine = make(ResilientLLM(inner, policy=policy))
+    return engine.query("?") if hasattr(engine, "query") else engine.stream_chat("?")
+
+
+async def aplainly(make: Any, inner: ScriptedLLM, policy: RecoveryPolicy = QUICK) -> Any:
+    engine = make(ResilientLLM(inner, policy=policy))
+    return await (engine.aquery("?") if hasattr(engine, "query") else engine.astream_chat("?"))
+
+
+@after_the_fact
+def test_the_report_is_found_after_the_fact(make: Any) -> None:
+    response = resilient(plainly(make, paced([Cut(60, RESET)])))
+    heard: list[Any] = []
+    response.calls.at_recovery(heard.append)
+    assert "".join(response.response_gen) == MANY_TOKENS
+    assert response.report.status is StreamStatus.COMPLETE
+    assert response.report.faults == ["transport"]
+    assert [(event.attempt, event.cause) for event in heard] == [(2, "transport")]
+
+
+@after_the_fact
+async def test_so_is_that_of_an_asynchronous_one(make: Any) -> None:
+    response = resilient(await aplainly(make, paced([Cut(60, RESET)])))
+    heard: list[Any] = []
+    response.calls.at_recovery(heard.append)
+    assert "".join([token async for token in response.async_response_gen()]) == MANY_TOKENS
+    assert response.report.status is StreamStatus.COMPLETE
+    assert response.report.faults == ["transport"]
+    assert [(event.attempt, event.cause) for event in heard] == [(2, "transport")]
+
+
+def test_a_recovery_from_before_it_was_found_is_told_too() -> None:
+    inner = paced([Cut(3, RESET)])
+    response = plainly(AFTER["simple"], inner)
+    assert eventually(lambda: len(inner.calls) == 2 and len(inner.calls[1].sent) > 3)
+    heard: list[Any] = []
+    resilient(response).calls.at_recovery(heard.append)
+    assert [(event.attempt, event.cause, event.characters) for event in heard] == [(2, "transport", 3)]
+    response.chat_stream.cancel()
+
+
+@after_the_fact
+@pytest.mark.parametrize("read", [0, 2])
+def test_cancelling_stops_the_llm_after_the_fact(make: Any, read: int) -> None:
+    inner = paced()
+    response = resilient(plainly(make, inner))
+    assert take(response.response_gen, read) == MANY_TOKENS[:read]
+    response.cancel()
+    assert eventually(lambda: inner.open_streams == 0, 1)
+    assert len("".join(call.sent for call in inner.calls)) < 50
+    if inner.calls:
+        assert eventually(lambda: response.report.status is StreamStatus.CANCELLED)
+
+
+@after_the_fact
+@pytest.mark.parametrize("read", [0, 2])
+async def test_cancelling_an_asynchronous_one_after_the_fact(make: Any, read: int) -> None:
+    inner = paced()
+    response = resilient(await aplainly(make, inner))
+    tokens = response.async_response_gen()
+    assert await atake(tokens, read) == MANY_TOKENS[:read]
+    await response.acancel()
+    assert await aeventually(lambda: inner.open_streams == 0, 1)
+    assert len("".join(call.sent for call in inner.calls)) < 50
+    if inner.calls:
+        assert response.report.status is StreamStatus.CANCELLED
+    await tokens.aclose()
+
+
+@after_the_fact
+def test_cancelling_from_another_thread_after_the_fact(make: Any) -> None:
+    """Also while the LLM is silent, before the first token or in a back-off, and nothing passes through our hands."""
+    inner = paced([Fail(RESET)])
+    response = resilient(plainly(make, inner, SLEEPY))
+    reader = threading.Thread(target=lambda: list(response.response_gen))
+    reader.start()
+    assert eventually(lambda: bool(inner.calls) and inner.calls[0].state == "broken")
+    response.cancel()
+    reader.join(3)
+    assert not reader.is_alive()
+    assert len(inner.calls) == 1
+    assert eventually(lambda: response.report.status is StreamStatus.CANCELLED)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # LlamaIndex's writer raises it too
+@after_the_fact
+def test_giving_up_after_the_fact(make: Any) -> None:
+    response = resilient(plainly(make, paced(GIVEN_UP), ONE_TRY))
+    assert read_until_error(response.response_gen)[0] == SHORT[:5]
+    assert response.report.status is StreamStatus.INTERRUPTED
+    response = resilient(plainly(make, paced(GIVEN_UP), PARTIAL))
+    assert "".join(response.response_gen) == SHORT[:5]
+    assert response.report.status is StreamStatus.INTERRUPTED
+
+
+def test_looking_at_a_report_after_the_fact_stops_nothing() -> None:
+    response = plainly(AFTER["simple"], paced())
+    assert resilient(response).report.status is StreamStatus.STREAMING
+    assert "".join(response.response_gen) == MANY_TOKENS
+
+
+@after_the_fact
+def test_an_llm_that_is_not_ours_has_no_report(make: Any) -> None:
+    engine = make(paced())
+    response = resilient(engine.query("?") if hasattr(engine, "query") else engine.stream_chat("?"))
+    assert "".join(response.response_gen) == MANY_TOKENS
+    assert response.report.status is StreamStatus.UNKNOWN
 
 
 def test_a_response_whose_text_was_asked_for_has_it() -> None:

@@ -12,18 +12,21 @@ import contextvars
 import inspect
 import logging
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
+from ..callbacks import ResumeEvent
 from ..calls import Calls
 from ..channel import Channel, aside, joined
 from ..engine import resilient
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamStatus
-from ..tokens import atokens, refuse_common_mistakes, tokens
+from ..tokens import atokens, refuse_unreadable, tokens
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
@@ -60,6 +63,14 @@ class End:
 Part = Text | Recovery | End
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A recovery, as soon as it is told: the text before it may still be on its way through a chat engine's queue."""
+
+    recovery: Recovery
+    characters: int
+
+
 class Answer:
     """Reads a source, part by part. Everything but `stop` belongs to one task.
 
@@ -73,12 +84,14 @@ class Answer:
 
     def __init__(self, source: Any) -> None:
         self._source = _checked(source)
-        self._channel: Channel[Part] | None = None
+        self._channel: Channel[Part | _Heard] | None = None
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
         self._response: Any = None
         self._stopped = False
         self._over = False
+        self._shown = 0  # characters
+        self._heard_of: list[_Heard] = []
 
     def start(self) -> None:
         """Begin to read; the first `take` does it otherwise."""
@@ -96,13 +109,37 @@ class Answer:
             raise RuntimeError("This answer has ended.")
         self.start()
         assert self._channel is not None, "start() makes it"
-        parts = await self._channel.take(seconds)
+        until = None if seconds is None else asyncio.get_running_loop().time() + seconds
+        while True:
+            taken = await self._channel.take(seconds)
+            parts = list(self._in_order(taken))
+            if parts or not taken:
+                break
+            if until is not None:
+                seconds = max(0.0, until - asyncio.get_running_loop().time())
         self._over = bool(parts) and isinstance(parts[-1], End)
         return parts
+
+    def _in_order(self, taken: list[Part | _Heard]) -> Iterator[Part]:
+        """A recovery comes after the text that was said before it."""
+        for part in taken:
+            if isinstance(part, _Heard):
+                self._heard_of.append(part)
+            elif isinstance(part, Text):
+                yield part
+                self._shown += len(part.text)
+            due = [heard for heard in self._heard_of if heard.characters <= self._shown or isinstance(part, End)]
+            for heard in due:
+                self._heard_of.remove(heard)
+                yield heard.recovery
+            if isinstance(part, End):
+                yield part
 
     async def stop(self) -> None:
         """Stop the LLM. The parts so far and an `End` can still be taken. Returns soon, whatever the LLM does."""
         self._stopped = True
+        if self._response is None and self._task is not None:
+            self._task.cancel()  # what is awaited is the whole answer, or what comes before it
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP):
                 await _stop(self._response)
@@ -115,33 +152,39 @@ class Answer:
         self._channel.leave()
         if self._running:
             await self.stop()
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_STOP)
-        if self._thread is not None and not await joined(self._thread, _STOP):
-            logger.warning("an answer that nobody reads goes on in a thread: its LLM cannot be stopped from outside")
+        for _ in range(2):  # what begins in a thread may go on in a task, and the other way round
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=_STOP)
+            if self._thread is not None and not await joined(self._thread, _STOP):
+                logger.warning("an answer that nobody reads goes on in a thread, which cannot be stopped from outside")
+                return
 
     @property
     def _running(self) -> bool:
         in_thread = self._thread is not None and self._thread.is_alive()
         return in_thread or (self._task is not None and not self._task.done())
 
-    def _heard(self, response: Any, channel: Channel[Part]) -> Any:
+    def _heard(self, response: Any, channel: Channel[Part | _Heard]) -> Any:
         """Remember the response, to stop it and to be told of its recoveries."""
+        refuse_unreadable(response)
         if isinstance(response, StreamingResponse | AsyncStreamingResponse | StreamingAgentChatResponse):
             response = resilient(response)
         calls = getattr(response, "calls", None)
         if isinstance(calls, Calls):
-            calls.at_recovery(lambda event: channel.push(Recovery(event.attempt, event.cause)))
+            calls.at_recovery(partial(_tell_of_recovery, channel, calls))
         self._response = response
         return response
 
     # Synchronous sources
 
-    def _read_aside(self, source: Any, channel: Channel[Part]) -> None:
+    def _read_aside(self, source: Any, channel: Channel[Part | _Heard]) -> None:
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
 
         def go_on_in_task(response: Any) -> None:
+            if channel.left:
+                _discard(response)
+                return
             self._task = loop.create_task(self._read_in_task(response, channel), context=context)
 
         def read() -> None:
@@ -157,7 +200,7 @@ class Answer:
         self._thread = threading.Thread(target=context.copy().run, args=(read,), name="resilient-answer", daemon=True)
         self._thread.start()
 
-    def _read_in_thread(self, response: Any, channel: Channel[Part]) -> None:
+    def _read_in_thread(self, response: Any, channel: Channel[Part | _Heard]) -> None:
         response = self._heard(response, channel)
         with contextlib.closing(tokens(response)) as texts:
             if self._stopped or channel.left:
@@ -165,20 +208,28 @@ class Answer:
             for text in texts:
                 if text and not channel.put(Text(text)):
                     break
+        if self._stopped or channel.left:
+            _discard(response)  # whoever stopped it could not close what was just being read
         channel.push(_end(response, stopped=self._stopped))
 
     # Asynchronous sources
 
-    async def _read_in_task(self, source: Any, channel: Channel[Part]) -> None:
+    async def _read_in_task(self, source: Any, channel: Channel[Part | _Heard]) -> None:
         try:
             response = source() if callable(source) else source
-            response = self._heard(await response if inspect.isawaitable(response) else response, channel)
+            response = await response if inspect.isawaitable(response) else response
+            if not _is_asynchronous(response):  # core 0.10 has engines whose `aquery` returns such a thing
+                self._read_aside(response, channel)
+                return
+            response = self._heard(response, channel)
             async with contextlib.aclosing(atokens(response)) as texts:
                 if self._stopped:
                     await _stop(response)
                 async for text in texts:
                     if text and not await channel.aput(Text(text)):
                         break
+            if self._stopped or channel.left:
+                await _stop(response)
             channel.push(_end(response, stopped=self._stopped))
         except BaseException as error:
             channel.push(_end(self._response, error, stopped=self._stopped))
@@ -186,10 +237,17 @@ class Answer:
                 raise
 
 
+def _tell_of_recovery(channel: Channel[Part | _Heard], calls: Calls, event: ResumeEvent) -> None:
+    if event.attempt > 1:  # the first of `llm.resume(...)` goes on as well, and nothing has failed here
+        report = calls.report
+        shown = report is not None and report.stream_id == event.stream_id  # not what condenses a question
+        channel.push(_Heard(Recovery(event.attempt, event.cause), event.characters if shown else 0))
+
+
 def _checked(source: Any) -> Any:
     if callable(source) or inspect.isawaitable(source):
         return source
-    refuse_common_mistakes(source)
+    refuse_unreadable(source)
     return source
 
 

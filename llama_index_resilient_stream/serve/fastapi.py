@@ -20,9 +20,10 @@ import anyio
 
 from ..report import StreamStatus
 from .answer import Answer, End
-from .feed import Feed, LiveFeed, check_heartbeat, texts, written
+from .feed import Feed, check_heartbeat, texts, written
 from .generations import Generations
 from .opening import Opening
+from .replay import StoredFeed
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 
 try:
@@ -114,6 +115,7 @@ class SSEResponse(_Streamed):
             and misses nothing. With a `Generations` of your own you say where answers are kept, for how long, and who
             may read them. `source` is a function then, and is called once, however often its reader comes back.
         owner: whose answer it is; `Generations(may_read=...)` gets to see it.
+        payload: JSON-able; what `Generations(take_over=...)` needs to go on with it in another worker.
 
     `source` may also be what `Generations.get` returns. A request with a `Last-Event-ID` is an EventSource that was cut
     off. A stream that is not resumable tells it that the answer is lost, instead of generating it once more.
@@ -127,12 +129,13 @@ class SSEResponse(_Streamed):
         retry: int | None = None,
         resumable: bool | Generations = False,
         owner: str | None = None,
+        payload: Any = None,
         headers: Mapping[str, str] | None = None,
         status_code: int = 200,
         background: BackgroundTask | None = None,
     ) -> None:
         check_heartbeat(heartbeat)
-        self._opening = Opening(source, _generations(resumable), owner)
+        self._opening = Opening(source, resumable, owner, payload)
         self._heartbeat = heartbeat
         self._retry = retry
         self._feed: Feed | None = None
@@ -154,8 +157,8 @@ class SSEResponse(_Streamed):
             await self._feed.leave()
 
     def _last_word(self) -> bytes:
-        if not isinstance(self._feed, LiveFeed):
-            return b""  # cut off without a word, its reader comes back, and finds the rest elsewhere
+        if isinstance(self._feed, StoredFeed) and self._feed.elsewhere:
+            return b""  # cut off without a word, its reader comes back, and finds the rest in another worker
         return event_of(End(StreamStatus.INTERRUPTED, "server", retryable=True), EventId(0, over=True)).encode()
 
 
@@ -196,17 +199,6 @@ class TextResponse(_Streamed):
 
     def _last_word(self) -> bytes:
         return b""
-
-
-_kept_here: list[Generations] = []
-
-
-def _generations(resumable: bool | Generations) -> Generations | None:
-    if resumable is True:
-        if not _kept_here:
-            _kept_here.append(Generations())
-        return _kept_here[0]
-    return resumable or None
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:

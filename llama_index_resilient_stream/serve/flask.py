@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from .answer import Answer
@@ -32,8 +32,9 @@ def sse_response(
     *,
     heartbeat: float = 15.0,
     retry: int | None = None,
-    resumable: Generations | None = None,
+    resumable: bool | Generations = False,
     owner: str | None = None,
+    payload: Any = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Server-sent events, as `serve.fastapi.SSEResponse` makes them, with the same arguments. Call it in a request.
@@ -41,8 +42,8 @@ def sse_response(
     A `Generations` belongs to the loop that answers are read on: call what it has with `on_loop`.
     """
     check_heartbeat(heartbeat)
-    opening = Opening(source, resumable, owner)
-    feed = on_loop(opening.open(request.headers.get("Last-Event-ID", ""), request))
+    opening = Opening(source, resumable, owner, payload)
+    feed = on_loop(opening.open(request.headers.get("Last-Event-ID", ""), _the_request()))
     if isinstance(feed, int):
         return Response(status=feed)
     return _streamed(written(feed, heartbeat, retry), feed, HEADERS, headers)
@@ -61,22 +62,38 @@ def _streamed(
 ) -> Response:
     if request.method == "HEAD":
         body = _nothing()
-    response = Response(_pulled(body, feed), headers=dict(headers), direct_passthrough=True)
+    response = Response(_Pulled(body, feed), headers=dict(headers), direct_passthrough=True)
     response.headers.update(more or {})
     return response
 
 
-def _pulled(body: AsyncGenerator[bytes, None], feed: Feed | Answer) -> Generator[bytes, None, None]:
-    """What a WSGI server iterates, and closes when its reader has gone (PEP 3333)."""
-    try:
-        while True:
-            try:
-                chunk = on_loop(anext(body))
-            except StopAsyncIteration:
-                return
-            yield chunk
-    finally:
-        on_loop(feed.leave())
+def _the_request() -> Any:
+    """Itself, for whoever looks at it on the loop: Flask's `request` is another one in each thread."""
+    return request._get_current_object()  # type: ignore[attr-defined]
+
+
+class _Pulled(Iterator[bytes]):
+    """What a WSGI server iterates, and closes when its reader has gone (PEP 3333).
+
+    No generator: one that nobody began to iterate would not notice that it is closed.
+    """
+
+    def __init__(self, body: AsyncGenerator[bytes, None], feed: Feed | Answer) -> None:
+        self._body = body
+        self._feed = feed
+
+    def __next__(self) -> bytes:
+        try:
+            return on_loop(anext(self._body))
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        on_loop(self._leave())
+
+    async def _leave(self) -> None:
+        await self._feed.leave()
+        await self._body.aclose()
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:

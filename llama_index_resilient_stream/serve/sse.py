@@ -40,11 +40,14 @@ TEXT_HEADERS = {
     "X-Content-Type-Options": "nosniff",  # browsers hold back what they would have to guess the type of
 }
 
-HEARTBEAT = b": still here\n\n"
+# No blank line after it: many clients (httpx-sse, the OpenAI SDK) take that for an event, once they have seen an id.
+HEARTBEAT = b": still here\n"
 
 _GENERATION = r"[\w-]{16,64}"
 _ID = re.compile(rf"(?:({_GENERATION})\.)?(\d{{1,15}})(\.end)?", re.ASCII)
 _LINE_ENDS = re.compile("\r\n|\r|\n")
+# No line ends in this format, but for many clients: httpx's iter_lines and str.splitlines break a line there.
+_MISTAKEN_FOR_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
 _WHOLE = frozenset(StreamStatus) - {StreamStatus.INTERRUPTED, StreamStatus.STREAMING}
 
 
@@ -118,4 +121,4 @@ def _json(value: dict[str, object]) -> str:
         written.encode()
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
         return json.dumps(value, separators=(",", ":"))
-    return written
+    return written.translate(_MISTAKEN_FOR_LINE_ENDS)

@@ -1,0 +1,57 @@
+"""What lies behind a generator, which keeps it where no name leads to: on its stack.
+
+LlamaIndex wraps streams in generators in generators. The interpreter knows what a suspended one refers to; one that
+runs just now, in whatever thread, refers to nothing, but its frames can be found in that thread's stack.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import AsyncGeneratorType, CellType, CoroutineType, FrameType, GeneratorType
+from typing import Any
+
+_FARTHEST = 10  # generators around generators, as decorators make them
+_THROUGH = (GeneratorType, AsyncGeneratorType, CoroutineType, CellType)
+_STEPS = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper")  # types that have no name in Python
+_FRAMES = ("gi_frame", "ag_frame", "cr_frame")
+
+
+def behind(thing: object, wanted: Callable[[object], bool]) -> list[Any]:
+    """All objects that are wanted, `thing` included, at the end of chains of generators; the nearest first."""
+    found: list[Any] = []
+    seen = {id(thing)}
+    todo: deque[tuple[object, int]] = deque([(thing, 0)])
+    while todo:
+        each, depth = todo.popleft()
+        if wanted(each):
+            found.append(each)
+        elif depth < _FARTHEST and (isinstance(each, _THROUGH) or type(each).__name__ in _STEPS):
+            for referent in (*gc.get_referents(each), *_in_use(each)):
+                if id(referent) not in seen:
+                    seen.add(id(referent))
+                    todo.append((referent, depth + 1))
+    return found
+
+
+def _in_use(thing: object) -> Iterable[object]:
+    """What a generator that runs just now has in its own variables, and whatever it has called."""
+    if not getattr(thing, "gi_running", False) and not getattr(thing, "ag_running", False):
+        return ()
+    own = next((frame for name in _FRAMES if (frame := getattr(thing, name, None)) is not None), None)
+    for top in sys._current_frames().values():
+        called = list(_down_to(own, top))
+        if called and called[-1] is own:
+            return [value for frame in reversed(called) for value in list(frame.f_locals.values())]
+    return ()
+
+
+def _down_to(own: FrameType | None, top: FrameType) -> Iterator[FrameType]:
+    frame: FrameType | None = top
+    while frame is not None:
+        yield frame
+        if frame is own:
+            return
+        frame = frame.f_back
