@@ -25,7 +25,10 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Stream
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.chat_engine.types import BaseChatEngine, StreamingAgentChatResponse
 from llama_index.core.llms.llm import LLM
+from llama_index.core.objects import ObjectRetriever
+from llama_index.core.query_engine import RetrieverRouterQueryEngine
 from llama_index.core.schema import QueryBundle
+from llama_index.core.tools import QueryEngineTool
 
 from .calls import Calls
 from .compat import WORKERS
@@ -261,11 +264,37 @@ class _Binding:
             return self.copy_of(value)
         if isinstance(value, types.MethodType) and value.__self__ is original:
             return value.__func__.__get__(made)  # else it would lead back to the original and its LLM
+        if isinstance(value, ObjectRetriever):
+            return _BoundRetriever(value, self)
+        if isinstance(value, types.FunctionType) and isinstance(original, RetrieverRouterQueryEngine):
+            return lambda node: self.copy_of(value(node))  # its `node_to_query_engine_fn`
         if isinstance(value, dict) and any(isinstance(each, _FOLLOWED) for each in value.values()):
             return {key: self._replacement(each, original, made) for key, each in value.items()}
         if isinstance(value, list | tuple) and any(isinstance(each, _FOLLOWED) for each in value):
             return type(value)(self._replacement(each, original, made) for each in value)
         return value
+
+
+class _BoundRetriever:
+    """Retrieves what it retrieves, the engines in it bound: which they are turns out when a router asks."""
+
+    def __init__(self, retriever: Any, binding: _Binding) -> None:
+        self._retriever = retriever
+        self._binding = binding
+
+    def retrieve(self, query: Any) -> list[Any]:
+        return [self._bound(each) for each in self._retriever.retrieve(query)]
+
+    async def aretrieve(self, query: Any) -> list[Any]:
+        return [self._bound(each) for each in await self._retriever.aretrieve(query)]
+
+    def _bound(self, thing: Any) -> Any:
+        if isinstance(thing, QueryEngineTool):
+            return QueryEngineTool(self._binding.copy_of(thing.query_engine), thing.metadata)
+        return thing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._retriever, name)
 
 
 _FOLLOWED: tuple[type, ...] = (BaseQueryEngine, BaseChatEngine, *WORKERS)

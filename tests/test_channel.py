@@ -22,6 +22,13 @@ def threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("resilient-stream-offloaded")]
 
 
+async def no_threads(seconds: float = 5.0) -> bool:
+    until = time.monotonic() + seconds
+    while threads() and time.monotonic() < until:  # noqa: ASYNC110 - the end of a thread sets no event
+        await asyncio.sleep(0.001)
+    return not threads()
+
+
 class Blocking(CustomLLM):
     """What a user writes who writes only the synchronous half. Blocks for as long as `gate` is closed."""
 
@@ -124,8 +131,7 @@ def counted(upto: int, closed: Callable[[], object] = lambda: None) -> Callable[
 
 async def test_items_come_in_order_and_the_thread_ends() -> None:
     assert [item async for item in Offloaded(counted(500))] == list(range(500))
-    while threads():
-        await asyncio.sleep(0.001)
+    assert await no_threads()
 
 
 async def test_an_error_comes_after_the_items_before_it() -> None:
@@ -133,10 +139,14 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise KeyError("x")
 
-    seen = []
-    with pytest.raises(KeyError):
-        async for item in Offloaded(source):
+    items, seen = Offloaded(source), []
+
+    async def read() -> None:
+        async for item in items:
             seen.append(item)
+
+    with pytest.raises(KeyError):
+        await read()
     assert seen == [1]
 
 
@@ -177,10 +187,7 @@ async def test_dropping_it_ends_the_thread_too() -> None:
     await anext(items)
     items = None
     gc.collect()
-    until = time.monotonic() + 5
-    while threads() and time.monotonic() < until:
-        await asyncio.sleep(0.001)
-    assert not threads()
+    assert await no_threads()
 
 
 async def test_leaving_breaks_a_read_that_can_be_broken() -> None:
