@@ -28,7 +28,7 @@ import difflib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, overload
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -208,13 +208,25 @@ class ResilientLLM(FunctionCallingLLM):
         bound._calls = calls
         return bound
 
-    def resume(self, error: StreamInterruptedError) -> ResilientStream[Any]:
-        """Go on from an interrupted answer's partial text. The deltas hold only what is new, the message is whole."""
-        return self._stream(_question_of(error), error.partial_text, error.restart_only)
+    @overload
+    def resume(self, what: StreamInterruptedError) -> ResilientStream[Any]: ...
+    @overload
+    def resume(self, what: Sequence[ChatMessage] | str, partial_text: str) -> ResilientStream[Any]: ...
+    def resume(self, what: Any, partial_text: str | None = None) -> ResilientStream[Any]:
+        """Go on from an interrupted answer's partial text. The deltas hold only what is new, the message is whole.
 
-    async def aresume(self, error: StreamInterruptedError) -> ResilientAsyncStream[Any]:
+        llm.resume(error)               # a StreamInterruptedError
+        llm.resume(messages, text)      # or a prompt; where the error was another process's, or there was none
+        """
+        return self._stream(*_interrupted(what, partial_text))
+
+    @overload
+    async def aresume(self, what: StreamInterruptedError) -> ResilientAsyncStream[Any]: ...
+    @overload
+    async def aresume(self, what: Sequence[ChatMessage] | str, partial_text: str) -> ResilientAsyncStream[Any]: ...
+    async def aresume(self, what: Any, partial_text: str | None = None) -> ResilientAsyncStream[Any]:
         """The same, asynchronously."""
-        return self._astream(_question_of(error), error.partial_text, error.restart_only)
+        return self._astream(*_interrupted(what, partial_text))
 
     # Streams
 
@@ -497,14 +509,20 @@ def _check_settings(policy: Any, continuation: Any) -> None:
         )
 
 
-def _question_of(error: StreamInterruptedError) -> Question:
-    question = getattr(error, "question", None)
-    if not isinstance(question, Question):
-        raise ConfigurationError(
-            "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
-            "except StreamInterruptedError as error: stream = llm.resume(error)."
-        )
-    return question
+def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
+    """What was asked, what was said, and whether it can only be asked again."""
+    question = getattr(what, "question", None)
+    if text is None and isinstance(question, Question):
+        return question, what.partial_text, what.restart_only
+    if isinstance(text, str) and isinstance(what, str):
+        return Question(False, prompt=what), text, False
+    if isinstance(text, str) and isinstance(what, Sequence) and all(isinstance(each, ChatMessage) for each in what):
+        return Question(True, messages=list(what)), text, False
+    raise ConfigurationError(
+        "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
+        "except StreamInterruptedError as error: stream = llm.resume(error). "
+        "Or pass what was asked and the text so far: llm.resume(messages, text)."
+    )
 
 
 def _original(error: StreamInterruptedError) -> BaseException:

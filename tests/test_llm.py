@@ -235,9 +235,30 @@ async def test_going_on_asynchronously() -> None:
     assert resumed.report.status is StreamStatus.COMPLETE
 
 
-def test_only_our_own_errors_can_be_resumed() -> None:
-    with pytest.raises(ConfigurationError, match=r"llm\.resume\(error\)"):
-        ResilientLLM(MockLLM()).resume(ValueError("something else"))  # type: ignore[arg-type]
+@pytest.mark.parametrize("said", [0, 1, 50, len(TEXT)])
+@pytest.mark.parametrize("what", [question(), "How was it mended?"], ids=["messages", "prompt"])
+async def test_going_on_from_a_text_alone(what: Any, said: int) -> None:
+    """Another process has asked, and is gone."""
+    inner = ScriptedLLM(TEXT, [Cut(30, RESET), None, Cut(30, RESET)])
+    llm = ResilientLLM(inner, policy=QUICK)
+    chunks = list(llm.resume(what, TEXT[:said]))
+    resumed = await llm.aresume(what, TEXT[:said])
+    achunks = [chunk async for chunk in resumed]
+    assert inner.calls[0].said == TEXT[:said]
+    for each in (chunks, achunks):
+        assert TEXT[:said] + "".join(chunk.delta for chunk in each) == TEXT
+        last: Any = each[-1]
+        assert (last.message.content if isinstance(what, list) else last.text) == TEXT
+    assert resumed.report.status is StreamStatus.COMPLETE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(ValueError("other"),), (ValueError("x"), "text"), (question(),), ("prompt",), (["x"], "text"), (None, "")],
+)
+def test_what_cannot_be_resumed(arguments: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"llm\.resume\(error\).*llm\.resume\(messages, text\)"):
+        ResilientLLM(MockLLM()).resume(*arguments)
 
 
 # What it makes of the question

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import redis.asyncio as redis
 from servers import redis_server
 
 from llama_index_resilient_stream.serve import store as stores
@@ -30,14 +31,17 @@ def redis_url() -> Iterator[str]:
         yield running.url
 
 
-@pytest.fixture(params=["memory", "redis", "redis-resp3"])
+OPTIONS = {"redis": "protocol=2", "redis-resp3": "protocol=3", "redis-decoding": "decode_responses=true"}
+
+
+@pytest.fixture(params=["memory", *OPTIONS])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     made: Store
     if request.param == "memory":
         made = MemoryStore()
     else:
         url = request.getfixturevalue("redis_url")
-        made = RedisStore(f"{url}/0?protocol={3 if request.param.endswith('3') else 2}", prefix=request.node.name)
+        made = RedisStore(f"{url}/0?{OPTIONS[request.param]}", prefix=request.node.name)
     yield made
     await made.aclose()
 
@@ -100,7 +104,18 @@ async def test_a_beat_keeps_the_lease_and_a_release_gives_it_up(store: Store) ->
         await store.beat(key, 1)
     assert await store.claim(key) is None
     await store.release(key, 1)
-    assert await store.claim(key) == 2
+    assert await store.attend(key) is State.ORPHANED
+    assert await store.claim(key) is not None
+
+
+async def test_what_was_given_up_is_not_taken_back(store: Store) -> None:
+    """A beat that was under way, or a part, would keep the next worker from it for another lease, or be told twice."""
+    key = await begun(store)
+    await store.release(key, 1)
+    for act in (store.beat(key, 1), store.append(key, 1, 1, PARTS)):
+        with pytest.raises(FencedError):
+            await act
+    assert await store.attend(key) is State.ORPHANED
 
 
 async def test_the_worker_hears_of_readers_and_of_a_stop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +161,128 @@ async def test_while_it_is_written_it_does_not_expire(store: Store) -> None:
         await asyncio.sleep(0.1)
         await store.beat(key, 1)
     assert len(await store.read(key, 0, 0)) == len(PARTS)
+
+
+async def test_a_part_that_would_leave_a_gap_is_refused(store: Store) -> None:
+    """What the store has lost comes back whole, or not at all: a reader in the gap would miss it without a word."""
+    key = await begun(store)
+    await store.append(key, 1, 1, PARTS[:1])
+    with pytest.raises(MissingError):
+        await store.append(key, 1, 3, PARTS[2:])
+    assert [part for _, part in await store.read(key, 0, 0)] == PARTS[:1]
+
+
+async def test_what_was_lost_is_put_back_at_once(store: Store) -> None:
+    await store.create(TICKET, 3, [*PARTS, END], lease=5, ttl=60)
+    assert await store.read(TICKET.id, 2, 0) == list(enumerate([*PARTS, END], 1))[2:]
+    assert await store.attend(TICKET.id) is State.OVER
+
+
+async def test_putting_back_keeps_what_is_there(store: Store) -> None:
+    key = await begun(store)
+    await store.append(key, 1, 1, PARTS)
+    assert await store.stop(key)
+    await store.create(TICKET, 1, PARTS[:2], lease=5, ttl=60)
+    assert [part for _, part in await store.read(key, 0, 0)] == PARTS
+    assert (await store.beat(key, 1)).stop
+
+
+async def test_an_older_worker_puts_nothing_back(store: Store) -> None:
+    await store.create(TICKET, 2, PARTS[:2], lease=5, ttl=60)
+    with pytest.raises(FencedError):
+        await store.create(TICKET, 1, PARTS, lease=5, ttl=60)
+    assert [part for _, part in await store.read(TICKET.id, 0, 0)] == PARTS[:2]
+
+
+async def test_a_newer_worker_replaces_what_an_older_one_has_put_back(store: Store) -> None:
+    key = await begun(store)
+    await store.append(key, 1, 1, PARTS[:2])
+    for act in (store.beat(key, 2), store.append(key, 2, 3, PARTS[2:])):
+        with pytest.raises(MissingError):
+            await act
+    await store.create(TICKET, 2, PARTS[1:], lease=5, ttl=60)
+    assert [part for _, part in await store.read(key, 0, 0)] == PARTS[1:]
+    with pytest.raises(FencedError):
+        await store.beat(key, 1)
+
+
+def test_one_store_on_one_loop_after_another(request: pytest.FixtureRequest) -> None:
+    """As in tests with a loop for each, and with Starlette's TestClient, which has one for each request."""
+    url = request.getfixturevalue("redis_url")
+    for made in (MemoryStore(), RedisStore(url, prefix="loops")):
+
+        async def use(store: Store, first: int) -> list[tuple[int, Part]]:
+            if first == 1:
+                await begun(store)
+            await store.append(TICKET.id, 1, first, [PARTS[0]])
+            reading = asyncio.ensure_future(store.read(TICKET.id, first, 0.05))
+            assert await reading == []
+            found = await store.read(TICKET.id, 0, 0)
+            if isinstance(store, RedisStore):
+                await store.aclose()
+            return found
+
+        for first in (1, 2, 3):
+            assert asyncio.run(use(made, first)) == list(enumerate([PARTS[0]] * first, 1))
+
+
+async def test_more_readers_than_a_pool_of_redis_py_has_connections(redis_url: str) -> None:
+    store = RedisStore(redis_url, prefix="many")
+    key = await begun(store)
+    reading = [asyncio.ensure_future(store.read(key, 0, 10)) for _ in range(150)]
+    await asyncio.sleep(0.5)
+    await store.append(key, 1, 1, PARTS[:1])
+    assert await asyncio.gather(*reading) == [[(1, PARTS[0])]] * 150
+    await store.aclose()
+
+
+async def test_a_long_wait_is_no_time_out_of_the_connection(redis_url: str) -> None:
+    store = RedisStore(f"{redis_url}?socket_timeout=0.4", prefix="waits")
+    key = await begun(store)
+    for _ in range(3):
+        assert await store.read(key, 0, 1) == []
+    await store.aclose()
+
+
+async def test_the_parts_alone_were_evicted(redis_url: str) -> None:
+    store = RedisStore(redis_url, prefix="evicted")
+    key = await begun(store)
+    await store.append(key, 1, 1, PARTS[:2])
+    await store._redis.delete(store._keys(key)[1])
+    for act in (store.append(key, 1, 3, PARTS[2:]), store.beat(key, 1)):
+        with pytest.raises(MissingError):
+            await act
+    await store.create(TICKET, 1, PARTS, lease=5, ttl=60)
+    assert [part for _, part in await store.read(key, 0, 0)] == PARTS
+    await store.aclose()
+
+
+async def test_whatever_redis_says_instead_of_an_answer_is_an_error_of_the_store(redis_url: str) -> None:
+    store = RedisStore(redis_url, prefix="full")
+    key = await begun(store)
+    await store._redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(stores.StoreUnreachableError, match="OutOfMemoryError"):
+            await store.append(key, 1, 1, PARTS)
+    finally:
+        await store._redis.config_set("maxmemory", 0)
+    await store.append(key, 1, 1, PARTS)
+    await store.aclose()
+
+
+async def test_a_redis_that_hangs_is_not_waited_for(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_index_resilient_stream.serve.redis.PATIENCE", 0.2)
+    client = redis.from_url(redis_url, socket_timeout=None)
+    store = RedisStore(client, prefix="hangs")
+    key = await begun(store)
+    async with redis.from_url(redis_url) as other:
+        await other.client_pause(600)
+        with pytest.raises(stores.StoreUnreachableError):
+            await store.append(key, 1, 1, PARTS)
+        await other.client_unpause()
+    await store.append(key, 1, 1, PARTS)
+    assert [part for _, part in await store.read(key, 0, 0)] == PARTS
+    await client.aclose()
 
 
 async def test_nothing_is_left_in_redis_when_it_has_expired(redis_url: str) -> None:

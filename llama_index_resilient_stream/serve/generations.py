@@ -1,19 +1,21 @@
 """Generations that outlive their connections: whoever was cut off comes back and misses nothing.
 
-generations = Generations()                          # several workers: Generations(RedisStore("redis://..."))
-app = FastAPI(lifespan=generations.lifespan)         # at shutdown, lets them finish
+    generations = Generations()                          # several workers: Generations(RedisStore("redis://..."))
+    app = FastAPI(lifespan=generations.lifespan)         # at shutdown, lets them finish
 
-@app.post("/answers")
-async def start(question: str) -> str:
-    return await generations.start(lambda: engine.astream_chat(question))
+    @app.post("/answers")
+    async def start(question: str) -> str:
+        return await generations.start(lambda: engine.astream_chat(question))
 
-@app.get("/answers/{id}")
-async def read(key: str):
-    return SSEResponse(generations.get(id))
+    @app.get("/answers/{id}")
+    async def read(id: str, after: str = ""):
+        return SSEResponse(generations.get(id, after=after))
 
-@app.delete("/answers/{id}")
-async def stop(key: str):
-    await generations.stop(id)
+    @app.delete("/answers/{id}")
+    async def stop(id: str) -> bool:
+        return await generations.stop(id)
+
+docs/serving.md, "Coming back", has the page that belongs to it, several workers, and who may read.
 """
 
 from __future__ import annotations
@@ -21,25 +23,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ..errors import ConfigurationError
 from ..report import StreamStatus
 from .answer import Answer, End, Part, Recovery, Text
 from .feed import Farewell, Feed
-from .sse import EventId, ServerSentEvent, event_of, is_generation
-from .store import FencedError, MemoryStore, MissingError, State, Store, StoreUnreachableError, Ticket
+from .replay import StoredFeed
+from .sse import EventId, is_generation
+from .store import MemoryStore, Store, StoreUnreachableError, Ticket
+from .work import Terms, Work
 
 logger = logging.getLogger("llama_index_resilient_stream")
-
-_BEAT = 0.5  # seconds, at most, until a request to stop is heard by another worker
-_LOOK = 1.0  # seconds, at most, between two signs of life of a reader
 
 MayRead = Callable[[Any, Ticket], bool | Awaitable[bool]]
 TakeOver = Callable[[Ticket, str], Any]
@@ -76,76 +77,131 @@ class Generations:
         for name, value in {"ttl": ttl, "grace": grace, "lease": lease, "limit": limit}.items():
             if not value > 0:
                 raise ConfigurationError(f"{name} is {value!r}, and must be more than 0: Generations({name}=30).")
+        if not shutdown >= 0:
+            raise ConfigurationError(f"shutdown is {shutdown!r}. It is in seconds: Generations(shutdown=20).")
         self.store: Store = MemoryStore() if store is None else store
-        self.ttl, self.grace, self.lease, self.limit = ttl, grace, lease, limit
+        self._terms = Terms(self.store, ttl, grace, lease, limit)
         self._shutdown, self._may_read, self._take_over = shutdown, may_read, take_over
-        self._running: dict[str, _Work] = {}
+        self._running: dict[str, Work] = {}
 
     async def start(self, source: Any, *, owner: str | None = None, payload: Any = None) -> str:
         """Begin to generate, and return the id under which the answer can be read. It cannot be guessed.
 
-        Raises StoreUnreachableError.
+        `source` is what `SSEResponse` takes. `owner` and `payload` (JSON-able) are kept with the answer, in the
+        `Ticket` that `may_read` and `take_over` get to see.
+
+        Raises StoreUnreachableError, and ConfigurationError for what cannot be read, or kept.
         """
+        try:
+            json.dumps(payload)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"payload is kept as JSON, and this one cannot be: {error}. Keep what the answer can be asked for "
+                "with: generations.start(source, payload={'question': question})."
+            ) from error
+        answer = Answer(source)
         ticket = Ticket(secrets.token_urlsafe(24), owner, payload)
-        await self.store.create(ticket, 1, lease=self.lease, ttl=self.ttl)
-        self._work(ticket, Answer(source), 1, [])
+        try:
+            await self.store.create(ticket, 1, lease=self._terms.lease, ttl=self._terms.ttl)
+        except BaseException:
+            await answer.leave()
+            raise
+        self._work(ticket, answer, 1, [])
         return ticket.id
 
-    def get(self, key: str, *, after: str | int = 0) -> Generation:
-        """What `SSEResponse` serves. `after`: the id of the last event that the reader has, or how many it has."""
-        at = EventId.parse(str(after))
-        if at is None:
-            raise ConfigurationError(f"after is {after!r}, and must be an event's id: after=event.lastEventId.")
-        return Generation(self, key if is_generation(key) else "", at.count)  # it may come straight from a URL
+    def get(self, key: str, *, after: str | int | None = None) -> Generation:
+        """What `SSEResponse` serves. Key and `after` may come straight from a URL.
+
+        `after` is the id of the last event that the reader has, for a page that has kept the text and was loaded again.
+        A `Last-Event-ID` counts by itself, and more. Whatever is no id of this generation means: from the beginning.
+        """
+        at = EventId(max(0, after), key) if isinstance(after, int) else EventId.parse(after or "")
+        return Generation(self, key if is_generation(key) else "", at)
+
+    async def allows(self, request: Any, key: str) -> bool:
+        """Whether there is such a generation, and `may_read` lets this request read it. For routes that do not read:
+
+            if not await generations.allows(request, id):
+                raise HTTPException(404)
+            await generations.stop(id)
+
+        Raises StoreUnreachableError.
+        """
+        ticket = await self.store.ticket(key) if is_generation(key) else None
+        return ticket is not None and await self._allows(request, ticket)
 
     async def stop(self, key: str) -> bool:
-        """Stop it, wherever it runs. Its readers get a `done` event with the status "cancelled"."""
+        """Stop it, wherever it runs. Its readers get a `done` event with the status "cancelled".
+
+        Returns whether there was something to stop. Raises StoreUnreachableError.
+        """
+        if not is_generation(key):
+            return False
+        work = self._running.get(key)
         known = await self.store.stop(key)
-        if (work := self._running.get(key)) is not None:
-            await work.answer.stop()
+        if work is not None:
+            await work.stop()
         return known
 
     async def feed(self, generation: Generation, request: Any) -> Feed | None:
         """What a reader gets; None if this reader may not."""
-        try:
-            ticket = await self.store.ticket(generation.id)
-        except StoreUnreachableError:
-            return Farewell(End("lost", "store unreachable", retryable=True))
-        if ticket is not None and self._may_read is not None:
-            allowed = self._may_read(request, ticket)
-            if not (await allowed if inspect.isawaitable(allowed) else allowed):
-                return None
-        return StoredFeed(self, generation.id, generation.after)
+        key = generation.id
+        if not key:
+            return Farewell(End("expired"))
+        ticket = None
+        with contextlib.suppress(StoreUnreachableError):
+            ticket = await self.store.ticket(key)
+        if ticket is not None and not await self._allows(request, ticket):
+            return None
+        may = partial(self._allows, request) if ticket is None else None  # it may turn up again
+        return StoredFeed(self._terms, key, generation.after, adopt=self._adopt, may=may)
 
-    async def adopt(self, key: str) -> None:
+    def whole(self, key: str) -> Feed:
+        """What the reader gets who has started it, and may read it for that reason."""
+        return StoredFeed(self._terms, key, 0, adopt=self._adopt)
+
+    async def _allows(self, request: Any, ticket: Ticket) -> bool:
+        if self._may_read is None:
+            return True
+        allowed = self._may_read(request, ticket)
+        return bool(await allowed if inspect.isawaitable(allowed) else allowed)
+
+    async def _adopt(self, key: str) -> None:
         """Look after a generation whose worker has died. Any number of readers may call it; one of them will do it."""
         if (epoch := await self.store.claim(key)) is None:
             return
+        asked_to_stop = (await self.store.beat(key, epoch)).stop
         parts = [part for _, part in await self.store.read(key, 0, 0)]
         ticket = await self.store.ticket(key)
         if ticket is None:
             return
-        if self._take_over is None:
-            await self.store.append(key, epoch, len(parts) + 1, [End("lost", "worker lost", retryable=True)])
-            return
-        logger.warning("generation %s... is taken over: its worker is gone", key[:4])
-        text = "".join(part.text for part in parts if isinstance(part, Text))
         take_over = self._take_over
-        await self.store.append(key, epoch, len(parts) + 1, [note := Recovery(epoch, "worker lost")])
-        self._work(ticket, Answer(lambda: take_over(ticket, text)), epoch, [*parts, note])
+        last: Part
+        if asked_to_stop:
+            last = End(StreamStatus.CANCELLED)
+        elif take_over is None:
+            last = End("lost", "worker lost", retryable=True)
+        else:
+            last = Recovery(2 + sum(isinstance(part, Recovery) for part in parts), "worker lost")
+        await self.store.append(key, epoch, len(parts) + 1, [last])
+        if take_over is not None and not asked_to_stop:
+            logger.warning("generation %s... is taken over: its worker is gone", key[:4])
+            text = "".join(part.text for part in parts if isinstance(part, Text))
+            self._work(ticket, Answer(partial(take_over, ticket, text)), epoch, [*parts, last])
 
     def _work(self, ticket: Ticket, answer: Answer, epoch: int, parts: list[Part]) -> None:
-        work = _Work(self, ticket, answer, epoch, parts)
-        self._running[ticket.id] = work
-        work.task = asyncio.ensure_future(work.run())
-        work.task.add_done_callback(lambda _: self._running.pop(ticket.id, None))
+        work = self._running[ticket.id] = Work(self._terms, ticket, answer, epoch, parts)
+        work.task.add_done_callback(lambda _: self._over(ticket.id, work))
+
+    def _over(self, key: str, work: Work) -> None:
+        if self._running.get(key) is work:  # and not the next one, where this very process took it over from itself
+            del self._running[key]
 
     async def aclose(self) -> None:
         """Let what runs here finish, for as long as `shutdown` says; what is left ends with a word to its readers."""
         works = list(self._running.values())
-        tasks = [work.task for work in works if work.task is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._shutdown)
+        if works:
+            await asyncio.wait([work.task for work in works], timeout=self._shutdown)
             await asyncio.gather(*(work.end(hand_on=self.hands_on) for work in works))
         await self.store.aclose()
 
@@ -169,158 +225,23 @@ class Generation:
 
     generations: Generations
     id: str
-    after: int
+    at: EventId | None = None
 
+    def __post_init__(self) -> None:
+        if self.at is not None and self.at.generation != self.id:
+            object.__setattr__(self, "at", None)  # somebody else's
 
-class _Work:
-    """One generation while this process generates it."""
+    @property
+    def after(self) -> int:
+        """How many events the reader has."""
+        return self.at.count if self.at is not None else 0
 
-    def __init__(self, home: Generations, ticket: Ticket, answer: Answer, epoch: int, parts: list[Part]) -> None:
-        self.answer = answer
-        self.task: asyncio.Task[None] | None = None
-        self._home, self._ticket, self._epoch, self._parts = home, ticket, epoch, parts
-        self._ending: End | None = None
-        self._abandoned = False
+    @property
+    def read(self) -> bool:
+        """The reader has had the last one."""
+        return self.at is not None and self.at.over
 
-    async def run(self) -> None:
-        self.answer.start()
-        beating = asyncio.ensure_future(self._beat())
-        try:
-            while not (self._parts and isinstance(self._parts[-1], End)):
-                await self._append(self._fitting(await self.answer.take()))
-        except FencedError:
-            logger.warning("generation %s... went on elsewhere", self._ticket.id[:4])
-        except (MissingError, StoreUnreachableError):
-            logger.error("generation %s... is given up: its store cannot be reached", self._ticket.id[:4])
-        finally:
-            beating.cancel()
-            await self.answer.leave()
-
-    def _fitting(self, parts: list[Part]) -> list[Part]:
-        if self._ending is not None and isinstance(parts[-1], End):
-            return [*parts[:-1], self._ending]
-        if len(self._parts) + len(parts) > self._home.limit:
-            return [End(StreamStatus.INTERRUPTED, "too long")]
-        return parts
-
-    async def _append(self, parts: list[Part]) -> None:
-        if self._abandoned:
-            raise FencedError("This worker has handed the generation on.")
-        first = len(self._parts) + 1
-        self._parts += parts
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(StoreUnreachableError),
-            wait=wait_random_exponential(0.1, max=2),
-            stop=stop_after_delay(self._home.ttl),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    await self._home.store.append(self._ticket.id, self._epoch, first, parts)
-                except MissingError:  # the store has forgotten, and we have not
-                    await self._restore()
-
-    async def _restore(self) -> None:
-        home = self._home
-        await home.store.create(self._ticket, self._epoch, lease=home.lease, ttl=home.ttl)
-        await home.store.append(self._ticket.id, self._epoch, 1, self._parts)
-
-    async def _beat(self) -> None:
-        """Renew the lease; stop when somebody asks to, or when nobody reads any more."""
-        home, loop = self._home, asyncio.get_running_loop()
-        attended = loop.time()
-        while True:
-            await asyncio.sleep(min(_BEAT, home.lease / 3, home.grace))
-            try:
-                pulse = await home.store.beat(self._ticket.id, self._epoch)
-            except StoreUnreachableError:
-                continue
-            except MissingError:
-                with contextlib.suppress(StoreUnreachableError):
-                    await self._restore()
-                continue
-            except FencedError:
-                await self.answer.stop()
-                return
-            attended = loop.time() if pulse.attended else attended
-            if pulse.stop or loop.time() - attended > home.grace:
-                await self.answer.stop()
-
-    async def end(self, *, hand_on: bool) -> None:
-        """The process ends: with a word to the readers, or by leaving the rest to another worker."""
-        if self.task is None or self.task.done():
-            return
-        self._ending = End(StreamStatus.INTERRUPTED, "server", retryable=True)
-        if hand_on:
-            self._abandoned = True
-            with contextlib.suppress(FencedError, MissingError, StoreUnreachableError):
-                await self._home.store.release(self._ticket.id, self._epoch)
-        await self.answer.stop()
-        await asyncio.wait([self.task], timeout=self._home.lease)
-        self.task.cancel()
-
-
-class StoredFeed:
-    """What is kept of a generation, and what is added to it, for one reader."""
-
-    def __init__(self, home: Generations, key: str, after: int) -> None:
-        self._home, self._key, self._after = home, key, after
-        self._missing_since: float | None = None
-        self._unreachable_since: float | None = None
-        self.over = False
-
-    async def take(self, seconds: float) -> list[ServerSentEvent]:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + seconds
-        while (left := until - loop.time()) > 0:
-            try:
-                events = await self._look(min(left, _LOOK))
-                self._unreachable_since = None
-            except StoreUnreachableError:
-                events = await self._unreachable(min(left, _BEAT))
-            if events:
-                return events
-        return []
-
-    async def _look(self, seconds: float) -> list[ServerSentEvent]:
-        store = self._home.store
-        state = await store.attend(self._key)
-        if state is State.MISSING:
-            return await self._missing(seconds)
-        self._missing_since = None
-        if state is State.ORPHANED:
-            with contextlib.suppress(FencedError, MissingError):  # others may be quicker
-                await self._home.adopt(self._key)
-        entries = await store.read(self._key, self._after, seconds)
-        if not entries and state is State.OVER:
-            return self._farewell(End("expired"))  # the reader has had all of it
-        return [self._event(number, part) for number, part in entries]
-
-    def _event(self, number: int, part: Part) -> ServerSentEvent:
-        self._after = number
-        self.over = isinstance(part, End)
-        return event_of(part, EventId(number, self._key, self.over))
-
-    async def _missing(self, seconds: float) -> list[ServerSentEvent]:
-        """A store that was restarted empty is filled again by the worker, if it lives, with its next beat or two."""
-        loop = asyncio.get_running_loop()
-        self._missing_since = self._missing_since or loop.time()
-        if not self._home.store.shared or loop.time() - self._missing_since > 3 * _BEAT:
-            return self._farewell(End("expired"))
-        await asyncio.sleep(min(seconds, _BEAT / 2))
-        return []
-
-    async def _unreachable(self, seconds: float) -> list[ServerSentEvent]:
-        loop = asyncio.get_running_loop()
-        self._unreachable_since = self._unreachable_since or loop.time()
-        if loop.time() - self._unreachable_since > self._home.grace:
-            return self._farewell(End("lost", "store unreachable", retryable=True))
-        await asyncio.sleep(seconds)
-        return []
-
-    def _farewell(self, end: End) -> list[ServerSentEvent]:
-        self.over = True
-        return [event_of(end, EventId(self._after, self._key, True))]
-
-    async def leave(self) -> None:
-        """The generation goes on: its worker will notice when nobody comes back."""
+    def later(self, at: EventId | None) -> Generation:
+        """From there on, if that is later."""
+        other = Generation(self.generations, self.id, at)
+        return other if other.read or other.after > self.after else self

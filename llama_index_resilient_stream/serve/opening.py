@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from ..errors import ConfigurationError
 from .answer import Answer, End
 from .feed import Farewell, Feed, LiveFeed
-from .generations import Generation, Generations, StoredFeed
+from .generations import Generation, Generations
 from .sse import EventId
 
 GONE = 204  # makes an EventSource stop asking (HTML standard, section 9.2.3)
@@ -20,37 +21,46 @@ class Opening:
     Raises ConfigurationError for a source that cannot be served in this way.
     """
 
-    def __init__(self, source: Any, resumable: Generations | None = None, owner: str | None = None) -> None:
+    def __init__(
+        self, source: Any, resumable: bool | Generations | None = False, owner: str | None = None, payload: Any = None
+    ) -> None:
+        resumable = resumable or False
         self._generation = source if isinstance(source, Generation) else None
-        self._resumable, self._owner = resumable, owner
-        if resumable is not None and (self._generation is not None or not callable(source)):
+        self._resumable, self._owner, self._payload = resumable, owner, payload
+        if resumable is not False and (self._generation is not None or not callable(source)):
             raise ConfigurationError(
                 "A resumable stream asks only once, however often its reader comes back. Pass what it shall ask as a "
                 "function: SSEResponse(lambda: engine.astream_chat(question), resumable=True)."
             )
+        if resumable is False and (owner is not None or payload is not None):
+            raise ConfigurationError(
+                "owner and payload belong to a resumable stream: SSEResponse(..., resumable=generations, owner=...), "
+                "or generations.start(..., owner=...)."
+            )
         self._source = source
-        self._answer = Answer(source) if self._generation is None and resumable is None else None
+        self._answer = Answer(source) if self._generation is None and resumable is False else None
 
     async def open(self, last_event_id: str, request: Any) -> Feed | int:
         """What is sent, or the HTTP status that is answered instead."""
         at = EventId.parse(last_event_id)
+        if self._generation is not None:
+            return await _rest(self._generation.later(at), request)
         if at is not None and at.over:
             await self.discard()
             return GONE
-        if self._generation is not None:
-            return await _rest(self._generation, at, request)
-        if self._resumable is not None:
-            return await self._resumed(self._resumable, at, request)
+        if self._resumable is not False:
+            return await self._resumed(at, request)
         assert self._answer is not None, "made where there is no generation"
         if at is None:
             return LiveFeed(self._answer)
         await self.discard()
         return Farewell(End("lost", "not resumable", retryable=True))
 
-    async def _resumed(self, home: Generations, at: EventId | None, request: Any) -> Feed | int:
-        if at is not None:
-            return await _rest(home.get(at.generation, after=at.count), at, request)
-        return StoredFeed(home, await home.start(self._source, owner=self._owner), 0)
+    async def _resumed(self, at: EventId | None, request: Any) -> Feed | int:
+        home = self._resumable if isinstance(self._resumable, Generations) else _kept_here()
+        if at is None:
+            return home.whole(await home.start(self._source, owner=self._owner, payload=self._payload))
+        return await _rest(Generation(home, at.generation, at), request)
 
     async def discard(self) -> None:
         """Nobody shall have it."""
@@ -58,7 +68,20 @@ class Opening:
             await self._answer.leave()
 
 
-async def _rest(generation: Generation, at: EventId | None, request: Any) -> Feed | int:
-    if at is not None and at.generation == generation.id and at.count > generation.after:
-        generation = Generation(generation.generations, generation.id, at.count)
+async def _rest(generation: Generation, request: Any) -> Feed | int:
+    if generation.read:
+        return GONE
     return await generation.generations.feed(generation, request) or NOT_FOUND
+
+
+_kept: dict[asyncio.AbstractEventLoop, Generations] = {}
+
+
+def _kept_here() -> Generations:
+    """Of this loop: what runs on one that is closed is gone with it, as in tests, which have a loop each."""
+    loop = asyncio.get_running_loop()
+    if loop not in _kept:
+        for other in [other for other in _kept if other.is_closed()]:
+            del _kept[other]
+        _kept[loop] = Generations()
+    return _kept[loop]

@@ -13,10 +13,11 @@ nothing any more, and a part that is sent again after a time-out is not there tw
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, cast
+from typing import Any
 
 from .answer import End, Part, Recovery, Text
 from .store import PRESENCE, FencedError, MissingError, Pulse, State, StoreUnreachableError, Ticket
@@ -29,52 +30,76 @@ except ImportError as error:
         'RedisStore needs redis-py, which is not installed: pip install "llama-index-resilient-stream[redis]"'
     ) from error
 
-_UNREACHABLE = (
-    exceptions.ConnectionError,  # also BusyLoadingError: it has just started
-    exceptions.TimeoutError,
-    exceptions.ReadOnlyError,  # the primary has moved
-    OSError,
-)
+PATIENCE = 5.0  # seconds that an answer of Redis may take, whatever the client's own limits and retries are
+_BLOCK = 2.0  # seconds, at most, that a read waits in Redis
 
 _HELD = """
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch then return -1 end
-if epoch ~= ARGV[1] then return -2 end
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
+local ours = tonumber(ARGV[1])
+if epoch > ours then return -2 end
+local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+if epoch < ours or (last > 0 and redis.call('EXISTS', KEYS[2]) == 0) then return -1 end
 """
 
-_APPEND = (
-    _HELD
-    + """
-local last = tonumber(redis.call('HGET', KEYS[1], 'last'))
-local number = tonumber(ARGV[2])
-for i = 4, #ARGV do
+# The parts begin at ARGV[i]; the first has the number `number`.
+_ADD = """
+while ARGV[i] do
     if number > last then
         redis.call('XADD', KEYS[2], number .. '-0', 'part', ARGV[i])
         last = number
     end
     number = number + 1
+    i = i + 1
 end
 redis.call('HSET', KEYS[1], 'last', last)
-if ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'over', 1) end
+"""
+
+_KEEP = """
 local ttl = redis.call('HGET', KEYS[1], 'ttl')
 redis.call('PEXPIRE', KEYS[1], ttl)
 redis.call('PEXPIRE', KEYS[2], ttl)
+"""
+
+_CREATE = f"""
+local found = redis.call('HGET', KEYS[1], 'epoch')
+if found and tonumber(found) > tonumber(ARGV[1]) then return -2 end
+local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+if found ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then
+    redis.call('DEL', KEYS[1], KEYS[2])
+    last = 0
+end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'ticket', ARGV[2], 'lease', ARGV[3], 'ttl', ARGV[4])
+local number, i = 1, 6
+{_ADD}
+if ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'over', 1) end
+redis.call('SET', KEYS[3], ARGV[1], 'PX', ARGV[3])
+{_KEEP}
 return 1
 """
-)
 
-_BEAT = (
-    _HELD
-    + """
-local ttl = redis.call('HGET', KEYS[1], 'ttl')
+_APPEND = f"""
+{_HELD}
+local number, i = tonumber(ARGV[2]), 4
+if number > last + 1 then return -1 end
+{_ADD}
+if ARGV[3] == '1' then redis.call('HSET', KEYS[1], 'over', 1) end
+{_KEEP}
+return 1
+"""
+
+_BEAT = f"""
+{_HELD}
 redis.call('SET', KEYS[3], epoch, 'PX', redis.call('HGET', KEYS[1], 'lease'))
-redis.call('PEXPIRE', KEYS[1], ttl)
-redis.call('PEXPIRE', KEYS[2], ttl)
+{_KEEP}
 return redis.call('HEXISTS', KEYS[1], 'stop') + 2 * redis.call('EXISTS', KEYS[4])
 """
-)
 
-_RELEASE = _HELD + "return redis.call('DEL', KEYS[3])"
+# With the epoch, whatever of this worker is still under way is fenced off as well.
+_RELEASE = f"""
+{_HELD}
+redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+return redis.call('DEL', KEYS[3])
+"""
 
 _CLAIM = """
 local lease = redis.call('HMGET', KEYS[1], 'lease', 'over')
@@ -94,65 +119,78 @@ return redis.call('HSET', KEYS[1], 'stop', 1) + 1
 class RedisStore:
     """Everything in Redis 6.2 or newer, or what speaks like it.
 
+    Each reader that waits holds a connection: Redis's own `maxclients` (10 000 as it comes) bounds how many can.
+
     Args:
-        url: of the server, as `redis.asyncio.from_url` takes it; or a client of your own, which stays yours to close.
+        url: of the server, as `redis.asyncio.from_url` takes it; or a client of your own, which stays yours to close,
+            belongs to one event loop, and is limited by its own `max_connections`.
         prefix: what all keys begin with.
     """
 
     shared = True
 
     def __init__(self, url: str | redis.Redis, *, prefix: str = "resilient") -> None:
-        self._ours = isinstance(url, str)
-        self._redis: Any = redis.from_url(url, health_check_interval=15) if isinstance(url, str) else url
+        self._url = url
         self._prefix = prefix
-        self._append, self._beat, self._release, self._claim, self._stop = (
-            self._redis.register_script(script) for script in (_APPEND, _BEAT, _RELEASE, _CLAIM, _STOP)
-        )
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+
+    @property
+    def _redis(self) -> Any:
+        """A client belongs to the loop that it was first used on."""
+        if not isinstance(self._url, str):
+            return self._url
+        loop = asyncio.get_running_loop()
+        if (client := self._clients.get(loop)) is None:
+            self._clients = {other: client for other, client in self._clients.items() if not other.is_closed()}
+            client = self._clients[loop] = redis.from_url(
+                self._url,
+                health_check_interval=15,
+                max_connections=2**31,  # each reader has one; 100 are the default of some versions
+                socket_timeout=PATIENCE,
+                socket_connect_timeout=PATIENCE,
+            )
+        return client
 
     def _keys(self, key: str) -> list[str]:
         base = f"{self._prefix}:{{{key}}}"
         return [base, f"{base}:parts", f"{base}:lease", f"{base}:seen"]
 
-    async def create(self, ticket: Ticket, epoch: int, *, lease: float, ttl: float) -> None:
-        about, parts, leased, _ = self._keys(ticket.id)
+    async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
         known = json.dumps({"owner": ticket.owner, "payload": ticket.payload})
-        fields = {"ticket": known, "epoch": epoch, "last": 0, "lease": _ms(lease), "ttl": _ms(ttl)}
-        async with _reaching(), self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.delete(about, parts)
-            pipeline.hset(about, mapping=fields)
-            pipeline.pexpire(about, _ms(ttl))
-            pipeline.set(leased, epoch, px=_ms(lease))
-            await pipeline.execute()
+        times = _ms(lease), _ms(ttl)
+        await self._held(_CREATE, ticket.id, epoch, known, *times, _over(parts), *map(_written, parts))
 
     async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
-        over = int(bool(parts) and isinstance(parts[-1], End))
-        await self._held(self._append, key, epoch, first, over, *map(_written, parts))
+        await self._held(_APPEND, key, epoch, first, _over(parts), *map(_written, parts))
 
     async def beat(self, key: str, epoch: int) -> Pulse:
-        found = await self._held(self._beat, key, epoch)
+        found = await self._held(_BEAT, key, epoch)
         return Pulse(stop=bool(found & 1), attended=bool(found & 2))
 
     async def release(self, key: str, epoch: int) -> None:
-        await self._held(self._release, key, epoch)
+        await self._held(_RELEASE, key, epoch)
 
     async def claim(self, key: str) -> int | None:
-        async with _reaching():
-            return await self._claim(keys=self._keys(key)) or None
+        return await self._run(_CLAIM, key) or None
 
     async def ticket(self, key: str) -> Ticket | None:
-        if (known := await self._about(key, "ticket")) is None:
+        async with _reaching():
+            known = await self._redis.hget(self._keys(key)[0], "ticket")
+        if known is None:
             return None
         about = json.loads(known)
         return Ticket(key, about["owner"], about["payload"])
 
     async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
-        async with _reaching():
+        client = self._redis
+        limit = client.connection_pool.connection_kwargs.get("socket_timeout")
+        wait = min(seconds, _BLOCK, limit / 2 if limit else _BLOCK)
+        async with _reaching(wait):
             # 0 would mean for ever
-            wait = max(1, _ms(seconds)) if seconds else None
-            found = await self._redis.xread({self._keys(key)[1]: f"{after}-0"}, block=wait)
+            found = await client.xread({self._keys(key)[1]: f"{after}-0"}, block=max(1, _ms(wait)) if wait else None)
         # RESP 3 answers with a mapping to lists of lists, RESP 2 with pairs; nothing new is empty, or None.
         (entries,) = found.popitem()[1] if isinstance(found, dict) and found else [e for _, e in found or [(0, [])]]
-        return [(int(number.split(b"-")[0]), _read(fields[b"part"])) for number, fields in entries]
+        return [(int(_text(number).split("-")[0]), _read(*fields.values())) for number, fields in entries]
 
     async def attend(self, key: str) -> State:
         about, _, leased, seen = self._keys(key)
@@ -168,37 +206,46 @@ class RedisStore:
         return State.RUNNING if held else State.ORPHANED
 
     async def stop(self, key: str) -> bool:
-        async with _reaching():
-            return bool(await self._stop(keys=self._keys(key)))
+        return bool(await self._run(_STOP, key))
 
     async def aclose(self) -> None:
-        if self._ours:
-            await self._redis.aclose()
+        if (client := self._clients.pop(asyncio.get_running_loop(), None)) is not None:
+            await client.aclose()
 
-    async def _about(self, key: str, field: str) -> bytes | None:
-        async with _reaching():
-            return cast(bytes | None, await self._redis.hget(self._keys(key)[0], field))
-
-    async def _held(self, script: Any, key: str, *arguments: Any) -> int:
-        async with _reaching():
-            outcome = int(await script(keys=self._keys(key), args=arguments))
+    async def _held(self, script: str, key: str, *arguments: Any) -> int:
+        outcome = await self._run(script, key, *arguments)
         if outcome == -1:
             raise MissingError("This generation is not in Redis.")
         if outcome == -2:
             raise FencedError("Another worker has taken this generation over.")
         return outcome
 
+    async def _run(self, script: str, key: str, *arguments: Any) -> int:
+        async with _reaching():
+            return int(await self._redis.register_script(script)(keys=self._keys(key), args=arguments))
+
 
 @contextlib.asynccontextmanager
-async def _reaching() -> AsyncGenerator[None, None]:
+async def _reaching(seconds: float = 0.0) -> AsyncGenerator[None, None]:
+    """Something that takes so many seconds, and not for ever."""
     try:
-        yield
-    except _UNREACHABLE as error:
+        async with asyncio.timeout(PATIENCE + seconds):
+            yield
+    except (exceptions.RedisError, OSError) as error:  # also when it loads, is full, or has become a replica
         raise StoreUnreachableError(f"Redis cannot be reached: {type(error).__name__}") from error
 
 
 def _ms(seconds: float) -> int:
-    return int(seconds * 1000)
+    return max(1, int(seconds * 1000))
+
+
+def _over(parts: Sequence[Part]) -> int:
+    return int(bool(parts) and isinstance(parts[-1], End))
+
+
+def _text(answered: bytes | str) -> str:
+    """A client of one's own may decode what Redis answers."""
+    return answered if isinstance(answered, str) else answered.decode()
 
 
 def _written(part: Part) -> str:
@@ -211,7 +258,7 @@ def _written(part: Part) -> str:
             return json.dumps({"status": status, "reason": reason, "retryable": retryable})
 
 
-def _read(written: bytes) -> Part:
+def _read(written: bytes | str) -> Part:
     match json.loads(written):
         case str(text):
             return Text(text)

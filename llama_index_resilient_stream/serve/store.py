@@ -8,6 +8,7 @@ not is fenced off: its epoch is past.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -75,20 +76,24 @@ class Store(Protocol):
     shared: bool
     """Whether other processes see it."""
 
-    async def create(self, ticket: Ticket, epoch: int, *, lease: float, ttl: float) -> None:
-        """Begin, or begin anew what the store has lost."""
+    async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
+        """Begin; or put back, all at once, what the store has lost. What is there of this epoch stays.
+
+        Raises FencedError.
+        """
 
     async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
         """Add parts, `first` being the number of the first; what is there already is not added twice.
 
-        After an `End` the generation is over and lives for its time to live. Raises FencedError and MissingError.
+        After an `End` the generation is over and lives for its time to live. Raises FencedError and MissingError; the
+        latter also where a gap would be left, and what is there is older than `epoch`: then it is to be put back.
         """
 
     async def beat(self, key: str, epoch: int) -> Pulse:
         """Renew the lease. Raises FencedError and MissingError."""
 
     async def release(self, key: str, epoch: int) -> None:
-        """Give the lease up, for another worker to take."""
+        """Give the lease up, for another worker to take. The epoch is past with it."""
 
     async def claim(self, key: str) -> int | None:
         """Take the lease of a generation that nobody holds: the new epoch. None: somebody does, or it is over."""
@@ -116,9 +121,10 @@ class _Kept:
     parts: list[Part] = field(default_factory=list)
     lease_until: float = 0.0
     seen_until: float = 0.0
+    lives_until: float = 0.0
     stop: bool = False
     expiry: asyncio.TimerHandle | None = None
-    more: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: set[asyncio.Future[None]] = field(default_factory=set)
 
     @property
     def over(self) -> bool:
@@ -126,35 +132,49 @@ class _Kept:
 
 
 class MemoryStore:
-    """Everything in this process, on one event loop."""
+    """Everything in this process, on one event loop at a time."""
 
     shared = False
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
 
-    async def create(self, ticket: Ticket, epoch: int, *, lease: float, ttl: float) -> None:
-        kept = self._kept[ticket.id] = _Kept(ticket, epoch, lease, ttl, lease_until=_now() + lease)
-        self._expire_later(kept)
+    async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
+        kept = self._find(ticket.id)
+        if kept is not None and kept.epoch > epoch:
+            raise FencedError("Another worker has taken this generation over.")
+        if kept is None or kept.epoch < epoch:
+            self._forget(ticket.id)
+            kept = self._kept[ticket.id] = _Kept(ticket, epoch, lease, ttl)
+        kept.lease_until = _now() + lease
+        self._add(kept, 1, parts)
 
     async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
         kept = self._held(key, epoch)
+        if first > len(kept.parts) + 1:
+            raise MissingError("What comes before this part is not in the store.")
+        self._add(kept, first, parts)
+
+    def _add(self, kept: _Kept, first: int, parts: Sequence[Part]) -> None:
         kept.parts += parts[len(kept.parts) + 1 - first :]
-        more, kept.more = kept.more, asyncio.Event()
-        more.set()
-        self._expire_later(kept)
+        for reader in kept.waiting:
+            if not reader.done():
+                reader.set_result(None)
+        self._keep(kept)
 
     async def beat(self, key: str, epoch: int) -> Pulse:
         kept = self._held(key, epoch)
         kept.lease_until = _now() + kept.lease
-        self._expire_later(kept)
+        self._keep(kept)
         return Pulse(kept.stop, kept.seen_until > _now())
 
     async def release(self, key: str, epoch: int) -> None:
-        self._held(key, epoch).lease_until = 0.0
+        kept = self._held(key, epoch)
+        kept.epoch += 1
+        kept.lease_until = 0.0
 
     async def claim(self, key: str) -> int | None:
-        kept = self._kept.get(key)
+        kept = self._find(key)
         if kept is None or kept.over or kept.lease_until > _now():
             return None
         kept.epoch += 1
@@ -162,23 +182,22 @@ class MemoryStore:
         return kept.epoch
 
     async def ticket(self, key: str) -> Ticket | None:
-        kept = self._kept.get(key)
+        kept = self._find(key)
         return None if kept is None else kept.ticket
 
     async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
-        kept = self._kept.get(key)
+        kept = self._find(key)
         if kept is None:
             return []
-        if len(kept.parts) <= after and not kept.over:
-            try:
-                async with asyncio.timeout(seconds):
-                    await kept.more.wait()
-            except TimeoutError:
-                return []
+        if len(kept.parts) <= after and not kept.over and seconds:
+            more = asyncio.get_running_loop().create_future()
+            kept.waiting.add(more)
+            await asyncio.wait([more], timeout=seconds)
+            kept.waiting.discard(more)
         return list(enumerate(kept.parts[after:], after + 1))
 
     async def attend(self, key: str) -> State:
-        kept = self._kept.get(key)
+        kept = self._find(key)
         if kept is None:
             return State.MISSING
         kept.seen_until = _now() + PRESENCE
@@ -187,31 +206,44 @@ class MemoryStore:
         return State.RUNNING if kept.lease_until > _now() else State.ORPHANED
 
     async def stop(self, key: str) -> bool:
-        kept = self._kept.get(key)
+        kept = self._find(key)
         if kept is None or kept.over:
             return False
         kept.stop = True
         return True
 
     async def aclose(self) -> None:
-        for kept in self._kept.values():
-            if kept.expiry is not None:
-                kept.expiry.cancel()
-        self._kept.clear()
+        for key in list(self._kept):
+            self._forget(key)
+
+    def _find(self, key: str) -> _Kept | None:
+        kept = self._kept.get(key)
+        return kept if kept is not None and kept.lives_until > _now() else None
 
     def _held(self, key: str, epoch: int) -> _Kept:
-        kept = self._kept.get(key)
-        if kept is None:
+        kept = self._find(key)
+        if kept is None or kept.epoch < epoch:
             raise MissingError("This generation is not in the store.")
-        if kept.epoch != epoch:
+        if kept.epoch > epoch:
             raise FencedError("Another worker has taken this generation over.")
         return kept
 
-    def _expire_later(self, kept: _Kept) -> None:
-        if kept.expiry is not None:
+    def _keep(self, kept: _Kept) -> None:
+        kept.lives_until = _now() + kept.ttl
+        if kept.expiry is None:
+            kept.expiry = asyncio.get_running_loop().call_later(kept.ttl, self._expire, kept)
+
+    def _expire(self, kept: _Kept) -> None:
+        """One timer for all of its life: what is kept longer with every part would be put off with every part."""
+        if (left := kept.lives_until - _now()) > 0:
+            kept.expiry = asyncio.get_running_loop().call_later(left, self._expire, kept)
+        else:
+            self._forget(kept.ticket.id)
+
+    def _forget(self, key: str) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept.expiry is not None:
             kept.expiry.cancel()
-        kept.expiry = asyncio.get_running_loop().call_later(kept.ttl, self._kept.pop, kept.ticket.id, None)
 
 
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+_now = time.monotonic  # the clocks of two loops may differ

@@ -1,0 +1,139 @@
+"""What is kept of a generation, and what is added to it, for one reader who may be anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+from .answer import End, Part
+from .sse import EventId, ServerSentEvent, event_of
+from .store import FencedError, MissingError, State, StoreUnreachableError, Ticket
+from .work import BEAT, Terms
+
+LOOK = 0.4  # seconds, at most, between two signs of life of a reader
+
+
+class StoredFeed:
+    """Events from some point on.
+
+    Args:
+        after: how many events the reader has.
+        adopt: looks after a generation whose worker is gone.
+        may: whether this reader may read, where that could not be asked yet: its ticket was not to be found.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        key: str,
+        after: int,
+        *,
+        adopt: Callable[[str], Awaitable[None]],
+        may: Callable[[Ticket], Awaitable[bool]] | None = None,
+    ) -> None:
+        self._terms, self._key, self._after = terms, key, after
+        self._adopt, self._may = adopt, may
+        self._state: State | None = None
+        self._looked_at = 0.0
+        self._missing_since: float | None = None
+        self._unreachable_since: float | None = None
+        self._orphaned_since: float | None = None
+        self._settled_at = 0.0
+        self.over = False
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process has it too."""
+        return self._terms.store.shared
+
+    async def take(self, seconds: float) -> list[ServerSentEvent]:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while (left := until - loop.time()) > 0:
+            try:
+                events = await self._look(min(left, LOOK))
+            except StoreUnreachableError:
+                events = await self._unreachable(min(left, BEAT))
+            if events:
+                return events
+        return []
+
+    async def _look(self, seconds: float) -> list[ServerSentEvent]:
+        state = await self._attend()
+        if state is State.MISSING:
+            return await self._missing(seconds)
+        self._missing_since, self._state = None, state
+        if not await self._allowed():
+            return self._farewell(End("expired"))  # as for whoever asks for what is not there
+        if state is State.ORPHANED:
+            seconds = await self._orphaned(seconds)
+        else:
+            self._orphaned_since = None
+        entries = await self._terms.store.read(self._key, self._after, seconds)
+        if not entries and state is State.OVER:
+            return self._farewell(End("expired"))  # the reader has had all of it
+        if entries and entries[0][0] != self._after + 1:
+            return self._farewell(End("lost", "store lost it", retryable=True))
+        return [self._event(number, part) for number, part in entries]
+
+    async def _attend(self) -> State:
+        """Not for every token."""
+        now = asyncio.get_running_loop().time()
+        if self._state is State.RUNNING and now - self._looked_at < LOOK:
+            return self._state
+        state = await self._terms.store.attend(self._key)
+        if self._unreachable_since is not None:
+            self._unreachable_since, self._settled_at = None, now + self._terms.lease
+        if state is State.RUNNING:
+            self._looked_at = now
+        return state
+
+    async def _orphaned(self, seconds: float) -> float:
+        """How long to wait for news. A worker could not renew its lease while the store was away: it goes first."""
+        now = asyncio.get_running_loop().time()
+        self._orphaned_since = self._orphaned_since or now
+        left = max(self._orphaned_since + self._terms.beat, self._settled_at) - now
+        if left <= 0:
+            with contextlib.suppress(FencedError, MissingError):  # others may be quicker
+                await self._adopt(self._key)
+        return min(seconds, left) if left > 0 else seconds
+
+    async def _allowed(self) -> bool:
+        if self._may is None:
+            return True
+        ticket = await self._terms.store.ticket(self._key)
+        if ticket is None or not await self._may(ticket):
+            return False
+        self._may = None
+        return True
+
+    def _event(self, number: int, part: Part) -> ServerSentEvent:
+        self._after = number
+        self.over = isinstance(part, End)
+        return event_of(part, EventId(number, self._key, self.over))
+
+    async def _missing(self, seconds: float) -> list[ServerSentEvent]:
+        """A store that was restarted empty is filled again by the worker with its next beat, if the worker lives."""
+        now = asyncio.get_running_loop().time()
+        self._missing_since = self._missing_since or now
+        if not self.elsewhere or now - self._missing_since > max(self._terms.lease, 3 * BEAT):
+            lost = self._state is not None and self._state is not State.OVER
+            return self._farewell(End("lost", "store lost it", retryable=True) if lost else End("expired"))
+        await asyncio.sleep(min(seconds, BEAT / 2))
+        return []
+
+    async def _unreachable(self, seconds: float) -> list[ServerSentEvent]:
+        now = asyncio.get_running_loop().time()
+        self._unreachable_since = self._unreachable_since or now
+        if now - self._unreachable_since > self._terms.grace:
+            return self._farewell(End("lost", "store unreachable", retryable=True))
+        await asyncio.sleep(seconds)
+        return []
+
+    def _farewell(self, end: End) -> list[ServerSentEvent]:
+        self.over = True
+        return [event_of(end, EventId(self._after, self._key, True))]
+
+    async def leave(self) -> None:
+        """The generation goes on: its worker will notice when nobody comes back."""
