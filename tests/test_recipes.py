@@ -1,4 +1,4 @@
-"""What docs/serving.md says is true: its blocks run as they are printed, in the frameworks that they are for.
+"""What docs/serving.md and docs/coming_back.md say is true: their blocks run as printed, in what they are for.
 
 The provider is a FaultServer in this process, which sees what nobody else can: whether the LLM was stopped. Streamlit,
 Gradio and Chainlit are heavy, and no part of the development environment:
@@ -28,12 +28,12 @@ from typing import Any
 import httpx
 import pytest
 import servers
-from servers import SERVERS, Running, nginx, python, serving
+from servers import SERVERS, Running, nginx, python, redis_server, require, serving
 
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+PAGE = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("serving.md", "coming_back.md"))
 BLOCKS = dict(re.findall(r"^```\w+ (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
 
 TEXT = " ".join(f"Word {number} of the cable." for number in range(120))
@@ -90,9 +90,9 @@ def surroundings(folder: Path, provider: FaultServer) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(recipe: str, server: str, folder: Path, provider: FaultServer) -> Iterator[Running]:
+def running(recipe: str, server: str, folder: Path, provider: FaultServer, **more: str) -> Iterator[Running]:
     app = str(folder / recipe) if recipe.endswith(".py") else recipe
-    with serving(app, server, env=surroundings(folder, provider)) as app_server:
+    with serving(app, server, env={**surroundings(folder, provider), **more}) as app_server:
         yield app_server
 
 
@@ -132,6 +132,7 @@ def test_every_block_of_code_has_a_name_and_a_test() -> None:
         "engines.py",  # imported by all the others
         *("fastapi_app.py", "flask_app.py", "streamlit_app.py", "gradio_app.py", "chainlit_app.py"),
         *("page.html", "fetch.js", "location.conf", "patient.py"),
+        *("coming_back_app.py", "coming_back.html"),
     }
 
 
@@ -255,6 +256,92 @@ def test_behind_nginx(folder: Path, provider: Callable[..., FaultServer]) -> Non
             assert sum(1 for _ in response.iter_raw()) > 10
 
 
+# Coming back
+
+
+def follow(url: str, after: str = "", characters: int = 10**6) -> tuple[str, str, dict[str, Any] | None]:
+    """Read on after an event, and leave after so many characters: the text, the last id, and the end, if it came."""
+    said, at, end = "", after, None
+    headers = {"x-user": "ada"} | ({"Last-Event-ID": after} if after else {})
+    with contextlib.suppress(httpx.TransportError), httpx.stream("GET", url, headers=headers, timeout=30) as response:
+        kind = "message"
+        for line in response.iter_lines():
+            name, _, value = line.partition(": ")
+            if name == "id":
+                at = value
+            elif name == "event":
+                kind = value
+            elif name == "data":
+                data = json.loads(value)
+                said += data.get("text", "")
+                end = data if kind in ("done", "error") else end
+                kind = "message"
+            if len(said) >= characters:
+                break
+    return said, at, end
+
+
+def test_coming_back_to_another_worker(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    llm = provider(token=8, delay=0.01)
+    ada = {"x-user": "ada"}
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(redis_server())
+        one, two = (
+            stack.enter_context(running("coming_back_app:app", "uvicorn-h11", folder, llm, REDIS_URL=redis.url))
+            for _ in range(2)
+        )
+        key = httpx.post(one.url + "/answers", json={"question": "why"}, headers=ada).json()
+        path = f"/answers/{key}"
+        assert httpx.get(two.url + path).status_code == 404
+        assert httpx.delete(two.url + path).status_code == 404
+
+        said, after, end = follow(two.url + path, "", 100)
+        assert end is None
+        more, after, end = follow(one.url + path, after, 100)
+        one.process.kill()
+        rest, after, end = follow(two.url + path, after)
+        assert said + more + rest == TEXT
+        assert end == {"status": "complete"}
+        assert len(llm.requests) == 2
+        assert follow(two.url + path)[0] == TEXT  # loaded again
+        assert httpx.get(two.url + path, headers={**ada, "Last-Event-ID": after}).status_code == 204
+
+        key = httpx.post(two.url + "/answers", json={"question": "and"}, headers=ada).json()
+        said, after, _ = follow(f"{two.url}/answers/{key}", "", 100)
+        assert httpx.delete(f"{two.url}/answers/{key}", headers=ada).json() is True
+        rest, _, end = follow(f"{two.url}/answers/{key}", after)
+        assert end == {"status": "cancelled"}
+        assert TEXT.startswith(said + rest)
+        was_stopped(llm, 2)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_page_that_comes_back(browser: Any, folder: Path, provider: Callable[..., FaultServer]) -> None:
+    llm = provider(token=8, delay=0.01)
+
+    def element(selector: str) -> str:
+        return str(browser.find_element("css selector", selector).text)
+
+    with (
+        redis_server() as redis,
+        running("coming_back_app:app", "uvicorn-h11", folder, llm, REDIS_URL=redis.url) as served,
+    ):
+        browser.get(served.url)
+        ask(browser, "input", "why")
+        for characters in (100, 400):
+            until(lambda wanted=characters: len(element("#answer")) > wanted)
+            browser.refresh()
+        until(lambda: element("#note") == "complete")
+        assert element("#answer") == TEXT
+        assert len(llm.requests) == 1
+
+        ask(browser, "input", "and")
+        until(lambda: 100 < len(element("#answer")) < 1000)
+        browser.find_element("css selector", "#stop").click()
+        until(lambda: element("#note") == "cancelled")
+        was_stopped(llm, 1)
+
+
 def test_the_classic_remedies(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider("http-503", FAULTS["reset"].at(80), None, None)
     code = "from patient import llm; print(llm.complete('a'), llm.policy.stop.max_attempt_number, llm.complete('b'))"
@@ -278,11 +365,10 @@ def browser() -> Iterator[Any]:
     need("selenium")
     from selenium import webdriver
 
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None or shutil.which("chromedriver") is None:
-        pytest.skip("chromium is not installed: apt-get install chromium chromium-driver")
+    require("chromium")
+    require("chromedriver")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = shutil.which("chromium") or ""
     for switch in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(switch)
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
