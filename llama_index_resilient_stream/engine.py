@@ -46,6 +46,7 @@ from .transcript import refuse_spent
 
 T = TypeVar("T")
 
+_RESPONSES = (StreamingResponse, AsyncStreamingResponse)  # which context chat engines read from 0.11.11 to 0.14.16
 _OURS = ResilientStreamingResponse | ResilientAsyncStreamingResponse | ResilientStreamingAgentChatResponse
 
 
@@ -96,7 +97,7 @@ def _calls_behind(response: Any) -> Calls:
         kept = weakref.ref(source)  # the stream that is to be found ends when nobody else holds on to it
     except TypeError:
         return Calls()
-    calls = Calls(seek=lambda: behind(kept(), _is_stream))
+    calls = Calls(seek=lambda: behind(kept(), _is_stream, _RESPONSES))
     calls.look()
     return calls
 

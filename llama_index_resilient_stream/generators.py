@@ -19,8 +19,11 @@ _STEPS = ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper"
 _FRAMES = ("gi_frame", "ag_frame", "cr_frame")
 
 
-def behind(thing: object, wanted: Callable[[object], bool]) -> list[Any]:
-    """All objects that are wanted, `thing` included, at the end of chains of generators; the nearest first."""
+def behind(thing: object, wanted: Callable[[object], bool], through: tuple[type, ...] = ()) -> list[Any]:
+    """All objects that are wanted, `thing` included, at the end of chains of generators; the nearest first.
+
+    `through` are other classes whose objects may be links of such a chain, by what their attributes hold.
+    """
     found: list[Any] = []
     seen = {id(thing)}
     todo: deque[tuple[object, int]] = deque([(thing, 0)])
@@ -28,12 +31,20 @@ def behind(thing: object, wanted: Callable[[object], bool]) -> list[Any]:
         each, depth = todo.popleft()
         if wanted(each):
             found.append(each)
-        elif depth < _FARTHEST and (isinstance(each, _THROUGH) or type(each).__name__ in _STEPS):
-            for referent in (*gc.get_referents(each), *_in_use(each)):
+        elif depth < _FARTHEST:
+            for referent in _referents(each, through):
                 if id(referent) not in seen:
                     seen.add(id(referent))
                     todo.append((referent, depth + 1))
     return found
+
+
+def _referents(thing: object, through: tuple[type, ...]) -> Iterable[object]:
+    if isinstance(thing, through):
+        return vars(thing).values()
+    if isinstance(thing, _THROUGH) or type(thing).__name__ in _STEPS:
+        return (*gc.get_referents(thing), *_in_use(thing))
+    return ()
 
 
 def _in_use(thing: object) -> Iterable[object]:

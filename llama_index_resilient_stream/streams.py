@@ -46,7 +46,8 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         except ValueError:
             if not self._halt.is_set:
                 raise
-            raise StopIteration from None  # another thread is just closing it
+            self._recovery.cancel()  # another thread is just closing it, and may get to that only later
+            raise StopIteration from None
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
         return self._items.throw(typ if val is None else val)

@@ -30,6 +30,7 @@ def has_writer(response: StreamingAgentChatResponse) -> bool:
 def read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator[str, None, None]:
     if not has_writer(response):
         for chunk in response.chat_stream or ():
+            calls.look()
             yield chunk.delta or ""
         return
     calls.at_end(lambda: response.queue.put(""))
@@ -53,6 +54,7 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> As
     if not has_writer(response):
         if response.achat_stream is not None:
             async for chunk in response.achat_stream:
+                calls.look()
                 yield chunk.delta or ""
         return
     response._ensure_async_setup()

@@ -32,6 +32,8 @@ logger = logging.getLogger("llama_index_resilient_stream")
 
 _STOP = 5.0  # seconds that stopping may take; what is left behind then is a daemon thread in a read nothing can break
 
+_WRITE = 1.0  # seconds for what is to be written when the LLM has been stopped
+
 
 @dataclass(frozen=True, slots=True)
 class Text:
@@ -154,6 +156,8 @@ class Answer:
             await self.stop()
         for _ in range(2):  # what begins in a thread may go on in a task, and the other way round
             if self._task is not None and not self._task.done():
+                if hasattr(self._response, "acancel"):  # it has been stopped, and may have a memory to write
+                    await asyncio.wait([self._task], timeout=_WRITE)
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=_STOP)
             if self._thread is not None and not await joined(self._thread, _STOP):

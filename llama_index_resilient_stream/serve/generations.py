@@ -15,7 +15,7 @@
     async def stop(id: str) -> bool:
         return await generations.stop(id)
 
-docs/serving.md, "Coming back", has the page that belongs to it, several workers, and who may read.
+docs/coming_back.md has the page that belongs to it, several workers, and who may read.
 """
 
 from __future__ import annotations
