@@ -142,6 +142,8 @@ class Calls:
         if not known:
             return None
         writer = _writer(known)
+        for recovery, _ in known:
+            recovery.report.calls = []  # it may have been the writer's when this was read before
         writer.report.calls = [recovery.report for recovery, _ in known if recovery is not writer]
         return writer.report
 

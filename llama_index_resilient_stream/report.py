@@ -71,6 +71,8 @@ class StreamReport:
     reason: str = ""
     """Why it was given up: "not retryable", "attempts", "deadline", "extra tokens", "no progress",
     "context window"."""
+    retryable: bool = False
+    """Of an interrupted answer: whether asking again later may help."""
     attempts: list[Attempt] = field(default_factory=list)
     characters: int = 0
     resets: int = 0

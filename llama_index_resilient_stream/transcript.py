@@ -11,8 +11,11 @@ import contextlib
 import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from types import AsyncGeneratorType
+from typing import Any
 
 from .errors import ConfigurationError, StreamInterruptedError
+from .generators import behind
 from .report import StreamReport, StreamStatus
 
 Finish = Callable[[], Exception | None]
@@ -133,6 +136,14 @@ class Transcript(_Kept):
             return False
 
 
+def _nested(source: object) -> list[Any]:
+    """It, and the asynchronous generators in it, the outermost first: closing one does not close what it reads."""
+    found = [source]
+    for each in found:
+        found += behind(each, lambda thing, each=each: thing is not each and isinstance(thing, AsyncGeneratorType))  # type: ignore[misc]
+    return found
+
+
 class AsyncTranscript(_Kept):
     """Of an asynchronous response."""
 
@@ -158,9 +169,10 @@ class AsyncTranscript(_Kept):
 
     async def aclose(self) -> None:
         """Close the source, unless somebody reads it just now."""
-        with contextlib.suppress(RuntimeError):
-            if (aclose := getattr(self._source, "aclose", None)) is not None:
-                await aclose()
+        for source in _nested(self._source):
+            with contextlib.suppress(RuntimeError):
+                if (aclose := getattr(source, "aclose", None)) is not None:
+                    await aclose()
 
     def close(self) -> None:
         """Only a coroutine can close the source; its LLM stream closes without."""

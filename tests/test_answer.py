@@ -203,7 +203,7 @@ async def test_a_partial_answer_that_the_policy_allows_is_interrupted_all_the_sa
     llm = ResilientLLM(paced([Cut(40, RESET)]), policy=replace(ONE_TRY, on_exhausted="partial"))
     parts = await parts_of(Answer(lambda: make(llm).query("?")))
     assert text_of(parts) == TEXT[:40]
-    assert parts[-1] == End("interrupted", "attempts")
+    assert parts[-1] == End("interrupted", "attempts", retryable=True)
 
 
 async def test_a_model_that_never_tells_is_not_called_complete() -> None:
@@ -514,3 +514,36 @@ async def test_a_recovery_comes_after_the_text_before_it(name: str) -> None:
         elif isinstance(part, Recovery):
             places.append(shown)
     assert places == [40, 100]
+
+
+FOREIGN: dict[str, Callable[[ScriptedLLM], Any]] = {
+    "stream": lambda llm: llm.stream_complete("?"),
+    "function": lambda llm: lambda: llm.stream_complete("?"),
+    "async-function": lambda llm: lambda: llm.astream_complete("?"),
+    "query": lambda llm: query_engine(llm, MODE).query("?"),
+    "aquery": lambda llm: query_engine(llm, MODE).aquery("?"),
+}
+
+
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+async def test_what_is_none_of_ours_can_be_stopped_as_well(make: Callable[[ScriptedLLM], Any]) -> None:
+    inner = ScriptedLLM(LONG, token=1, delay=0.02)
+    answer = Answer(make(inner))
+    parts = await answer.take()
+    await answer.stop()
+    parts += await parts_of(answer)
+    assert parts[-1] == End("cancelled")
+    assert len(text_of(parts)) < 50
+    assert await eventually(lambda: inner.open_streams == 0)
+
+
+async def test_a_partial_answer_says_whether_asking_again_may_help() -> None:
+    for fault, retryable in ((RESET, True), (PermissionError("no"), False)):
+        policy = replace(ONE_TRY, on_exhausted="partial")
+        llm = ResilientLLM(ScriptedLLM(LONG, [Fail(fault)] * 2), policy=policy)
+        parts = await parts_of(Answer(lambda llm=llm: llm.stream_complete("?")))
+        assert parts[-1] == End("interrupted", llm_reason(retryable), retryable)
+
+
+def llm_reason(retryable: bool) -> str:
+    return "attempts" if retryable else "not retryable"

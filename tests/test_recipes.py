@@ -259,10 +259,13 @@ def test_behind_nginx(folder: Path, provider: Callable[..., FaultServer]) -> Non
 # Coming back
 
 
+ADA = {"Cookie": "session=ada"}
+
+
 def follow(url: str, after: str = "", characters: int = 10**6) -> tuple[str, str, dict[str, Any] | None]:
     """Read on after an event, and leave after so many characters: the text, the last id, and the end, if it came."""
     said, at, end = "", after, None
-    headers = {"x-user": "ada"} | ({"Last-Event-ID": after} if after else {})
+    headers = ADA | ({"Last-Event-ID": after} if after else {})
     with contextlib.suppress(httpx.TransportError), httpx.stream("GET", url, headers=headers, timeout=30) as response:
         kind = "message"
         for line in response.iter_lines():
@@ -283,16 +286,17 @@ def follow(url: str, after: str = "", characters: int = 10**6) -> tuple[str, str
 
 def test_coming_back_to_another_worker(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(token=8, delay=0.01)
-    ada = {"x-user": "ada"}
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(redis_server())
         one, two = (
             stack.enter_context(running("coming_back_app:app", "uvicorn-h11", folder, llm, REDIS_URL=redis.url))
             for _ in range(2)
         )
-        key = httpx.post(one.url + "/answers", json={"question": "why"}, headers=ada).json()
+        key = httpx.post(one.url + "/answers", json={"question": "why"}, headers=ADA).json()
         path = f"/answers/{key}"
+        assert httpx.post(one.url + "/answers", json={"question": "why"}).status_code == 401
         assert httpx.get(two.url + path).status_code == 404
+        assert httpx.get(two.url + path, headers={"Cookie": "session=eve"}).status_code == 404
         assert httpx.delete(two.url + path).status_code == 404
 
         said, after, end = follow(two.url + path, "", 100)
@@ -304,11 +308,11 @@ def test_coming_back_to_another_worker(folder: Path, provider: Callable[..., Fau
         assert end == {"status": "complete"}
         assert len(llm.requests) == 2
         assert follow(two.url + path)[0] == TEXT  # loaded again
-        assert httpx.get(two.url + path, headers={**ada, "Last-Event-ID": after}).status_code == 204
+        assert httpx.get(two.url + path, headers={**ADA, "Last-Event-ID": after}).status_code == 204
 
-        key = httpx.post(two.url + "/answers", json={"question": "and"}, headers=ada).json()
+        key = httpx.post(two.url + "/answers", json={"question": "and"}, headers=ADA).json()
         said, after, _ = follow(f"{two.url}/answers/{key}", "", 100)
-        assert httpx.delete(f"{two.url}/answers/{key}", headers=ada).json() is True
+        assert httpx.delete(f"{two.url}/answers/{key}", headers=ADA).json() is True
         rest, _, end = follow(f"{two.url}/answers/{key}", after)
         assert end == {"status": "cancelled"}
         assert TEXT.startswith(said + rest)

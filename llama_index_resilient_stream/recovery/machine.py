@@ -383,7 +383,7 @@ class Recovery:
         return "no progress" if self._barren_rounds >= 2 else "attempts"
 
     def _give_up(self, fault: Fault, reason: str) -> None:
-        self.report.reason = reason
+        self.report.reason, self.report.retryable = reason, fault.retryable
         self._finish(StreamStatus.INTERRUPTED)
         silent = isinstance(fault.error, TruncatedStreamError)
         what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."

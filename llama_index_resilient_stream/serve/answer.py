@@ -164,6 +164,13 @@ class Answer:
                 logger.warning("an answer that nobody reads goes on in a thread, which cannot be stopped from outside")
                 return
 
+    def _to_be_left(self, response: Any) -> bool:
+        """Whether it was to stop, and is none that ends by itself when its LLM does."""
+        if not self._stopped:
+            return False
+        calls = getattr(response, "calls", None)
+        return not isinstance(calls, Calls) or calls.report is None
+
     @property
     def _running(self) -> bool:
         in_thread = self._thread is not None and self._thread.is_alive()
@@ -210,7 +217,7 @@ class Answer:
             if self._stopped or channel.left:
                 response.cancel() if hasattr(response, "cancel") else _discard(response)
             for text in texts:
-                if text and not channel.put(Text(text)):
+                if self._to_be_left(response) or (text and not channel.put(Text(text))):
                     break
         if self._stopped or channel.left:
             _discard(response)  # whoever stopped it could not close what was just being read
@@ -230,10 +237,12 @@ class Answer:
                 if self._stopped:
                     await _stop(response)
                 async for text in texts:
-                    if text and not await channel.aput(Text(text)):
+                    if self._to_be_left(response) or (text and not await channel.aput(Text(text))):
                         break
             if self._stopped or channel.left:
                 await _stop(response)
+                if not hasattr(response, "acancel") and (aclose := getattr(response, "aclose", None)) is not None:
+                    await aclose()
             channel.push(_end(response, stopped=self._stopped))
         except BaseException as error:
             channel.push(_end(self._response, error, stopped=self._stopped))
@@ -288,12 +297,14 @@ def _end(response: Any, error: BaseException | None = None, *, stopped: bool) ->
     """How it ended, without a word of what went wrong inside: that is for the log."""
     report = getattr(response, "report", None)
     if error is None:
-        status, reason = (StreamStatus.UNKNOWN, "") if report is None else (report.status, report.reason)
+        status = StreamStatus.UNKNOWN if report is None else report.status
         if stopped and status in (StreamStatus.UNKNOWN, StreamStatus.STREAMING):
             status = StreamStatus.CANCELLED
         elif status is StreamStatus.STREAMING:
             status = StreamStatus.UNKNOWN
-        return End(status, reason if status is StreamStatus.INTERRUPTED else "")
+        if report is not None and status is StreamStatus.INTERRUPTED:
+            return End(status, report.reason, report.retryable)
+        return End(status)
     if stopped or isinstance(error, asyncio.CancelledError):
         return End(StreamStatus.CANCELLED)
     if isinstance(error, StreamInterruptedError):

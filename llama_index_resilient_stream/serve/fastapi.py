@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
@@ -31,7 +32,7 @@ try:
     from starlette.datastructures import Headers
     from starlette.requests import Request
     from starlette.responses import Response, StreamingResponse
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 except ImportError as error:
     raise ImportError(
         'Serving needs Starlette, which is not installed: pip install "llama-index-resilient-stream[serve]"'
@@ -39,6 +40,10 @@ except ImportError as error:
 
 _CLOSE = 10.0  # seconds that leaving may take, the source's own limits included
 _LAST_WORD = 1.0  # seconds to tell a reader that the server shuts down
+
+
+class _GoneError(Exception):
+    """The reader has left."""
 
 
 class _Streamed(StreamingResponse):
@@ -58,10 +63,10 @@ class _Streamed(StreamingResponse):
         async with anyio.create_task_group() as group:
             group.start_soon(self._until_gone, receive, group.cancel_scope)
             try:
-                await self.stream_response(send)
-            except OSError:  # how a server of ASGI 2.4 says that the reader is gone
+                await self.stream_response(partial(self._send, send))
+            except _GoneError:
                 self._gone = True
-            except asyncio.CancelledError:
+            except (Exception, asyncio.CancelledError):
                 if not self._gone:
                     await self._say_last_word(send)
                 raise
@@ -72,6 +77,12 @@ class _Streamed(StreamingResponse):
         if self.background is not None:
             await self.background()
 
+    async def _send(self, send: Send, message: Message) -> None:
+        try:
+            await send(message)
+        except OSError as error:  # how a server of ASGI 2.4 says that the reader is gone
+            raise _GoneError from error
+
     async def _until_gone(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -79,7 +90,7 @@ class _Streamed(StreamingResponse):
         scope.cancel()
 
     async def _say_last_word(self, send: Send) -> None:
-        """The server ends the request itself, as it does when it shuts down and its patience is over."""
+        """The server ends the request: it shuts down and its patience is over, or there was an error."""
         if word := self._last_word():
             with contextlib.suppress(Exception), anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORD):
                 await send({"type": "http.response.body", "body": word, "more_body": False})

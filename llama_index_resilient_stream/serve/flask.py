@@ -8,11 +8,13 @@ notice that its reader has gone. A worker of gunicorn's class `sync` is killed w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
+from ..errors import ConfigurationError
 from .answer import Answer
 from .feed import Feed, check_heartbeat, texts, written
 from .generations import Generations
@@ -39,13 +41,17 @@ def sse_response(
 ) -> Response:
     """Server-sent events, as `serve.fastapi.SSEResponse` makes them, with the same arguments. Call it in a request.
 
-    A `Generations` belongs to the loop that answers are read on: call what it has with `on_loop`.
+    A function as `source` is called when the request is over for Flask: take what it needs from `request` before. A
+    `Generations` belongs to the loop that answers are read on: call what it has with `on_loop`, `aclose()` at the exit.
     """
     check_heartbeat(heartbeat)
     opening = Opening(source, resumable, owner, payload)
+    if request.method == "HEAD":
+        on_loop(opening.discard())
+        return _head(HEADERS, headers)
     feed = on_loop(opening.open(request.headers.get("Last-Event-ID", ""), _the_request()))
     if isinstance(feed, int):
-        return Response(status=feed)
+        return Response(status=feed, headers={"Cache-Control": "no-store"})
     return _streamed(written(feed, heartbeat, retry), feed, HEADERS, headers)
 
 
@@ -53,15 +59,20 @@ def text_response(
     source: Any, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
 ) -> Response:
     """The text and nothing else, as `serve.fastapi.TextResponse` gives it, with the same arguments."""
+    if request.method == "HEAD":
+        on_loop(Answer(source).leave())
+        return _head(TEXT_HEADERS, headers)
     answer = Answer(source)
     return _streamed(texts(answer, note), answer, TEXT_HEADERS, headers)
+
+
+def _head(headers: Mapping[str, str], more: Mapping[str, str] | None) -> Response:
+    return Response(headers={**headers, **(more or {})})
 
 
 def _streamed(
     body: AsyncGenerator[bytes, None], feed: Feed | Answer, headers: Mapping[str, str], more: Mapping[str, str] | None
 ) -> Response:
-    if request.method == "HEAD":
-        body = _nothing()
     response = Response(_Pulled(body, feed), headers=dict(headers), direct_passthrough=True)
     response.headers.update(more or {})
     return response
@@ -96,20 +107,24 @@ class _Pulled(Iterator[bytes]):
         await self._body.aclose()
 
 
-async def _nothing() -> AsyncGenerator[bytes, None]:
-    return
-    yield
-
-
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
 _lock = threading.Lock()
 
 
 def on_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run it on the loop of this process, made at the first call: servers fork after importing the app."""
+    """Run it on the loop of this process, made at the first call: servers fork after importing the app.
+
+    Raises ConfigurationError on that loop itself, which cannot wait for itself.
+    """
     with _lock:
         loop = _loops.get(os.getpid())
         if loop is None:
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="resilient-answers", daemon=True).start()
+    with contextlib.suppress(RuntimeError):
+        if asyncio.get_running_loop() is loop:
+            coroutine.close()
+            raise ConfigurationError(
+                "This runs on the loop of the answers already. Await it: await generations.stop(id)."
+            )
     return asyncio.run_coroutine_threadsafe(coroutine, loop).result()

@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ..channel import aside
 from ..errors import ConfigurationError
 from ..report import StreamStatus
 from .answer import Answer, End, Part, Recovery, Text
@@ -56,8 +57,8 @@ class Generations:
         shutdown: seconds that a worker which is shut down lets its generations go on.
         lease: seconds after which a worker that says nothing is taken for dead.
         limit: parts of one generation, above which it is stopped.
-        may_read: called with the framework's request and the `Ticket` whenever somebody wants to read. Ids cannot be
-            guessed, but they can be passed on.
+        may_read: called with the framework's request and the `Ticket` whenever somebody wants to read, in a thread
+            unless it is a coroutine function. Ids cannot be guessed, but they can be passed on.
         take_over: called with the `Ticket` and the text so far when the worker of a generation has died; returns a
             source (as for `SSEResponse`) of the rest. Without it, the readers are told that the answer is lost.
     """
@@ -133,6 +134,7 @@ class Generations:
     async def stop(self, key: str) -> bool:
         """Stop it, wherever it runs. Its readers get a `done` event with the status "cancelled".
 
+        Whoever calls this may: ask `allows` before, where that is not clear.
         Returns whether there was something to stop. Raises StoreUnreachableError.
         """
         if not is_generation(key):
@@ -163,7 +165,9 @@ class Generations:
     async def _allows(self, request: Any, ticket: Ticket) -> bool:
         if self._may_read is None:
             return True
-        allowed = self._may_read(request, ticket)
+        # In a thread unless it is a coroutine function: it may ask a database.
+        ask = partial(self._may_read, request, ticket)
+        allowed = ask() if inspect.iscoroutinefunction(self._may_read) else await aside(ask)
         return bool(await allowed if inspect.isawaitable(allowed) else allowed)
 
     async def _adopt(self, key: str) -> None:

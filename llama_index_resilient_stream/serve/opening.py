@@ -12,7 +12,7 @@ from .generations import Generation, Generations
 from .sse import EventId
 
 GONE = 204  # makes an EventSource stop asking (HTML standard, section 9.2.3)
-NOT_FOUND = 404  # also for who may not read: that there is such a generation is nobody else's business
+NOT_FOUND = 404  # for who may not read, and does not get to know why
 
 
 class Opening:

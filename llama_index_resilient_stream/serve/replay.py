@@ -71,6 +71,8 @@ class StoredFeed:
         else:
             self._orphaned_since = None
         entries = await self._terms.store.read(self._key, self._after, seconds)
+        if not entries:
+            self._looked_at = float("-inf")  # look again, before anything is read again
         if not entries and state is State.OVER:
             return self._farewell(End("expired"))  # the reader has had all of it
         if entries and entries[0][0] != self._after + 1:

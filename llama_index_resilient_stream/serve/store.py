@@ -188,12 +188,15 @@ class MemoryStore:
     async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
         kept = self._find(key)
         if kept is None:
+            await asyncio.sleep(seconds)
             return []
         if len(kept.parts) <= after and not kept.over and seconds:
             more = asyncio.get_running_loop().create_future()
             kept.waiting.add(more)
-            await asyncio.wait([more], timeout=seconds)
-            kept.waiting.discard(more)
+            try:
+                await asyncio.wait([more], timeout=seconds)
+            finally:
+                kept.waiting.discard(more)
         return list(enumerate(kept.parts[after:], after + 1))
 
     async def attend(self, key: str) -> State:

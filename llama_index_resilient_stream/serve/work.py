@@ -119,7 +119,7 @@ class Work:
         # Those of the workers before are attempts as well.
         parts = [replace(p, attempt=p.attempt + self._attempts) if isinstance(p, Recovery) else p for p in parts]
         last = parts[-1]
-        room = self._terms.limit - 1 - len(self._parts)
+        room = max(0, self._terms.limit - 1 - len(self._parts))
         if len(parts) - isinstance(last, End) > room:
             return [*parts[:room], End(StreamStatus.INTERRUPTED, "too long")]
         if self._ending is not None and isinstance(last, End) and last.status == StreamStatus.CANCELLED:
