@@ -119,8 +119,7 @@ return redis.call('HSET', KEYS[1], 'stop', 1) + 1
 class RedisStore:
     """Everything in Redis 6.2 or newer, or what speaks like it.
 
-    Each reader that waits holds a connection, and the pool keeps it. Redis's own `maxclients` (10 000 as it comes) bounds
-    them.
+    Each reader that waits holds a connection, and the pool keeps it. What bounds them is Redis's own `maxclients`.
 
     Args:
         url: of the server, as `redis.asyncio.from_url` takes it; or a client of your own, which stays yours to close,
