@@ -134,6 +134,15 @@ TELLING = [
 ]
 
 
+@pytest.mark.parametrize("strategy", ["prefill", "append"])
+def test_a_model_that_goes_on_in_one_text_opens_nothing_again(strategy: Strategy) -> None:
+    for said, rest in (
+        ("```F0\n000000000000ABCDE", "```F0\n"),
+        ("| a | b |\n|---|---|\n| see above ", "| a | b |\n|---|---|\n"),
+    ):
+        assert shown(said, rest, strategy=strategy, size=1) == rest
+
+
 @pytest.mark.parametrize(("said", "rest"), [row[1:] for row in TELLING], ids=[row[0] for row in TELLING])
 def test_what_only_looks_like_a_repeat_is_kept(said: str, rest: str) -> None:
     assert shown(said, rest, strategy="append", size=1) == rest

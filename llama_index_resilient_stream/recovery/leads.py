@@ -140,6 +140,8 @@ def behind_a_lead(
 
 def _redundant_lines(told: Told, anchor: str, prefix: str) -> list[Reading]:
     readings: list[Reading] = []
+    if not told.anew:
+        return readings
     if told.fence and told.is_fence_telling:
         readings.append(Redundant(told, anchor, told.fence.group(), name=prefix + "fence"))
     if told.table_head:

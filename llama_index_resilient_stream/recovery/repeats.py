@@ -35,10 +35,14 @@ class Told:
     """What was said, seen as something that may be told again from some position to its end.
 
     White space at the end is kept apart: models rarely repeat it faithfully.
+
+    Args:
+        anew: whether what follows is a message of its own, which may open again what is open.
     """
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, said: str, *, anew: bool = True) -> None:
         self.text = said
+        self.anew = anew
         self.end = len(said.rstrip())
         self.space = said[self.end :]
         self._proofs: dict[int, bool] = {}

@@ -64,7 +64,7 @@ class Seam:
         self._followed: list[Retelling] = []
 
     def _all_readings(self, said: str, anchor: str) -> list[Reading]:
-        told = Told(said)
+        told = Told(said, anew=self._strategy == "ask")
         readings: list[Reading] = [ExactAnchor(told, anchor)] if anchor else []
         if said.strip():
             readings += beginnings(told, anchor)
