@@ -99,9 +99,14 @@ class Calls:
         """Whether the streams were begun without it."""
         return self._seek is not None
 
+    @property
+    def seeking(self) -> bool:
+        """Whether there may be streams that have not been found yet."""
+        return self._seek is not None and not self._recoveries and self._looks < _LOOKS
+
     def look(self) -> bool:
         """A token came, or nothing did for a while. False: there is no reason to look any more."""
-        if self._seek is None or self._recoveries or self._looks >= _LOOKS:
+        if not self.seeking:
             return False
         self._looks += 1
         self.search()

@@ -19,6 +19,7 @@ from .errors import StreamInterruptedError
 
 _NAP = 1.0  # seconds between two looks at whether a writer that says nothing is still there
 _SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
+_SEEKING_NAP = 0.05  # the same while its LLM's stream is looked for: core 0.14.22 and .23 read it all before they tell
 _STOP = 2.0  # seconds that a writer gets to write down what it has when its LLM was stopped
 
 
@@ -79,6 +80,8 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> As
 
 
 def _nap(calls: Calls) -> float:
+    if calls.seeking:
+        return _SEEKING_NAP
     return _SHORT_NAP if calls.finished else _NAP
 
 

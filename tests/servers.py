@@ -70,6 +70,14 @@ SERVERS: dict[str, tuple[list[str], Command]] = {
     "flask": (["flask"], python("flask", "--app", "{app}", "run", "--host", "{host}", "--port", "{port}")),
 }
 
+# The command line, told to heed Ctrl+C: what a shell has started in the background ignores it.
+HEEDING_COMMAND = [
+    sys.executable,
+    "-c",
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('llama_index_resilient_stream', run_name='__main__')",
+]
+
 
 @dataclass
 class Running:

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from servers import HOST, free_port, require
+from servers import HEEDING_COMMAND, HOST, free_port, require
 from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
@@ -31,7 +31,7 @@ from llama_index_resilient_stream.cli.chat import app as chat
 from llama_index_resilient_stream.cli.chat.knowledge import ANSWERS, answer_to
 from llama_index_resilient_stream.cli.chat.provider import TROUBLES, Pace, Provider
 
-COMMAND = [sys.executable, "-m", "llama_index_resilient_stream", "serve-demo"]
+COMMAND = [*HEEDING_COMMAND, "serve-demo"]
 PATIENCE = 25.0  # seconds; only a failure takes that long
 
 SHORT, STORY = "Why did the cable of 1858 fail?", "Tell me the whole story."

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from servers import HEEDING_COMMAND
 from typer.testing import CliRunner
 
 from llama_index_resilient_stream import StreamStatus
@@ -140,7 +141,9 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are another matter there")
 def test_an_interrupt_stops_it_cleanly() -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen([*COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as demo:
+    with subprocess.Popen(
+        [*HEEDING_COMMAND, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as demo:
         assert demo.stdout is not None
         while b"1/5" not in demo.stdout.readline():
             pass
