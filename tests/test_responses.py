@@ -589,7 +589,10 @@ async def test_resilient_after_the_fact_for_an_asynchronous_chat(mode: str) -> N
 
 
 MANY_TOKENS = SHORT * 20
-AFTER = {"query": lambda llm: query_engine(llm, MODE), **{m: (lambda llm, m=m: chat_engine(llm, m)) for m in CHATS}}
+AFTER = {
+    "query": lambda llm: query_engine(llm, MODE),
+    **{m: (lambda llm, m=m: chat_engine(llm, m)) for m in MODES_OF_CHAT},
+}
 after_the_fact = pytest.mark.parametrize("make", AFTER.values(), ids=AFTER)
 
 

@@ -83,10 +83,10 @@ def examine(path: Sequence[str] | None = None) -> Installation:
 def _installed(path: Sequence[str] | None) -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     for each in distributions() if path is None else distributions(path=list(path)):
-        name = each.metadata["Name"]
+        name = each.metadata.get("Name")
         if name:  # what an interrupted pip leaves behind has none
             found.setdefault(canonicalize_name(name), each)  # the first one on the path is imported
-    return {name: each for name, each in found.items() if each.metadata["Version"]}
+    return {name: each for name, each in found.items() if each.metadata.get("Version")}
 
 
 def _version(text: str) -> Version | None:
