@@ -83,10 +83,15 @@ def examine(path: Sequence[str] | None = None) -> Installation:
 def _installed(path: Sequence[str] | None) -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     for each in distributions() if path is None else distributions(path=list(path)):
-        name = each.metadata.get("Name")
-        if name:  # what an interrupted pip leaves behind has none
+        if name := _told(each, "Name"):  # what an interrupted pip leaves behind has none
             found.setdefault(canonicalize_name(name), each)  # the first one on the path is imported
-    return {name: each for name, each in found.items() if each.metadata.get("Version")}
+    return {name: each for name, each in found.items() if _told(each, "Version")}
+
+
+def _told(distribution: Distribution, field: str) -> str:
+    """A field of its metadata, or nothing: to ask for what is missing is deprecated from Python 3.12 on."""
+    metadata = distribution.metadata
+    return metadata[field] if field in metadata else ""  # noqa: SIM401 - there is no `get` before 3.12
 
 
 def _version(text: str) -> Version | None:
