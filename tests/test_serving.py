@@ -385,4 +385,4 @@ def test_the_server_shuts_down(app: Running, request: pytest.FixtureRequest) -> 
                 assert got.last == {"event": "error", "status": "interrupted", "reason": "server", "retryable": True}
             else:
                 assert got.error, "a clean end without a last event"
-            assert told or got.text == TEXT or request.node.callspec.params["app"] not in TELLING
+            assert told or request.node.callspec.params["app"] not in TELLING
