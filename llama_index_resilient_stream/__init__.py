@@ -7,7 +7,14 @@ index.as_query_engine(llm=llm, streaming=True).query("...").print_response_strea
 """
 
 from .callbacks import FaultEvent, ResumeEvent, StreamCallback, TokenEvent
-from .engine import ResilientChatEngine, ResilientQueryEngine, resilient
+from .engines.engines import ResilientChatEngine, ResilientQueryEngine, resilient
+from .engines.responses import (
+    ResilientAsyncStreamingResponse,
+    ResilientStreamingAgentChatResponse,
+    ResilientStreamingResponse,
+)
+from .engines.tokens import atokens, tokens
+from .engines.trace import Trace, TraceSummary, trace
 from .errors import (
     ConfigurationError,
     EmptyStreamError,
@@ -18,18 +25,11 @@ from .errors import (
     StreamTimeoutError,
     TruncatedStreamError,
 )
-from .llm import ResilientLLM
+from .llm.resilient_llm import ResilientLLM
+from .llm.streams import ResilientAsyncStream, ResilientStream
 from .policy import RecoveryPolicy
 from .recovery.continuation import Continuation
 from .report import Attempt, StreamReport, StreamStatus
-from .response import (
-    ResilientAsyncStreamingResponse,
-    ResilientStreamingAgentChatResponse,
-    ResilientStreamingResponse,
-)
-from .streams import ResilientAsyncStream, ResilientStream
-from .tokens import atokens, tokens
-from .trace import Trace, TraceSummary, trace
 
 __all__ = [
     "Attempt",

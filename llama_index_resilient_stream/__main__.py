@@ -10,7 +10,7 @@ _EXTRA = ("typer", "click", "rich", "packaging", "openai", "llama_index.llms")
 def main() -> None:
     """Run the command line, or say how to install it."""
     try:
-        from llama_index_resilient_stream.cli import app
+        from .cli import app
 
         app(prog_name="python -m llama_index_resilient_stream")
     except ModuleNotFoundError as error:

@@ -31,9 +31,9 @@ except ModuleNotFoundError as error:
         '    pip install "llama-index-resilient-stream[openai]"'
     ) from error
 
-from .connections import Line, watch_pools, watch_pools_async
-from .upstream import Upstream
-from .witness import Witness, promises
+from .transport.connection import Upstream
+from .transport.sockets import Line, watch_pools, watch_pools_async
+from .transport.terminator import Witness, promises
 
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=45.0)
 """A stream holds its connection for as long as it lasts, so there may be many; these are the OpenAI SDK's own numbers.

@@ -31,7 +31,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, resilient
-from llama_index_resilient_stream.messages import PARTIAL_KEY
+from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
 from llama_index_resilient_stream.serve.fastapi import SSEResponse, TextResponse
 from llama_index_resilient_stream.serve.flask import sse_response, text_response
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM, Stall

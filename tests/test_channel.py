@@ -15,7 +15,7 @@ from conftest import QUICK, TEXT
 from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamInterruptedError
-from llama_index_resilient_stream.channel import Channel, Offloaded, joined
+from llama_index_resilient_stream.streaming.threads import Channel, Offloaded, joined
 
 
 def threads() -> list[str]:

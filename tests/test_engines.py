@@ -54,7 +54,7 @@ from llama_index_resilient_stream import (
     resilient,
     tokens,
 )
-from llama_index_resilient_stream.engine import _FOLLOWED
+from llama_index_resilient_stream.engines.engines import _FOLLOWED
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM, Stall
 
 RESET = ConnectionResetError("reset")

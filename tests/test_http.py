@@ -26,15 +26,15 @@ from llama_index.llms.openai_like import OpenAILike
 from tenacity import stop_after_attempt, stop_never
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamStatus, StreamTimeoutError
-from llama_index_resilient_stream.connections import keep_alive_options
 from llama_index_resilient_stream.http import LIMITS, async_http_client, http_client
 from llama_index_resilient_stream.recovery.events import Chunk, Learned, Model
 from llama_index_resilient_stream.recovery.faults import FaultKind
 from llama_index_resilient_stream.recovery.signals import OPEN
 from llama_index_resilient_stream.recovery.verdict import Evidence, judge
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
-from llama_index_resilient_stream.upstream import Left, Upstream
-from llama_index_resilient_stream.witness import Witness, promises
+from llama_index_resilient_stream.transport.connection import Left, Upstream
+from llama_index_resilient_stream.transport.sockets import keep_alive_options
+from llama_index_resilient_stream.transport.terminator import Witness, promises
 
 Serve = Callable[..., FaultServer]
 WATCHED = replace(QUICK, first_token_timeout=5.0, idle_timeout=5.0)

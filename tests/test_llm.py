@@ -28,8 +28,8 @@ from llama_index_resilient_stream import (
     StreamStatus,
     TruncatedStreamError,
 )
-from llama_index_resilient_stream.asking import Question, model_of
-from llama_index_resilient_stream.messages import Reader as Reader_
+from llama_index_resilient_stream.llm.chunks import Reader as Reader_
+from llama_index_resilient_stream.llm.requests import Question, model_of
 from llama_index_resilient_stream.providers import provider_of
 from llama_index_resilient_stream.recovery.events import Learned
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM

@@ -16,7 +16,7 @@ import pytest
 
 from llama_index_resilient_stream.recovery.faults import Fault, FaultKind, classify
 from llama_index_resilient_stream.testing import FATAL, FAULTS, RETRYABLE, FaultServer
-from llama_index_resilient_stream.upstream import Upstream
+from llama_index_resilient_stream.transport.connection import Upstream
 
 K = FaultKind
 TEXT = "The first transatlantic cable carried ninety-eight words from a queen to a president."

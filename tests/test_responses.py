@@ -35,9 +35,9 @@ from llama_index_resilient_stream import (
     StreamStatus,
     resilient,
 )
-from llama_index_resilient_stream.messages import PARTIAL_KEY
+from llama_index_resilient_stream.engines.chat_writer import has_writer
+from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM, Stall
-from llama_index_resilient_stream.writer import has_writer
 
 ONE_TRY = replace(QUICK, stop=stop_after_attempt(1))
 PARTIAL = replace(ONE_TRY, on_exhausted="partial")

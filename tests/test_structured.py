@@ -18,7 +18,7 @@ from llama_index.core.types import BasePydanticProgram
 from llama_index.llms.openai import OpenAI
 
 from llama_index_resilient_stream import ResilientLLM, StreamInterruptedError, TokenEvent
-from llama_index_resilient_stream.asking import Question
+from llama_index_resilient_stream.llm.requests import Question
 from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, FaultServer, ScriptedLLM
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex and pydantic, among themselves

@@ -9,7 +9,7 @@ import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.llms.openai_like import OpenAILike
 
-from llama_index_resilient_stream.compat import assistant_message, copied, message_text
+from llama_index_resilient_stream.compat.llama_index import assistant_message, copied, message_text
 
 
 def spoken(messages: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llama_index_resilient_stream.cli import doctor
+from . import doctor
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -32,8 +32,8 @@ def run_demo(  # a function `demo` would stand where the module `cli.demo` is lo
     # Here, not above: indices and LLM clients take a while to import, and `--help` needs none of them.
     from rich.console import Console
 
-    from llama_index_resilient_stream.cli.demo import run
-    from llama_index_resilient_stream.cli.picture import draw
+    from .demo import run
+    from .picture import draw
 
     try:
         if picture is not None:
@@ -55,7 +55,7 @@ def run_serve_demo(
     A FastAPI app on 127.0.0.1; no key, no network. Needs the extra `serve`.
     """
     try:
-        from llama_index_resilient_stream.cli.serve_demo import run
+        from .serve_demo import run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn"):
             raise

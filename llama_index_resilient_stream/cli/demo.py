@@ -6,9 +6,9 @@ import time
 
 from rich.console import Console
 
-from llama_index_resilient_stream.cli.lanes import FAST, LIVE, Lane, build_index, play
-from llama_index_resilient_stream.cli.scenes import SCENES, Scene
-from llama_index_resilient_stream.cli.screen import Screen
+from .lanes import FAST, LIVE, Lane, build_index, play
+from .scenes import SCENES, Scene
+from .screen import Screen
 
 
 def run(console: Console, *, fast: bool = False) -> list[tuple[Scene, Lane, Lane]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # `--help` needs none of it
-    from llama_index_resilient_stream.doctor.survey import Plan
+    from ..doctor.survey import Plan
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
 
@@ -26,8 +26,8 @@ def examine_installation(context: typer.Context, as_json: AsJson = False) -> Non
     # Here, not above, as everywhere in these commands: `--help` needs none of it.
     from rich.console import Console
 
-    from llama_index_resilient_stream.cli import doctor_screen
-    from llama_index_resilient_stream.doctor.installation import examine
+    from ..doctor.installation import examine
+    from . import doctor_screen
 
     found = examine()
     if as_json:
@@ -58,8 +58,8 @@ def examine_url(
 
     Ask it for an answer that takes some seconds; each request is one that somebody pays for.
     """
-    from llama_index_resilient_stream.doctor.probe import Question
-    from llama_index_resilient_stream.doctor.survey import Plan
+    from ..doctor.probe import Question
+    from ..doctor.survey import Plan
 
     body = _body(data)
     question = Question(
@@ -77,10 +77,10 @@ def examine_url(
 def _examine(plan: Plan, as_json: bool) -> int:
     from rich.console import Console
 
-    from llama_index_resilient_stream.cli import doctor_screen
-    from llama_index_resilient_stream.doctor.diagnosis import diagnose
-    from llama_index_resilient_stream.doctor.findings import is_serious
-    from llama_index_resilient_stream.doctor.survey import measure
+    from ..doctor.diagnosis import diagnose
+    from ..doctor.findings import is_serious
+    from ..doctor.survey import measure
+    from . import doctor_screen
 
     try:
         with doctor_screen.progress(Console(stderr=True)) as step:
@@ -111,7 +111,7 @@ def examine_provider(
     """Ask a provider, and say what its streams tell of their end."""
     from rich.console import Console
 
-    from llama_index_resilient_stream.cli.provider_screen import run
+    from .provider_screen import run
 
     console = Console(highlight=False)
     raise typer.Exit(

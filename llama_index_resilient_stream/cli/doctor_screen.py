@@ -17,12 +17,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from llama_index_resilient_stream.doctor.findings import Finding, Level, is_serious
-from llama_index_resilient_stream.doctor.installation import Installation
-from llama_index_resilient_stream.doctor.observation import Ending, Events, Framing, Observation, Survey
-from llama_index_resilient_stream.doctor.probe import Notice, shown
-from llama_index_resilient_stream.doctor.remedies import Fix, is_default, lines_for
-from llama_index_resilient_stream.doctor.survey import Plan, Step
+from ..doctor.findings import Finding, Level, is_serious
+from ..doctor.installation import Installation
+from ..doctor.observation import Ending, Events, Framing, Observation, Survey
+from ..doctor.probe import Notice, shown
+from ..doctor.remedies import Fix, is_default, lines_for
+from ..doctor.survey import Plan, Step
 
 _STYLES = {Level.FAULT: "bold white on red", Level.RISK: "bold black on yellow", Level.HINT: "bold white on blue"}
 _GOOD, _BAD = "green", "red"

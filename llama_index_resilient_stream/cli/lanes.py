@@ -19,10 +19,10 @@ from llama_index.llms.openai_like import OpenAILike
 from openai import DefaultHttpxClient
 from tenacity import stop_after_attempt, stop_any, stop_when_event_set, wait_fixed
 
-from llama_index_resilient_stream import FaultEvent, RecoveryPolicy, ResilientLLM, StreamReport, TokenEvent
-from llama_index_resilient_stream.cli.scenes import Scene
-from llama_index_resilient_stream.cli.telegraph import PARAGRAPHS
-from llama_index_resilient_stream.testing import FaultServer
+from .. import FaultEvent, RecoveryPolicy, ResilientLLM, StreamReport, TokenEvent
+from ..testing import FaultServer
+from .scenes import Scene
+from .telegraph import PARAGRAPHS
 
 MODEL = "first-model"
 UNDERSTUDY = "second-model"

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from llama_index_resilient_stream.cli.lanes import FAST, Lane, build_index, play, wait
-from llama_index_resilient_stream.cli.motion import Motion
-from llama_index_resilient_stream.cli.scenes import SCENES, Scene
-from llama_index_resilient_stream.cli.screen import PLAIN, RESILIENT
-from llama_index_resilient_stream.cli.typeset import Word, typeset
+from .lanes import FAST, Lane, build_index, play, wait
+from .motion import Motion
+from .scenes import SCENES, Scene
+from .screen import PLAIN, RESILIENT
+from .typeset import Word, typeset
 
 _WIDTH, _MARGIN, _GUTTER, _PAD = 880, 20, 16, 22
 _CARD = (_WIDTH - 2 * _MARGIN - _GUTTER) // 2

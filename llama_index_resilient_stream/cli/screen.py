@@ -12,8 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from llama_index_resilient_stream.cli.lanes import MODEL, Lane, wait
-from llama_index_resilient_stream.cli.scenes import Scene
+from .lanes import MODEL, Lane, wait
+from .scenes import Scene
 
 PLAIN, RESILIENT = "LlamaIndex", "LlamaIndex with ResilientLLM"
 

@@ -8,7 +8,7 @@ import webbrowser
 import typer
 import uvicorn
 
-from llama_index_resilient_stream.cli.chat.app import create_app
+from .chat.app import create_app
 
 _HOST = "127.0.0.1"  # the page is for whoever started it
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama_index_resilient_stream.doctor.findings import Finding, Level
-from llama_index_resilient_stream.doctor.observation import PATIENCE, Ending, Framing, Observation, Survey
+from .findings import Finding, Level
+from .observation import PATIENCE, Ending, Framing, Observation, Survey
 
 _DIRECT = "Measure past the proxies too: --direct URL."
 _MANY = 4

@@ -6,9 +6,9 @@ endpoint do or leave out in any case (`manners`).
 
 from __future__ import annotations
 
-from llama_index_resilient_stream.doctor import arrivals, endings, manners
-from llama_index_resilient_stream.doctor.findings import Finding, Level
-from llama_index_resilient_stream.doctor.observation import Survey
+from . import arrivals, endings, manners
+from .findings import Finding, Level
+from .observation import Survey
 
 _ORDER = list(Level)
 

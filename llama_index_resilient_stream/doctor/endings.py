@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from llama_index_resilient_stream.doctor.findings import Finding, Level, plural, timeout_behind
-from llama_index_resilient_stream.doctor.observation import Ending, Framing, Observation, Survey
+from .findings import Finding, Level, plural, timeout_behind
+from .observation import Ending, Framing, Observation, Survey
 
 QUIET = 0.6
 """Seconds of silence that may be a timeout's; less is a pause."""

@@ -7,8 +7,8 @@ import re
 import zlib
 from codecs import getincrementaldecoder
 
-from llama_index_resilient_stream.doctor.observation import Events
-from llama_index_resilient_stream.report import StreamStatus
+from ..report import StreamStatus
+from .observation import Events
 
 TERMINAL_EVENTS = ("done", "error")
 OPENAI_DONE = "[DONE]"

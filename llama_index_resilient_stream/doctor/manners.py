@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
-from llama_index_resilient_stream.doctor.findings import Finding, Level, plural
-from llama_index_resilient_stream.doctor.observation import Framing, Survey
+from .findings import Finding, Level, plural
+from .observation import Framing, Survey
 
 BEAT = 1.5
 """Seconds of silence in which a heartbeat would have been seen, had there been one."""

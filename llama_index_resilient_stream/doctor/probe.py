@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
-from llama_index_resilient_stream.doctor.events import EventCounter, Inflater
-from llama_index_resilient_stream.doctor.observation import Arrival, Ending, Events, Framing, Observation
+from .events import EventCounter, Inflater
+from .observation import Arrival, Ending, Events, Framing, Observation
 
 HEADERS = {
     "server",

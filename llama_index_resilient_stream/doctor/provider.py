@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 
-from llama_index_resilient_stream.doctor.portrait import Ask, Portrait, Prefill
-from llama_index_resilient_stream.doctor.reply import Reply, ask
-from llama_index_resilient_stream.providers import PROVIDERS
-from llama_index_resilient_stream.recovery.continuation import Continuation, estimate_tokens
-from llama_index_resilient_stream.recovery.seam import Seam
+from ..providers import PROVIDERS
+from ..recovery.continuation import Continuation, estimate_tokens
+from ..recovery.seam import Seam
+from .portrait import Ask, Portrait, Prefill
+from .reply import Reply, ask
 
 QUESTION = (
     "Count from one to thirty in English words, on one line, separated by a comma and a space. "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llama_index_resilient_stream.doctor.findings import Finding
+from .findings import Finding
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import httpx
 
-from llama_index_resilient_stream.recovery.shapes import dig, first_of, read
-from llama_index_resilient_stream.recovery.signals import Signal, finish_signal
-from llama_index_resilient_stream.witness import Witness
+from ..recovery.shapes import dig, first_of, read
+from ..recovery.signals import Signal, finish_signal
+from ..transport.terminator import Witness
 
 Ended = Literal["done", "clean", "cut", "gave up", "unreachable"]
 """done: we stopped at [DONE], as the SDKs do. gave up: we stopped for another reason, mostly that time was over."""

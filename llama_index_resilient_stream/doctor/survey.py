@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
 
-from llama_index_resilient_stream.doctor.observation import Ending, Light, Observation, Reconnection, Survey
-from llama_index_resilient_stream.doctor.probe import BROWSER, PLAIN, Notice, Question, observe
+from .observation import Ending, Light, Observation, Reconnection, Survey
+from .probe import BROWSER, PLAIN, Notice, Question, observe
 
 Step = Callable[[str], Notice]
 """Told what is asked now; gives what is told of its progress."""

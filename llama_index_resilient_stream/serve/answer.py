@@ -21,12 +21,12 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Stream
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
 from ..callbacks import ResumeEvent
-from ..calls import Calls
-from ..channel import Channel, aside, joined
-from ..engine import resilient
+from ..engines.engines import resilient
+from ..engines.tokens import atokens, refuse_unreadable, tokens
 from ..errors import ConfigurationError, StreamInterruptedError
+from ..llm.call_log import Calls
 from ..report import StreamStatus
-from ..tokens import atokens, refuse_unreadable, tokens
+from ..streaming.threads import Channel, aside, joined
 
 logger = logging.getLogger("llama_index_resilient_stream")
 

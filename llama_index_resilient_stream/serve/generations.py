@@ -31,9 +31,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..channel import aside
 from ..errors import ConfigurationError
 from ..report import StreamStatus
+from ..streaming.threads import aside
 from .answer import Answer, End, Part, Recovery, Text
 from .feed import Farewell, Feed
 from .replay import StoredFeed

@@ -24,22 +24,12 @@ FAULTS is the table of what can happen on the wire, HABITS the table of how mode
 standard library only.
 """
 
-from llama_index_resilient_stream.testing.cues import Call, Cut, Fail, Stall
-from llama_index_resilient_stream.testing.faults import (
-    FATAL,
-    FAULTS,
-    HARMLESS,
-    RETRYABLE,
-    STATED,
-    TOOL_CALLS,
-    UNTOLD,
-    Fault,
-    http_error,
-)
-from llama_index_resilient_stream.testing.habits import HABITS, find_anchor
-from llama_index_resilient_stream.testing.model import Heard
-from llama_index_resilient_stream.testing.scripted import ScriptedLLM
-from llama_index_resilient_stream.testing.server import FaultServer, Record
+from .cues import Call, Cut, Fail, Stall
+from .faults import FATAL, FAULTS, HARMLESS, RETRYABLE, STATED, TOOL_CALLS, UNTOLD, Fault, http_error
+from .habits import HABITS, find_anchor
+from .model import Heard
+from .scripted import ScriptedLLM
+from .server import FaultServer, Record
 
 __all__ = [
     "FATAL",

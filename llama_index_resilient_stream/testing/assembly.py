@@ -8,8 +8,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 
-from llama_index_resilient_stream.testing.cues import Call
-from llama_index_resilient_stream.testing.payloads import Payloads, Usage
+from .cues import Call
+from .payloads import Payloads, Usage
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from llama_index_resilient_stream.testing.faults import Fault, Kind
-from llama_index_resilient_stream.testing.payloads import COMMENT, DONE, Payloads, Usage, event
-from llama_index_resilient_stream.testing.wire import Connection
+from .faults import Fault, Kind
+from .payloads import COMMENT, DONE, Payloads, Usage, event
+from .wire import Connection
 
 _HTML = b"<!doctype html>\n<html><body><h1>Just a moment...</h1></body></html>\n"
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from llama_index.core.base.llms.types import ChatMessage
 
-from llama_index_resilient_stream.testing.model import Heard
+from .model import Heard
 
 
 @dataclass(frozen=True)

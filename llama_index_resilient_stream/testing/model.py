@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from llama_index_resilient_stream.testing.habits import HABITS, find_anchor
+from .habits import HABITS, find_anchor
 
 Habit: TypeAlias = "str | Callable[[str, str, str], str]"
 Tokenise: TypeAlias = "int | Callable[[str], Sequence[str]]"

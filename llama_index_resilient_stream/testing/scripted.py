@@ -36,10 +36,10 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 
-from llama_index_resilient_stream.testing.assembly import Assembly, Say
-from llama_index_resilient_stream.testing.cues import Call, Cue, Cut, Fail, Stall
-from llama_index_resilient_stream.testing.model import Habit, ScriptedModel, Tokenise
-from llama_index_resilient_stream.testing.payloads import Payloads, Usage
+from .assembly import Assembly, Say
+from .cues import Call, Cue, Cut, Fail, Stall
+from .model import Habit, ScriptedModel, Tokenise
+from .payloads import Payloads, Usage
 
 T = TypeVar("T", ChatResponse, CompletionResponse)
 

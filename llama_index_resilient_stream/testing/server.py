@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from llama_index_resilient_stream.testing.breaks import Sent, Stream, perform, perform_whole
-from llama_index_resilient_stream.testing.faults import HEALTHY, PREFILL_REFUSED, Fault, as_faults
-from llama_index_resilient_stream.testing.model import Habit, Heard, ScriptedModel, Tokenise
-from llama_index_resilient_stream.testing.payloads import Payloads, Usage, turns_of
-from llama_index_resilient_stream.testing.wire import ClientLeft, Connection, Request, ServerClosing
+from .breaks import Sent, Stream, perform, perform_whole
+from .faults import HEALTHY, PREFILL_REFUSED, Fault, as_faults
+from .model import Habit, Heard, ScriptedModel, Tokenise
+from .payloads import Payloads, Usage, turns_of
+from .wire import ClientLeft, Connection, Request, ServerClosing
 
 _JOIN = 5.0  # seconds that closing waits for each thread
 

@@ -22,13 +22,13 @@ from llama_index.core.chat_engine.types import ChatMode
 from llama_index.core.memory import ChatMemoryBuffer
 from pydantic import BaseModel, Field
 
-from llama_index_resilient_stream import resilient
-from llama_index_resilient_stream.cli.chat.knowledge import answer_to
-from llama_index_resilient_stream.cli.chat.provider import TROUBLES, Pace, Provider
-from llama_index_resilient_stream.cli.lanes import build_index
-from llama_index_resilient_stream.serve.answer import End
-from llama_index_resilient_stream.serve.fastapi import SSEResponse
-from llama_index_resilient_stream.serve.generations import Generations
+from ... import resilient
+from ...serve.answer import End
+from ...serve.fastapi import SSEResponse
+from ...serve.generations import Generations
+from ..lanes import build_index
+from .knowledge import answer_to
+from .provider import TROUBLES, Pace, Provider
 
 PAGE = Path(__file__).parent / "page"
 _CONVERSATIONS = 100  # kept in mind, the oldest are forgotten first

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from llama_index_resilient_stream.cli.scenes import SCENES
-from llama_index_resilient_stream.cli.telegraph import PARAGRAPHS
+from ..scenes import SCENES
+from ..telegraph import PARAGRAPHS
 
 ANSWERS = {
     **{scene.question: scene.answer for scene in SCENES if "```" not in scene.answer},  # the page shows plain text

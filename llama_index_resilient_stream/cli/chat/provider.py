@@ -15,8 +15,8 @@ from llama_index.llms.openai_like import OpenAILike
 from openai import DefaultAsyncHttpxClient
 from tenacity import wait_fixed
 
-from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM
-from llama_index_resilient_stream.testing import FAULTS, HABITS, FaultServer
+from ... import RecoveryPolicy, ResilientLLM
+from ...testing import FAULTS, HABITS, FaultServer
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
-from .calls import Calls
-from .compat import copied, message_text
-from .messages import PARTIAL_KEY
-from .report import StreamStatus
+from ..compat.llama_index import copied, message_text
+from ..llm.call_log import Calls
+from ..llm.chunks import PARTIAL_KEY
+from ..report import StreamStatus
 
 _UNFINISHED = (StreamStatus.INTERRUPTED, StreamStatus.CANCELLED)
 

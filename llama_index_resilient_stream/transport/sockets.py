@@ -14,7 +14,7 @@ from typing import Any
 
 import httpcore
 
-from .upstream import Upstream
+from .connection import Upstream
 
 _PROBES = (
     ("TCP_KEEPIDLE", 30),  # seconds of silence before the first probe

@@ -30,19 +30,15 @@ from llama_index.core.query_engine import RetrieverRouterQueryEngine
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools import QueryEngineTool
 
-from .calls import Calls
-from .compat import WORKERS
-from .errors import ConfigurationError
-from .generators import behind
-from .llm import ResilientLLM
-from .memory import MarkingMemory
-from .response import (
-    ResilientAsyncStreamingResponse,
-    ResilientStreamingAgentChatResponse,
-    ResilientStreamingResponse,
-)
-from .streams import ResilientAsyncStream, ResilientStream
-from .transcript import refuse_spent
+from ..compat.generators import behind
+from ..compat.llama_index import WORKERS
+from ..errors import ConfigurationError
+from ..llm.call_log import Calls
+from ..llm.resilient_llm import ResilientLLM
+from ..llm.streams import ResilientAsyncStream, ResilientStream
+from .chat_memory import MarkingMemory
+from .responses import ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse, ResilientStreamingResponse
+from .token_buffer import refuse_spent
 
 T = TypeVar("T")
 

@@ -20,10 +20,10 @@ from typing import Any
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
-from .calls import Calls
-from .report import StreamReport, StreamStatus
-from .transcript import AsyncTranscript, Transcript
-from .writer import alet_writer_finish, aread_writer, let_writer_finish, read_writer
+from ..llm.call_log import Calls
+from ..report import StreamReport, StreamStatus
+from .chat_writer import alet_writer_finish, aread_writer, let_writer_finish, read_writer
+from .token_buffer import AsyncTranscript, Transcript
 
 
 class _Reported:

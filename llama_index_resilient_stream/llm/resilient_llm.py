@@ -44,21 +44,22 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
-from .asking import Question, aask, acall, always_structured, ask, call, model_of, name_of
-from .callbacks import HOOKS, Announcer, AsyncAnnouncer, check, refuse_coroutines
-from .calls import Calls
-from .compat import copied, streams_objects_itself, tools_arguments
-from .drive import adrive, drive
-from .errors import ConfigurationError, StreamInterruptedError
-from .messages import ChatPresenter, completion_presenter
-from .policy import RecoveryPolicy
-from .reading import AsyncHalt, Halt
-from .recovery.continuation import STRATEGIES, Continuation
-from .recovery.events import Chunk, Learned
-from .recovery.machine import Recovery
+from ..callbacks import HOOKS
+from ..compat.llama_index import copied, streams_objects_itself, tools_arguments
+from ..errors import ConfigurationError, StreamInterruptedError
+from ..policy import RecoveryPolicy
+from ..recovery.continuation import STRATEGIES, Continuation
+from ..recovery.events import Chunk, Learned
+from ..recovery.machine import Recovery
+from ..streaming.drivers import adrive, drive
+from ..streaming.watchdog import AsyncHalt, Halt
+from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .call_log import Calls
+from .chunks import ChatPresenter, completion_presenter
+from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
+from .spans import Trace, awithin, trace_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
 from .structured import Tellings
-from .tracing import Trace, awithin, trace_of, untraced, within
 
 _Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
 

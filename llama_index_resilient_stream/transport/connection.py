@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from .generators import behind
-from .witness import Witness
+from ..compat.generators import behind
+from .terminator import Witness
 
 _STREAMS = ("Stream", "AsyncStream")
 

@@ -17,11 +17,11 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import StreamInterruptedError
-from .report import StreamReport
+from ..errors import StreamInterruptedError
+from ..report import StreamReport
 from .tokens import atokens, tokens
 
-_LOGGER = logging.getLogger(__name__)
+_LOGGER = logging.getLogger("llama_index_resilient_stream")
 _numbers = itertools.count(1)
 
 Write = Callable[[str], Any]

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from .callbacks import ResumeEvent
-from .errors import StreamInterruptedError
-from .recovery.machine import Recovery
-from .report import StreamReport, StreamStatus
+from ..callbacks import ResumeEvent
+from ..errors import StreamInterruptedError
+from ..recovery.machine import Recovery
+from ..report import StreamReport, StreamStatus
 
 _LOOKS = 8  # tokens, and moments of silence, after which a stream that was not found is none of ours
 

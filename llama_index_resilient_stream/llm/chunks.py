@@ -7,13 +7,13 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from .callbacks import ResumeEvent
-from .compat import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
-from .recovery.events import Chunk
-from .recovery.machine import Recovery
-from .recovery.shapes import dig, first_of, read
-from .recovery.signals import finish_signal, open_tool_call, usage_of
-from .report import StreamStatus
+from ..callbacks import ResumeEvent
+from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
+from ..recovery.events import Chunk
+from ..recovery.machine import Recovery
+from ..recovery.shapes import dig, first_of, read
+from ..recovery.signals import finish_signal, open_tool_call, usage_of
+from ..report import StreamStatus
 
 RESET_KEY = "resilient_reset"
 """In a chunk's `additional_kwargs`: forget the text so far; `message.content` is the new telling."""

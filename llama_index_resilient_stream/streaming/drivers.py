@@ -17,11 +17,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Protocol, TypeVar
 
-from .errors import StreamTimeoutError
-from .reading import Alarm, AsyncAttempt, AsyncHalt, Attempt, Halt, Unwatched, Watched
-from .recovery.events import Chunk, Ended, Request
-from .recovery.machine import Recovery
-from .upstream import Upstream
+from ..errors import StreamTimeoutError
+from ..recovery.events import Chunk, Ended, Request
+from ..recovery.machine import Recovery
+from ..transport.connection import Upstream
+from .watchdog import Alarm, AsyncAttempt, AsyncHalt, Attempt, Halt, Unwatched, Watched
 
 T = TypeVar("T")
 

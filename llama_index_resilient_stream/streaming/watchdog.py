@@ -23,8 +23,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, Literal, Protocol
 
-from .recovery.events import Chunk, Ended
-from .upstream import Upstream
+from ..recovery.events import Chunk, Ended
+from ..transport.connection import Upstream
 
 _GRACE = 0.05  # seconds that a thread gets to leave a read before the report calls it left behind
 _JOIN = 2.0  # seconds that closing an upstream may take that nobody reads, or whose read was broken

@@ -11,8 +11,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage
 
-from .errors import StreamInterruptedError, TruncatedStreamError
-from .report import StreamReport, StreamStatus
+from ..errors import StreamInterruptedError, TruncatedStreamError
+from ..report import StreamReport, StreamStatus
 
 
 class Tellings:

@@ -14,14 +14,14 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.llms.llm import LLM
 
-from .channel import Offloaded
-from .compat import blocks_the_loop, copied, is_end_of_empty_completion, message_text
-from .messages import Read, Reader, read_whole, without_mark
-from .policy import RecoveryPolicy
-from .providers import provider_of, reasons
-from .recovery.continuation import Continuation, Strategy, estimate_tokens
-from .recovery.events import Chunk, Learned, Model, Request
-from .upstream import Upstream
+from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
+from ..policy import RecoveryPolicy
+from ..providers import provider_of, reasons
+from ..recovery.continuation import Continuation, Strategy, estimate_tokens
+from ..recovery.events import Chunk, Learned, Model, Request
+from ..streaming.threads import Offloaded
+from ..transport.connection import Upstream
+from .chunks import Read, Reader, read_whole, without_mark
 
 logger = logging.getLogger("llama_index_resilient_stream")
 

@@ -14,9 +14,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from types import AsyncGeneratorType
 from typing import Any
 
-from .errors import ConfigurationError, StreamInterruptedError
-from .generators import behind
-from .report import StreamReport, StreamStatus
+from ..compat.generators import behind
+from ..errors import ConfigurationError, StreamInterruptedError
+from ..report import StreamReport, StreamStatus
 
 Finish = Callable[[], Exception | None]
 AsyncFinish = Callable[[], Awaitable[Exception | None]]

@@ -10,14 +10,10 @@ from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.chat_engine.types import AgentChatResponse, BaseChatEngine, StreamingAgentChatResponse
 
-from .errors import ConfigurationError
-from .response import (
-    ResilientAsyncStreamingResponse,
-    ResilientStreamingAgentChatResponse,
-    ResilientStreamingResponse,
-)
-from .transcript import refuse_spent
-from .writer import has_writer
+from ..errors import ConfigurationError
+from .chat_writer import has_writer
+from .responses import ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse, ResilientStreamingResponse
+from .token_buffer import refuse_spent
 
 _OURS = (ResilientStreamingResponse, ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse)
 

@@ -23,10 +23,10 @@ from llama_index.core.instrumentation.events.llm import LLMPredictEndEvent
 from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 
-from .recovery.events import Chunk, Request
-from .recovery.machine import Recovery
-from .report import StreamReport
-from .upstream import Upstream
+from ..recovery.events import Chunk, Request
+from ..recovery.machine import Recovery
+from ..report import StreamReport
+from ..transport.connection import Upstream
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from .calls import Calls
-from .reading import AsyncHalt, Halt
-from .recovery.machine import Recovery
-from .report import StreamReport
+from ..recovery.machine import Recovery
+from ..report import StreamReport
+from ..streaming.watchdog import AsyncHalt, Halt
+from .call_log import Calls
 
 T = TypeVar("T")
 

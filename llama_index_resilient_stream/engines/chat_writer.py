@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Generator
 
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
-from .calls import Calls
-from .errors import StreamInterruptedError
+from ..errors import StreamInterruptedError
+from ..llm.call_log import Calls
 
 _NAP = 1.0  # seconds between two looks at whether a writer that says nothing is still there
 _SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written

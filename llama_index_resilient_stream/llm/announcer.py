@@ -1,0 +1,233 @@
+"""Tells callbacks, LlamaIndex's dispatcher and the log what happens to one stream."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+
+from ..callbacks import (
+    HOOKS,
+    FaultEvent,
+    ResumeEvent,
+    StreamEndEvent,
+    StreamFaultEvent,
+    StreamResetEvent,
+    StreamResumeEvent,
+    TokenEvent,
+)
+from ..errors import ConfigurationError
+from ..recovery.events import Chunk, Request
+from ..recovery.machine import Recovery
+from ..report import Attempt, StreamReport
+
+logger = logging.getLogger("llama_index_resilient_stream")
+dispatcher = get_dispatcher(__name__)
+
+
+def check(callbacks: Sequence[Any]) -> None:
+    """Refuse what could never be called."""
+    for callback in callbacks:
+        if isinstance(callback, type) or not (callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)):
+            raise ConfigurationError(
+                f"{callback!r} is not a stream callback. Pass a function of a TokenEvent, or an object with some of "
+                f"{', '.join(HOOKS)}: callbacks=[lambda event: print(event.text)]."
+            )
+
+
+def refuse_coroutines(callbacks: Sequence[Any]) -> None:
+    """A synchronous stream has no loop to await anything on."""
+    for callback in callbacks:
+        for hook in HOOKS:
+            found = _hook(callback, hook)
+            as_object = getattr(type(found), "__call__", None)  # noqa: B004
+            if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(as_object):
+                raise ConfigurationError(
+                    f"{hook} of {callback!r} is a coroutine function, but this stream is synchronous. "
+                    f"Define it with `def`, or use the async twin: await llm.astream_chat(...)."
+                )
+
+
+def _hook(callback: Any, hook: str) -> Callable[[Any], Any] | None:
+    found = getattr(callback, hook, None)
+    if found is None and hook == "on_token" and callable(callback) and not any(hasattr(callback, h) for h in HOOKS):
+        return callback  # type: ignore[no-any-return]
+    return found
+
+
+class _Announcer:
+    """Turns what the machine knows into the events of one stream."""
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
+        self._hooks = {hook: [h for c in callbacks if (h := _hook(c, hook)) is not None] for hook in HOOKS}
+        self._index = 0
+        self._ended = False
+        self.watches_tokens = bool(self._hooks["on_token"])
+
+    def _token(self, chunk: Chunk, recovery: Recovery) -> TokenEvent | None:
+        if not chunk.text and not chunk.reset:
+            return None
+        report = recovery.report
+        attempt = report.attempts[-1]
+        if chunk.reset:
+            dispatcher.event(StreamResetEvent(span_id=None, stream_id=report.stream_id, attempt=attempt.number))
+        event = TokenEvent(
+            report.stream_id,
+            self._index,
+            chunk.text,
+            recovery.elapsed,
+            attempt.number,
+            attempt.model,
+            chunk.reset,
+        )
+        self._index += 1
+        return event
+
+    def _fault(self, recovery: Recovery) -> FaultEvent:
+        report, fault = recovery.report, recovery.fault
+        assert fault is not None, "announced a fault where there is none"
+        attempt = report.attempts[-1]
+        _warn_of_own_retries(recovery, attempt)
+        event = FaultEvent(
+            report.stream_id,
+            attempt.number,
+            attempt.model,
+            str(fault.kind),
+            fault.message,
+            fault.retryable,
+            report.characters,
+            recovery.elapsed,
+        )
+        dispatcher.event(
+            StreamFaultEvent(
+                span_id=None,
+                stream_id=event.stream_id,
+                attempt=event.attempt,
+                model=event.model,
+                kind=event.kind,
+                message=event.message,
+                retryable=event.retryable,
+            )
+        )
+        return event
+
+    def _resume(self, recovery: Recovery, request: Request) -> ResumeEvent:
+        report = recovery.report
+        attempt = report.attempts[-1]
+        event = ResumeEvent(
+            report.stream_id,
+            attempt.number,
+            attempt.model,
+            request.strategy,
+            attempt.waited,
+            report.characters,
+            recovery.elapsed,
+            str(recovery.fault.kind) if recovery.fault is not None else "",
+        )
+        logger.info(
+            "stream %s: attempt %d (%s) asks %s after %.2f s, %d characters so far; cause: %s",
+            event.stream_id[:8],
+            event.attempt,
+            event.strategy,
+            event.model,
+            event.delay,
+            event.characters,
+            recovery.fault.message if recovery.fault is not None else "taken up again",
+        )
+        dispatcher.event(
+            StreamResumeEvent(
+                span_id=None,
+                stream_id=event.stream_id,
+                attempt=event.attempt,
+                model=event.model,
+                strategy=event.strategy,
+                delay=event.delay,
+            )
+        )
+        return event
+
+    def _end(self, recovery: Recovery) -> StreamReport | None:
+        if self._ended:
+            return None
+        self._ended = True
+        report = recovery.report
+        dispatcher.event(
+            StreamEndEvent(
+                span_id=None,
+                stream_id=report.stream_id,
+                status=str(report.status),
+                attempts=len(report.attempts),
+                characters=report.characters,
+                seconds=report.seconds,
+            )
+        )
+        return report
+
+
+def _warn_of_own_retries(recovery: Recovery, attempt: Attempt) -> None:
+    model = recovery.asked_model
+    if attempt.requests > 1 and not model.learned.warned_of_own_retries:
+        model.learned.warned_of_own_retries = True
+        logger.warning(
+            "%s retries by itself before the first token: each of our attempts may have been up to %d requests, "
+            "with its back-off on top of ours. Set max_retries=0 on the wrapped LLM.",
+            model.name,
+            attempt.requests,
+        )
+
+
+class Announcer(_Announcer):
+    """Tells the callbacks of a synchronous stream."""
+
+    def token(self, chunk: Chunk, recovery: Recovery) -> None:
+        self._call("on_token", self._token(chunk, recovery))
+
+    def fault(self, recovery: Recovery) -> None:
+        self._call("on_fault", self._fault(recovery))
+
+    def resume(self, recovery: Recovery, request: Request) -> None:
+        self._call("on_resume", self._resume(recovery, request))
+
+    def end(self, recovery: Recovery) -> None:
+        self._call("on_end", self._end(recovery))
+
+    def _call(self, hook: str, argument: Any) -> None:
+        if argument is None:
+            return
+        for function in self._hooks[hook]:
+            try:
+                if inspect.iscoroutine(result := function(argument)):
+                    result.close()
+                    raise TypeError(f"{hook} returned a coroutine, but this stream is synchronous: use astream_chat")
+            except Exception:
+                logger.exception("stream callback %s raised; the stream goes on", hook)
+
+
+class AsyncAnnouncer(_Announcer):
+    """Tells the callbacks of an asynchronous stream."""
+
+    async def token(self, chunk: Chunk, recovery: Recovery) -> None:
+        await self._call("on_token", self._token(chunk, recovery))
+
+    async def fault(self, recovery: Recovery) -> None:
+        await self._call("on_fault", self._fault(recovery))
+
+    async def resume(self, recovery: Recovery, request: Request) -> None:
+        await self._call("on_resume", self._resume(recovery, request))
+
+    async def end(self, recovery: Recovery) -> None:
+        await self._call("on_end", self._end(recovery))
+
+    async def _call(self, hook: str, argument: Any) -> None:
+        if argument is None:
+            return
+        for function in self._hooks[hook]:
+            try:
+                result = function(argument)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                logger.exception("stream callback %s raised; the stream goes on", hook)
