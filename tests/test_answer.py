@@ -21,7 +21,7 @@ from test_responses import MODE, MODES_OF_CHAT
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, resilient
 from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
-from llama_index_resilient_stream.serve.answer import Answer, End, Part, Recovery, Text
+from llama_index_resilient_stream.serve.source import Answer, End, Part, Recovery, Text
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM, Stall
 
 RESET = ConnectionResetError("sk-secret was refused by 10.0.0.1")

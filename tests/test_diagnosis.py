@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_index_resilient_stream.doctor.diagnosis import diagnose
-from llama_index_resilient_stream.doctor.events import EventCounter, Inflater
-from llama_index_resilient_stream.doctor.findings import Finding, Level, timeout_behind
-from llama_index_resilient_stream.doctor.observation import (
+from llama_index_resilient_stream.doctor.endpoint.diagnosis import diagnose
+from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level, timeout_behind
+from llama_index_resilient_stream.doctor.endpoint.measurements import (
     Arrival,
     Ending,
     Events,
@@ -23,7 +22,8 @@ from llama_index_resilient_stream.doctor.observation import (
     Reconnection,
     Survey,
 )
-from llama_index_resilient_stream.doctor.remedies import CAUSES, is_default, lines_for
+from llama_index_resilient_stream.doctor.endpoint.remedies import CAUSES, is_default, lines_for
+from llama_index_resilient_stream.doctor.endpoint.sse_counter import EventCounter, Inflater
 
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 

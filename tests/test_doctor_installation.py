@@ -16,8 +16,8 @@ from packaging.version import Version
 from rich.console import Console
 
 from llama_index_resilient_stream.cli import doctor_screen
-from llama_index_resilient_stream.doctor.installation import Installation, examine
-from llama_index_resilient_stream.doctor.traps import TRAPS, hints
+from llama_index_resilient_stream.doctor.installation.known_issues import TRAPS, hints
+from llama_index_resilient_stream.doctor.installation.versions import Installation, examine
 
 Install = Callable[..., None]
 Pins = tuple[str, ...]

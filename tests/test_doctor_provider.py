@@ -17,16 +17,10 @@ from rich.console import Console
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
 from llama_index_resilient_stream.cli.provider_screen import run
-from llama_index_resilient_stream.doctor.advice import Setting, advise, program
-from llama_index_resilient_stream.doctor.portrait import Portrait, traits
-from llama_index_resilient_stream.doctor.provider import (
-    MOST_ANSWER_TOKENS,
-    MOST_REQUESTS,
-    REST,
-    SAID,
-    examine,
-)
-from llama_index_resilient_stream.doctor.reply import Block, Reply
+from llama_index_resilient_stream.doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_REQUESTS, REST, SAID, examine
+from llama_index_resilient_stream.doctor.provider.profile import Portrait, traits
+from llama_index_resilient_stream.doctor.provider.reply import Block, Reply
+from llama_index_resilient_stream.doctor.provider.settings import Setting, advise, program
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
 
 KEY = "sk-very-secret"

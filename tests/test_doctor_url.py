@@ -19,11 +19,11 @@ from servers import SERVERS, Running, free_port, nginx, require, serving
 from typer.testing import CliRunner
 
 from llama_index_resilient_stream.cli import app
-from llama_index_resilient_stream.doctor.diagnosis import diagnose
-from llama_index_resilient_stream.doctor.findings import Finding, Level
-from llama_index_resilient_stream.doctor.observation import Survey
-from llama_index_resilient_stream.doctor.probe import Notice, Question
-from llama_index_resilient_stream.doctor.survey import Plan, measure
+from llama_index_resilient_stream.doctor.endpoint.diagnosis import diagnose
+from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level
+from llama_index_resilient_stream.doctor.endpoint.measurements import Survey
+from llama_index_resilient_stream.doctor.endpoint.plan import Plan, measure
+from llama_index_resilient_stream.doctor.endpoint.probe import Notice, Question
 
 # Said aloud, for nginx changed its mind in 1.29.7.
 OLD_HOP = ("proxy_http_version 1.0;",)

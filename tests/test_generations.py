@@ -22,12 +22,12 @@ from servers import redis_server
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, resilient
 from llama_index_resilient_stream.serve import store as stores
-from llama_index_resilient_stream.serve.answer import End, Text
 from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response
 from llama_index_resilient_stream.serve.generations import Generations
-from llama_index_resilient_stream.serve.opening import Opening
 from llama_index_resilient_stream.serve.redis import RedisStore
+from llama_index_resilient_stream.serve.resumption import Opening
+from llama_index_resilient_stream.serve.source import End, Text
 from llama_index_resilient_stream.serve.store import StoreUnreachableError, Ticket
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM, Stall
 
@@ -490,7 +490,7 @@ async def test_stopping_it_from_another_worker(workers: MakeHome) -> None:
 
 async def test_stopping_what_does_not_heed_it(make: MakeHome, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither does the lease lapse while the source takes its time, nor do the readers wait for ever."""
-    monkeypatch.setattr("llama_index_resilient_stream.serve.answer._STOP", 2.5)
+    monkeypatch.setattr("llama_index_resilient_stream.serve.source._STOP", 2.5)
     home, gate = make(lease=0.5), threading.Event()
 
     def stubborn() -> Iterator[str]:

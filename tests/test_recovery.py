@@ -24,8 +24,8 @@ from tenacity import (
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError, StreamStatus
 from llama_index_resilient_stream.recovery.continuation import WORDING, Continuation, estimate_tokens
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Model
+from llama_index_resilient_stream.recovery.finish_reasons import Finish, Signal
 from llama_index_resilient_stream.recovery.machine import Recovery
-from llama_index_resilient_stream.recovery.signals import Finish, Signal
 
 STOP = Signal(Finish.COMPLETE, "stop")
 LENGTH = Signal(Finish.LENGTH, "length")

@@ -11,8 +11,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
-from llama_index_resilient_stream.recovery.seam import Seam
-from llama_index_resilient_stream.testing.habits import HABITS, find_anchor
+from llama_index_resilient_stream.recovery.seam.seam import Seam
+from llama_index_resilient_stream.testing.continuation_styles import HABITS, find_anchor
 
 PROSE = (
     "The harbour master kept two clocks. One of them was right, the other one was loud. Visitors set their watches by "

@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
 
-from llama_index_resilient_stream.recovery.signals import (
+from llama_index_resilient_stream.recovery.finish_reasons import (
     MEANING,
     Finish,
     Signal,
@@ -225,7 +225,7 @@ def test_meaning_of_a_word(kind: Finish, word: str) -> None:
 
 
 def test_no_word_means_two_things() -> None:
-    from llama_index_resilient_stream.recovery import signals
+    from llama_index_resilient_stream.recovery import finish_reasons as signals
 
     words = [word for words in signals._WORDS.values() for word in words.split()]
     assert len(words) == len(set(words))

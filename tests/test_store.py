@@ -11,8 +11,8 @@ import redis.asyncio as redis
 from servers import redis_server
 
 from llama_index_resilient_stream.serve import store as stores
-from llama_index_resilient_stream.serve.answer import End, Part, Recovery, Text
 from llama_index_resilient_stream.serve.redis import RedisStore
+from llama_index_resilient_stream.serve.source import End, Part, Recovery, Text
 from llama_index_resilient_stream.serve.store import FencedError, MemoryStore, MissingError, State, Store, Ticket
 
 PARTS: list[Part] = [

@@ -35,9 +35,9 @@ from llama_index_resilient_stream.testing import (
     FaultServer,
     ScriptedLLM,
     Stall,
-    breaks,
     faults,
 )
+from llama_index_resilient_stream.testing import wire_faults as breaks
 
 TEXT = "The answer is forty-two. Größe und Güte — and more of it.\n\nThe end."
 CUT = TEXT[:12]

@@ -9,10 +9,10 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 
 from ..callbacks import ResumeEvent
 from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
+from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
+from ..recovery.finish_reasons import finish_signal, open_tool_call, usage_of
 from ..recovery.machine import Recovery
-from ..recovery.shapes import dig, first_of, read
-from ..recovery.signals import finish_signal, open_tool_call, usage_of
 from ..report import StreamStatus
 
 RESET_KEY = "resilient_reset"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .continuation import Continuation, Turn
-from .signals import Signal
+from .finish_reasons import Signal
 
 
 @dataclass(slots=True)

@@ -30,14 +30,14 @@ from typing import Literal, Protocol
 from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
 from ..policy import STOP_WITH_FALLBACKS, RecoveryPolicy
 from ..report import Attempt, StreamReport, StreamStatus
-from .bill import Bill
+from .backoff import Patience
 from .continuation import Strategy, estimate_tokens
 from .events import Chunk, Ended, Model, Request
-from .faults import Fault, FaultKind
-from .patience import Patience
-from .retelling import Retelling
-from .seam import Seam
-from .signals import Finish
+from .faults.classify import Fault, FaultKind
+from .finish_reasons import Finish
+from .seam.restart import Retelling
+from .seam.seam import Seam
+from .usage import Bill
 from .verdict import Evidence, judge
 
 TAIL_TIMEOUT = 5.0

@@ -14,8 +14,8 @@ from ..errors import EmptyStreamError, ErrorFinishError, StreamTimeoutError, Tru
 from ..policy import Completeness
 from ..report import StreamStatus
 from .events import Chunk, Model
-from .faults import Fault, FaultKind, classify
-from .signals import OPEN, Finish, Signal
+from .faults.classify import Fault, FaultKind, classify
+from .finish_reasons import OPEN, Finish, Signal
 
 _STATUS = {
     Finish.COMPLETE: StreamStatus.COMPLETE,

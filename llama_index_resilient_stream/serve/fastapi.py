@@ -20,12 +20,12 @@ from typing import Any
 import anyio
 
 from ..report import StreamStatus
-from .answer import Answer, End
-from .feed import Feed, check_heartbeat, texts, written
+from .event_stream import Feed, check_heartbeat, texts, written
 from .generations import Generations
-from .opening import Opening
-from .replay import StoredFeed
+from .resumption import Opening
+from .source import Answer, End
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
+from .subscriber import StoredFeed
 
 try:
     from starlette.background import BackgroundTask

@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ConfigurationError
-from .answer import Answer
-from .feed import Feed, check_heartbeat, texts, written
+from .event_stream import Feed, check_heartbeat, texts, written
 from .generations import Generations
-from .opening import Opening
+from .resumption import Opening
+from .source import Answer
 from .sse import HEADERS, TEXT_HEADERS
 
 try:

@@ -34,12 +34,12 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..report import StreamStatus
 from ..streaming.threads import aside
-from .answer import Answer, End, Part, Recovery, Text
-from .feed import Farewell, Feed
-from .replay import StoredFeed
+from .event_stream import Farewell, Feed
+from .producer import Terms, Work
+from .source import Answer, End, Part, Recovery, Text
 from .sse import EventId, is_generation
 from .store import MemoryStore, Store, StoreUnreachableError, Ticket
-from .work import Terms, Work
+from .subscriber import StoredFeed
 
 logger = logging.getLogger("llama_index_resilient_stream")
 

@@ -19,7 +19,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from .answer import End, Part, Recovery, Text
+from .source import End, Part, Recovery, Text
 from .store import PRESENCE, FencedError, MissingError, Pulse, State, StoreUnreachableError, Ticket
 
 try:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..report import StreamStatus
-from .answer import End, Part, Recovery, Text
+from .source import End, Part, Recovery, Text
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from ..errors import ResilientStreamError
-from .answer import End, Part
+from .source import End, Part
 
 PRESENCE = 2.5  # seconds that a reader counts as present after it was last heard of
 

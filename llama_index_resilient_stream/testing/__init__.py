@@ -24,11 +24,11 @@ FAULTS is the table of what can happen on the wire, HABITS the table of how mode
 standard library only.
 """
 
-from .cues import Call, Cut, Fail, Stall
+from .continuation_styles import HABITS, find_anchor
 from .faults import FATAL, FAULTS, HARMLESS, RETRYABLE, STATED, TOOL_CALLS, UNTOLD, Fault, http_error
-from .habits import HABITS, find_anchor
-from .model import Heard
+from .script import Call, Cut, Fail, Stall
 from .scripted import ScriptedLLM
+from .scripted_model import Heard
 from .server import FaultServer, Record
 
 __all__ = [

@@ -36,10 +36,10 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 
-from .assembly import Assembly, Say
-from .cues import Call, Cue, Cut, Fail, Stall
-from .model import Habit, ScriptedModel, Tokenise
+from .chunk_builder import Assembly, Say
 from .payloads import Payloads, Usage
+from .script import Call, Cue, Cut, Fail, Stall
+from .scripted_model import Habit, ScriptedModel, Tokenise
 
 T = TypeVar("T", ChatResponse, CompletionResponse)
 

@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from .breaks import Sent, Stream, perform, perform_whole
 from .faults import HEALTHY, PREFILL_REFUSED, Fault, as_faults
-from .model import Habit, Heard, ScriptedModel, Tokenise
+from .http_connection import ClientLeft, Connection, Request, ServerClosing
 from .payloads import Payloads, Usage, turns_of
-from .wire import ClientLeft, Connection, Request, ServerClosing
+from .scripted_model import Habit, Heard, ScriptedModel, Tokenise
+from .wire_faults import Sent, Stream, perform, perform_whole
 
 _JOIN = 5.0  # seconds that closing waits for each thread
 

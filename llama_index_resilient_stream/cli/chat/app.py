@@ -23,9 +23,9 @@ from llama_index.core.memory import ChatMemoryBuffer
 from pydantic import BaseModel, Field
 
 from ... import resilient
-from ...serve.answer import End
 from ...serve.fastapi import SSEResponse
 from ...serve.generations import Generations
+from ...serve.source import End
 from ..lanes import build_index
 from .knowledge import answer_to
 from .provider import TROUBLES, Pace, Provider

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from .shapes import dig, read, text_of
+from ..attributes import dig, read, text_of
 
 _MOST_LINKS = 32
 _MOST_TEXT = 4_000

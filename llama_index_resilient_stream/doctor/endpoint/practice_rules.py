@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from .findings import Finding, Level, plural
-from .observation import Framing, Survey
+from .measurements import Framing, Survey
 
 BEAT = 1.5
 """Seconds of silence in which a heartbeat would have been seen, had there been one."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 
-from .cues import Call
 from .payloads import Payloads, Usage
+from .script import Call
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ endpoint do or leave out in any case (`manners`).
 
 from __future__ import annotations
 
-from . import arrivals, endings, manners
+from . import delivery_rules as arrivals
+from . import ending_rules as endings
+from . import practice_rules as manners
 from .findings import Finding, Level
-from .observation import Survey
+from .measurements import Survey
 
 _ORDER = list(Level)
 

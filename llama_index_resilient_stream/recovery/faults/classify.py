@@ -24,10 +24,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from .anatomy import chain, class_names, status_of, text_of_error, words_of
+from ..finish_reasons import MEANING, Finish
+from .exceptions import chain, class_names, status_of, text_of_error, words_of
 from .retry_after import seconds_asked
-from .signals import MEANING, Finish
-from .symptoms import (
+from .tables import (
     CONTEXT_WINDOW,
     DULL,
     FILTERED,

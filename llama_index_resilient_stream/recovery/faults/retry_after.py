@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .anatomy import bodies
-from .shapes import dig, read
+from ..attributes import dig, read
+from .exceptions import bodies
 
 
 def seconds_asked(links: Iterable[BaseException], now: Callable[[], datetime]) -> float | None:

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from .answer import End, Part
+from .producer import BEAT, Terms
+from .source import End, Part
 from .sse import EventId, ServerSentEvent, event_of
 from .store import FencedError, MissingError, State, StoreUnreachableError, Ticket
-from .work import BEAT, Terms
 
 LOOK = 0.4  # seconds, at most, between two signs of life of a reader
 

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from ..errors import ConfigurationError
-from .answer import Answer, End
-from .feed import Farewell, Feed, LiveFeed
+from .event_stream import Farewell, Feed, LiveFeed
 from .generations import Generation, Generations
+from .source import Answer, End
 from .sse import EventId
 
 GONE = 204  # makes an EventSource stop asking (HTML standard, section 9.2.3)

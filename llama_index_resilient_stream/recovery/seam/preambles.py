@@ -9,9 +9,9 @@ They open readings behind them. The first two are a finding of their own if none
 
 from __future__ import annotations
 
-from .courtesies import is_announcement, is_prose, opens_politely
-from .readings import LAST, LEADING, MARKS, ExactAnchor, LooseAnchor, Reading, Retelling
-from .repeats import ENOUGH, Told, weight
+from .matchers import LAST, LEADING, MARKS, ExactAnchor, LooseAnchor, Reading, Retelling
+from .overlap import ENOUGH, Told, weight
+from .phrases import is_announcement, is_prose, opens_politely
 
 _LEAST_ANCHOR = 4  # characters of an anchor that are enough behind a courtesy
 _ENDS_OF_COURTESIES = frozenset(":：.!。！…\n")

@@ -7,8 +7,8 @@ import re
 import zlib
 from codecs import getincrementaldecoder
 
-from ..report import StreamStatus
-from .observation import Events
+from ...report import StreamStatus
+from .measurements import Events
 
 TERMINAL_EVENTS = ("done", "error")
 OPENAI_DONE = "[DONE]"

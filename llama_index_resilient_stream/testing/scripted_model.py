@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from .habits import HABITS, find_anchor
+from .continuation_styles import HABITS, find_anchor
 
 Habit: TypeAlias = "str | Callable[[str, str, str], str]"
 Tokenise: TypeAlias = "int | Callable[[str], Sequence[str]]"

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from llama_index.core.base.llms.types import ChatMessage
 
-from .model import Heard
+from .scripted_model import Heard
 
 
 @dataclass(frozen=True)

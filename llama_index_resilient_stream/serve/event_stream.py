@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamStatus
-from .answer import Answer, End, Part, Text
+from .source import Answer, End, Part, Text
 from .sse import HEARTBEAT, EventId, ServerSentEvent, event_of
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .repeats import ENOUGH, SIFTED_AFTER, Told, weight
+from .overlap import ENOUGH, SIFTED_AFTER, Told, weight
 
 # Ranks: a finding waits for the open readings of a better rank.
 SURE, LIKELY, PERHAPS, LAST, LEADING, FAINT = range(6)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .portrait import Portrait
+from .profile import Portrait
 
 PATIENT = 300  # seconds for a first token that is worth waiting for
 SLOW = 20.0  # seconds; the default first_token_timeout is three times that

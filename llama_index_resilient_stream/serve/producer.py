@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from ..report import StreamStatus
-from .answer import Answer, End, Part, Recovery
+from .source import Answer, End, Part, Recovery
 from .store import FencedError, MissingError, Pulse, Store, StoreError, StoreUnreachableError, Ticket
 
 logger = logging.getLogger("llama_index_resilient_stream")

@@ -18,10 +18,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .continuation import Strategy
-from .leads import Courtesy, beginnings
-from .readings import ExactAnchor, Reading, Retelling
-from .repeats import Told
+from ..continuation import Strategy
+from .matchers import ExactAnchor, Reading, Retelling
+from .overlap import Told
+from .preambles import Courtesy, beginnings
 
 
 class Seam:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
 
-from .observation import Ending, Light, Observation, Reconnection, Survey
+from .measurements import Ending, Light, Observation, Reconnection, Survey
 from .probe import BROWSER, PLAIN, Notice, Question, observe
 
 Step = Callable[[str], Notice]

@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 
-from ..providers import PROVIDERS
-from ..recovery.continuation import Continuation, estimate_tokens
-from ..recovery.seam import Seam
-from .portrait import Ask, Portrait, Prefill
+from ...providers import PROVIDERS
+from ...recovery.continuation import Continuation, estimate_tokens
+from ...recovery.seam.seam import Seam
+from .profile import Ask, Portrait, Prefill
 from .reply import Reply, ask
 
 QUESTION = (

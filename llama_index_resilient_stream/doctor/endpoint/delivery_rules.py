@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .findings import Finding, Level
-from .observation import PATIENCE, Ending, Framing, Observation, Survey
+from .measurements import PATIENCE, Ending, Framing, Observation, Survey
 
 _DIRECT = "Measure past the proxies too: --direct URL."
 _MANY = 4

@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from .traps import Hint, hints
+from .known_issues import Hint, hints
 
 CORE, OURS = "llama-index-core", "llama-index-resilient-stream"
 OLDEST, BEFORE = Version("0.10.68"), Version("0.15")

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 import httpx
 
-from ..recovery.shapes import dig, first_of, read
-from ..recovery.signals import Signal, finish_signal
-from ..transport.terminator import Witness
+from ...recovery.attributes import dig, first_of, read
+from ...recovery.finish_reasons import Signal, finish_signal
+from ...transport.terminator import Witness
 
 Ended = Literal["done", "clean", "cut", "gave up", "unreachable"]
 """done: we stopped at [DONE], as the SDKs do. gave up: we stopped for another reason, mostly that time was over."""

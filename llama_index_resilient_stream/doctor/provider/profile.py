@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..recovery.signals import Finish, signal_of
+from ...recovery.finish_reasons import Finish, signal_of
 
 Prefill = Literal["flags", "plain", "marked", "refused", "new turn"]
 """How a last assistant turn is written on.

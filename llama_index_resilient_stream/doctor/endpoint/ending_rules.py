@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from .findings import Finding, Level, plural, timeout_behind
-from .observation import Ending, Framing, Observation, Survey
+from .measurements import Ending, Framing, Observation, Survey
 
 QUIET = 0.6
 """Seconds of silence that may be a timeout's; less is a pause."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from .shapes import declared_fields, dig, first_of, read, text_of
+from .attributes import declared_fields, dig, first_of, read, text_of
 
 
 class Finish(StrEnum):

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
-from .events import EventCounter, Inflater
-from .observation import Arrival, Ending, Events, Framing, Observation
+from .measurements import Arrival, Ending, Events, Framing, Observation
+from .sse_counter import EventCounter, Inflater
 
 HEADERS = {
     "server",

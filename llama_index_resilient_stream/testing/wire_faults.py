@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from .faults import Fault, Kind
+from .http_connection import Connection
 from .payloads import COMMENT, DONE, Payloads, Usage, event
-from .wire import Connection
 
 _HTML = b"<!doctype html>\n<html><body><h1>Just a moment...</h1></body></html>\n"
 
