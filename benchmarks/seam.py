@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.corpus import CORPUS, Sample
 from llama_index_resilient_stream.recovery.continuation import Continuation, Strategy
-from llama_index_resilient_stream.recovery.seam.seam import Seam
+from llama_index_resilient_stream.recovery.seam import Seam
 from llama_index_resilient_stream.testing.continuation_styles import HABITS
 
 CHUNKS = (1, 4, 1_000_000)

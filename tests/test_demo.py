@@ -12,17 +12,17 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from line_breaking import typeset
+from picture import draw
 from rich.console import Console
 from servers import HEEDING_COMMAND
 from typer.testing import CliRunner
 
 from llama_index_resilient_stream import StreamStatus
 from llama_index_resilient_stream.cli import app
-from llama_index_resilient_stream.cli.demo import run
-from llama_index_resilient_stream.cli.lanes import MODEL, UNDERSTUDY, Lane
-from llama_index_resilient_stream.cli.picture import draw
-from llama_index_resilient_stream.cli.scenes import SCENES, Scene
-from llama_index_resilient_stream.cli.typeset import typeset
+from llama_index_resilient_stream.cli.demo.readers import MODEL, UNDERSTUDY, Lane
+from llama_index_resilient_stream.cli.demo.run import run
+from llama_index_resilient_stream.cli.demo.scenarios import SCENES, Scene
 
 COMMAND = [sys.executable, "-m", "llama_index_resilient_stream"]
 DOCS = Path(__file__).parent.parent / "docs"
@@ -181,9 +181,7 @@ def test_the_picture_is_the_same_every_time(picture: str) -> None:
 
 
 def test_the_picture_in_the_readme_is_up_to_date(picture: str) -> None:
-    assert (DOCS / "healing.svg").read_text(encoding="utf-8") == picture, (
-        "Run: python -m llama_index_resilient_stream demo --picture docs/healing.svg"
-    )
+    assert (DOCS / "healing.svg").read_text(encoding="utf-8") == picture, "Run: python tools/readme_picture/picture.py"
 
 
 def test_the_picture_stands_alone(picture: str) -> None:

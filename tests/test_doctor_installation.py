@@ -15,7 +15,7 @@ import pytest
 from packaging.version import Version
 from rich.console import Console
 
-from llama_index_resilient_stream.cli import doctor_screen
+from llama_index_resilient_stream.cli.doctor import endpoint_screen as doctor_screen
 from llama_index_resilient_stream.doctor.installation.known_issues import TRAPS, hints
 from llama_index_resilient_stream.doctor.installation.versions import Installation, examine
 

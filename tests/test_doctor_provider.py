@@ -16,7 +16,7 @@ from conftest import read
 from rich.console import Console
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
-from llama_index_resilient_stream.cli.provider_screen import run
+from llama_index_resilient_stream.cli.doctor.provider_screen import run
 from llama_index_resilient_stream.doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_REQUESTS, REST, SAID, examine
 from llama_index_resilient_stream.doctor.provider.profile import Portrait, traits
 from llama_index_resilient_stream.doctor.provider.reply import Block, Reply

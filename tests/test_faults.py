@@ -28,7 +28,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from llama_index_resilient_stream.recovery.faults.classify import Fault, FaultKind, classify
+from llama_index_resilient_stream.recovery.faults import Fault, FaultKind, classify
 
 K = FaultKind
 REQUEST = httpx.Request("POST", "https://api.example.com/v1/chat/completions")

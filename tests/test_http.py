@@ -28,7 +28,7 @@ from tenacity import stop_after_attempt, stop_never
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamStatus, StreamTimeoutError
 from llama_index_resilient_stream.http import LIMITS, async_http_client, http_client
 from llama_index_resilient_stream.recovery.events import Chunk, Learned, Model
-from llama_index_resilient_stream.recovery.faults.classify import FaultKind
+from llama_index_resilient_stream.recovery.faults import FaultKind
 from llama_index_resilient_stream.recovery.finish_reasons import OPEN
 from llama_index_resilient_stream.recovery.verdict import Evidence, judge
 from llama_index_resilient_stream.testing import FAULTS, FaultServer

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from llama_index_resilient_stream.recovery.faults.classify import Fault, FaultKind, classify
+from llama_index_resilient_stream.recovery.faults import Fault, FaultKind, classify
 from llama_index_resilient_stream.testing import FATAL, FAULTS, RETRYABLE, FaultServer
 from llama_index_resilient_stream.transport.connection import Upstream
 

@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
-from llama_index_resilient_stream.recovery.seam.seam import Seam
+from llama_index_resilient_stream.recovery.seam import Seam
 from llama_index_resilient_stream.testing.continuation_styles import HABITS, find_anchor
 
 PROSE = (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import doctor
+from .doctor import commands as doctor
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -23,7 +22,6 @@ def main() -> None:
 @app.command("demo")
 def run_demo(  # a function `demo` would stand where the module `cli.demo` is looked for
     fast: Annotated[bool, typer.Option("--fast", help="No artificial delays.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="Draw the README's picture into this file.", hidden=True)] = None,
 ) -> None:
     """Watch answers survive a broken server.
 
@@ -32,14 +30,10 @@ def run_demo(  # a function `demo` would stand where the module `cli.demo` is lo
     # Here, not above: indices and LLM clients take a while to import, and `--help` needs none of them.
     from rich.console import Console
 
-    from .demo import run
-    from .picture import draw
+    from .demo.run import run
 
     try:
-        if picture is not None:
-            picture.write_text(draw(), encoding="utf-8", newline="\n")
-        else:
-            run(Console(highlight=False), fast=fast)
+        run(Console(highlight=False), fast=fast)
     except KeyboardInterrupt:
         typer.echo("\nStopped.")
         raise typer.Exit(130) from None

@@ -33,10 +33,9 @@ from ..report import Attempt, StreamReport, StreamStatus
 from .backoff import Patience
 from .continuation import Strategy, estimate_tokens
 from .events import Chunk, Ended, Model, Request
-from .faults.classify import Fault, FaultKind
+from .faults import Fault, FaultKind
 from .finish_reasons import Finish
-from .seam.restart import Retelling
-from .seam.seam import Seam
+from .seam import Retelling, Seam
 from .usage import Bill
 from .verdict import Evidence, judge
 

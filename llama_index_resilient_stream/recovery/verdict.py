@@ -14,7 +14,7 @@ from ..errors import EmptyStreamError, ErrorFinishError, StreamTimeoutError, Tru
 from ..policy import Completeness
 from ..report import StreamStatus
 from .events import Chunk, Model
-from .faults.classify import Fault, FaultKind, classify
+from .faults import Fault, FaultKind, classify
 from .finish_reasons import OPEN, Finish, Signal
 
 _STATUS = {

@@ -26,7 +26,7 @@ from ... import resilient
 from ...serve.fastapi import SSEResponse
 from ...serve.generations import Generations
 from ...serve.source import End
-from ..lanes import build_index
+from ..demo.readers import build_index
 from .knowledge import answer_to
 from .provider import TROUBLES, Pace, Provider
 

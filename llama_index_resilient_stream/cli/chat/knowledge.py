@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..scenes import SCENES
-from ..telegraph import PARAGRAPHS
+from ..demo.corpus import PARAGRAPHS
+from ..demo.scenarios import SCENES
 
 ANSWERS = {
     **{scene.question: scene.answer for scene in SCENES if "```" not in scene.answer},  # the page shows plain text

@@ -15,7 +15,7 @@ import httpx
 
 from ...providers import PROVIDERS
 from ...recovery.continuation import Continuation, estimate_tokens
-from ...recovery.seam.seam import Seam
+from ...recovery.seam import Seam
 from .profile import Ask, Portrait, Prefill
 from .reply import Reply, ask
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_PROMPT_TOKENS, MOST_REQUESTS, examine
-from ..doctor.provider.profile import Portrait, traits
-from ..doctor.provider.settings import Setting, advise, program
+from ...doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_PROMPT_TOKENS, MOST_REQUESTS, examine
+from ...doctor.provider.profile import Portrait, traits
+from ...doctor.provider.settings import Setting, advise, program
 
 FINE, TO_SET, NOTHING_SEEN = 0, 1, 2
 _STYLE = {"yes": "green", "no": "yellow", "unknown": "dim"}

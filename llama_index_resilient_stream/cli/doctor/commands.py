@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:  # `--help` needs none of it
-    from ..doctor.endpoint.plan import Plan
+    from ...doctor.endpoint.plan import Plan
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=False)
 
@@ -26,8 +26,8 @@ def examine_installation(context: typer.Context, as_json: AsJson = False) -> Non
     # Here, not above, as everywhere in these commands: `--help` needs none of it.
     from rich.console import Console
 
-    from ..doctor.installation.versions import examine
-    from . import doctor_screen
+    from ...doctor.installation.versions import examine
+    from . import endpoint_screen as doctor_screen
 
     found = examine()
     if as_json:
@@ -58,8 +58,8 @@ def examine_url(
 
     Ask it for an answer that takes some seconds; each request is one that somebody pays for.
     """
-    from ..doctor.endpoint.plan import Plan
-    from ..doctor.endpoint.probe import Question
+    from ...doctor.endpoint.plan import Plan
+    from ...doctor.endpoint.probe import Question
 
     body = _body(data)
     question = Question(
@@ -77,10 +77,10 @@ def examine_url(
 def _examine(plan: Plan, as_json: bool) -> int:
     from rich.console import Console
 
-    from ..doctor.endpoint.diagnosis import diagnose
-    from ..doctor.endpoint.findings import is_serious
-    from ..doctor.endpoint.plan import measure
-    from . import doctor_screen
+    from ...doctor.endpoint.diagnosis import diagnose
+    from ...doctor.endpoint.findings import is_serious
+    from ...doctor.endpoint.plan import measure
+    from . import endpoint_screen as doctor_screen
 
     try:
         with doctor_screen.progress(Console(stderr=True)) as step:

@@ -17,12 +17,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ..doctor.endpoint.findings import Finding, Level, is_serious
-from ..doctor.endpoint.measurements import Ending, Events, Framing, Observation, Survey
-from ..doctor.endpoint.plan import Plan, Step
-from ..doctor.endpoint.probe import Notice, shown
-from ..doctor.endpoint.remedies import Fix, is_default, lines_for
-from ..doctor.installation.versions import Installation
+from ...doctor.endpoint.findings import Finding, Level, is_serious
+from ...doctor.endpoint.measurements import Ending, Events, Framing, Observation, Survey
+from ...doctor.endpoint.plan import Plan, Step
+from ...doctor.endpoint.probe import Notice, shown
+from ...doctor.endpoint.remedies import Fix, is_default, lines_for
+from ...doctor.installation.versions import Installation
 
 _STYLES = {Level.FAULT: "bold white on red", Level.RISK: "bold black on yellow", Level.HINT: "bold white on blue"}
 _GOOD, _BAD = "green", "red"

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from xml.sax.saxutils import escape
 
-from .lanes import FAST, Lane, build_index, play, wait
-from .motion import Motion
-from .scenes import SCENES, Scene
-from .screen import PLAIN, RESILIENT
-from .typeset import Word, typeset
+from animation import Motion
+from line_breaking import Word, typeset
+
+from llama_index_resilient_stream.cli.demo.readers import FAST, Lane, build_index, play, wait
+from llama_index_resilient_stream.cli.demo.scenarios import SCENES, Scene
+from llama_index_resilient_stream.cli.demo.terminal import PLAIN, RESILIENT
 
 _WIDTH, _MARGIN, _GUTTER, _PAD = 880, 20, 16, 22
 _CARD = (_WIDTH - 2 * _MARGIN - _GUTTER) // 2
@@ -208,3 +210,9 @@ def _place(told: _Told, row: int, column: int) -> tuple[float, float]:
 def _box(x: float, y: float, width: float, height: float, radius: float, fill: str, stroke: str = "") -> str:
     edge = f' stroke="{stroke}"' if stroke else ""
     return f'<rect x="{x}" y="{y}" width="{width:g}" height="{height:g}" rx="{radius}" fill="{fill}"{edge}/>'
+
+
+if __name__ == "__main__":
+    target = Path(__file__).parents[2] / "docs" / "healing.svg"
+    target.write_text(draw(), encoding="utf-8", newline="\n")
+    print(f"wrote {target}")

@@ -6,9 +6,9 @@ import time
 
 from rich.console import Console
 
-from .lanes import FAST, LIVE, Lane, build_index, play
-from .scenes import SCENES, Scene
-from .screen import Screen
+from .readers import FAST, LIVE, Lane, build_index, play
+from .scenarios import SCENES, Scene
+from .terminal import Screen
 
 
 def run(console: Console, *, fast: bool = False) -> list[tuple[Scene, Lane, Lane]]:

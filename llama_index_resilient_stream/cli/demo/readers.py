@@ -19,10 +19,10 @@ from llama_index.llms.openai_like import OpenAILike
 from openai import DefaultHttpxClient
 from tenacity import stop_after_attempt, stop_any, stop_when_event_set, wait_fixed
 
-from .. import FaultEvent, RecoveryPolicy, ResilientLLM, StreamReport, TokenEvent
-from ..testing import FaultServer
-from .scenes import Scene
-from .telegraph import PARAGRAPHS
+from ... import FaultEvent, RecoveryPolicy, ResilientLLM, StreamReport, TokenEvent
+from ...testing import FaultServer
+from .corpus import PARAGRAPHS
+from .scenarios import Scene
 
 MODEL = "first-model"
 UNDERSTUDY = "second-model"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..testing import FAULTS, Fault
+from ...testing import FAULTS, Fault
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from .lanes import MODEL, Lane, wait
-from .scenes import Scene
+from .readers import MODEL, Lane, wait
+from .scenarios import Scene
 
 PLAIN, RESILIENT = "LlamaIndex", "LlamaIndex with ResilientLLM"
 
