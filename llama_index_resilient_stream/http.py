@@ -33,7 +33,7 @@ except ModuleNotFoundError as error:
 
 from .transport.connection import Upstream
 from .transport.sockets import Line, watch_pools, watch_pools_async
-from .transport.terminator import Witness, promises
+from .transport.terminator import TerminatorWatch, promises
 
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=45.0)
 """A stream holds its connection for as long as it lasts, so there may be many; these are the OpenAI SDK's own numbers.
@@ -174,12 +174,12 @@ class _AsyncBody(httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
-def _witness(response: httpx.Response, upstream: Upstream | None) -> Witness:
+def _witness(response: httpx.Response, upstream: Upstream | None) -> TerminatorWatch:
     """Whoever looks at this body; also `upstream`'s, if it is a stream."""
     encoding = response.headers.get("content-encoding", "")
     if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return Witness(promised=False, encoding="unread")
-    witness = Witness(promised=promises(response.url.path), encoding=encoding)
+        return TerminatorWatch(promised=False, encoding="unread")
+    witness = TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
     if upstream is not None:
         upstream.witness = witness
     return witness

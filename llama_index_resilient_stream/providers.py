@@ -34,17 +34,17 @@ Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 class Provider:
     """What is known of one LLM class."""
 
-    tells: bool | None = None
+    sends_finish_reason: bool | None = None
     """Whether its streams end with a finish signal.
 
     True: always, so that an end without one is a truncation. False: never, or not on every chunk that has
     one, so that its absence proves nothing, not even after this instance has told before. None: nobody knows;
     an instance that has told once is taken to tell always.
     """
-    any_server: bool = False
-    """Whether `tells` is what the protocol says, and the server may be anybody's. Without a witness on the wire it is
-    believed; with one, the protocol's own terminator is enough until a server has told."""
-    lies: frozenset[str] = frozenset()
+    generic_server: bool = False
+    """Whether `sends_finish_reason` is what the protocol says, and the server may be anybody's. Without a witness on
+    the wire it is believed; with one, the protocol's own terminator is enough until a server has told."""
+    untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     strategy: Strategy = "ask"
     """How it is asked to go on where the user says "auto"."""
@@ -53,8 +53,8 @@ class Provider:
     """Keyword arguments that go with a prefill, where the user asks for one."""
 
 
-_TELLS = Provider(tells=True, prefill="unsupported")
-_SWALLOWS = Provider(tells=False, prefill="unsupported")
+_TELLS = Provider(sends_finish_reason=True, prefill="unsupported")
+_SWALLOWS = Provider(sends_finish_reason=False, prefill="unsupported")
 _VLLM_FLAGS = MappingProxyType(
     {"extra_body": {"continue_final_message": True, "add_generation_prompt": False}},
 )
@@ -64,32 +64,36 @@ PROVIDERS: dict[str, Provider] = {
     "OpenAI": _TELLS,  # accepts a last assistant turn, and answers it with a new one
     "OpenAIResponses": _TELLS,  # response.completed, .incomplete, .failed
     # Any server: vLLM, SGLang, TGI, llama.cpp. vLLM closes a last assistant turn unless it gets the flags.
-    "OpenAILike": Provider(tells=True, any_server=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
+    "OpenAILike": Provider(sends_finish_reason=True, generic_server=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
     "Baseten": Provider(prefill="unknown"),  # was seen to end complete answers without a reason
-    "DeepSeek": Provider(tells=True, prefill="marked"),  # "prefix": true, and only under its /beta address
-    "Groq": Provider(tells=True, prefill="trailing"),  # documented; not for its reasoning models
-    "OpenRouter": Provider(tells=True, prefill="trailing"),  # as the routed provider does it
+    "DeepSeek": Provider(
+        sends_finish_reason=True, prefill="marked"
+    ),  # "prefix": true, and only under its /beta address
+    "Groq": Provider(sends_finish_reason=True, prefill="trailing"),  # documented; not for its reasoning models
+    "OpenRouter": Provider(sends_finish_reason=True, prefill="trailing"),  # as the routed provider does it
     "TogetherLLM": _TELLS,  # these four: undocumented; a vLLM behind them would close the turn
     "Fireworks": _TELLS,
     "NVIDIA": _TELLS,
     "Databricks": _TELLS,
     # Protocols of their own that tell
-    "Anthropic": Provider(tells=True, prefill="trailing"),  # up to Claude 4.5, without thinking; then 400
-    "BedrockConverse": Provider(tells=True, prefill="trailing"),  # by its usage event, which has no reason
-    "Ollama": Provider(tells=True, prefill="trailing"),  # where the model's template leaves the turn open
-    "LMStudio": Provider(tells=True, prefill="trailing"),  # passed on as it is; the template decides
+    "Anthropic": Provider(sends_finish_reason=True, prefill="trailing"),  # up to Claude 4.5, without thinking; then 400
+    "BedrockConverse": Provider(
+        sends_finish_reason=True, prefill="trailing"
+    ),  # by its usage event, which has no reason
+    "Ollama": Provider(sends_finish_reason=True, prefill="trailing"),  # where the model's template leaves the turn open
+    "LMStudio": Provider(sends_finish_reason=True, prefill="trailing"),  # passed on as it is; the template decides
     "LlamaCPP": _TELLS,  # in process: the chat template closes the turn
-    "MistralAI": Provider(tells=True, prefill="marked"),  # the class always sends "prefix": false
-    "DashScope": Provider(tells=True, prefill="marked"),  # "partial": true, which the class leaves away
+    "MistralAI": Provider(sends_finish_reason=True, prefill="marked"),  # the class always sends "prefix": false
+    "DashScope": Provider(sends_finish_reason=True, prefill="marked"),  # "partial": true, which the class leaves away
     "Cohere": _TELLS,  # the last message becomes the user's
     "WatsonxLLM": _TELLS,
     # Classes that swallow the signal: on chunks without text, or in their asynchronous half, or always
     "GoogleGenAI": _SWALLOWS,  # chunks without parts; a last assistant turn is sent as the user's
     "Gemini": _SWALLOWS,
     "Vertex": _SWALLOWS,
-    "HuggingFaceInferenceAPI": Provider(tells=False, prefill="flags", prefill_extra=_VLLM_FLAGS),
+    "HuggingFaceInferenceAPI": Provider(sends_finish_reason=False, prefill="flags", prefill_extra=_VLLM_FLAGS),
     "Perplexity": _SWALLOWS,  # chunks with an empty delta
-    "AzureAICompletionsModel": Provider(tells=False, prefill="trailing"),  # chunks without content
+    "AzureAICompletionsModel": Provider(sends_finish_reason=False, prefill="trailing"),  # chunks without content
     "ZhipuAI": _SWALLOWS,
     "AI21": _SWALLOWS,
     "DeepInfraLLM": _SWALLOWS,
@@ -102,7 +106,7 @@ PROVIDERS: dict[str, Provider] = {
     "MockLLM": _SWALLOWS,
     # LiteLLM says "stop" when a stream breaks off, and for every word it does not know. Its exceptions and
     # its other words can be trusted.
-    "LiteLLM": Provider(tells=False, lies=frozenset({"stop"}), prefill="trailing"),
+    "LiteLLM": Provider(sends_finish_reason=False, untrusted_finish_reasons=frozenset({"stop"}), prefill="trailing"),
     # Read in part only
     "SiliconFlow": Provider(),
     "Portkey": Provider(),
@@ -110,7 +114,7 @@ PROVIDERS: dict[str, Provider] = {
     "SambaNovaCloud": Provider(),
     "Bedrock": Provider(),
     # Ours, for tests and demonstrations
-    "ScriptedLLM": Provider(tells=True, prefill="trailing"),
+    "ScriptedLLM": Provider(sends_finish_reason=True, prefill="trailing"),
 }
 
 UNKNOWN = Provider()
@@ -122,7 +126,7 @@ def provider_of(llm_class: type) -> Provider:
     for cls in llm_class.__mro__:
         if (row := PROVIDERS.get(cls.__name__)) is not None:
             # What a base class swallows, a subclass with streams of its own may well pass on.
-            return replace(row, tells=None) if overrides and row.tells is False else row
+            return replace(row, sends_finish_reason=None) if overrides and row.sends_finish_reason is False else row
         overrides = overrides or any(name in vars(cls) for name in _STREAMS)
     return UNKNOWN
 

@@ -42,7 +42,7 @@ class Turn:
 class PartsLLM(FunctionCallingLLM):
     """Answers each call with the next turn. With `blocks`, tool calls are in ToolCallBlocks and nowhere else."""
 
-    sends_finish_signal: bool = True
+    sends_finish_reason: bool = True
     blocks: bool = False
     _turns: Any = PrivateAttr()
     _asked: Any = PrivateAttr()

@@ -207,7 +207,7 @@ async def test_a_partial_answer_that_the_policy_allows_is_interrupted_all_the_sa
 
 
 async def test_a_model_that_never_tells_is_not_called_complete() -> None:
-    llm = ResilientLLM(paced(tells=False))
+    llm = ResilientLLM(paced(sends_finish_reason=False))
     parts = await parts_of(Answer(lambda: resilient(query_engine(llm, MODE)).query("?")))
     assert parts[-1] == End("unknown")
 

@@ -53,7 +53,7 @@ def needed_in(portrait: Portrait) -> set[str]:
 def test_a_server_that_does_everything(serve: Serve) -> None:
     server = model(serve)
     seen = portrait_of(server.url)
-    assert seen.tells is seen.terminated is seen.tells_limit is True
+    assert seen.sends_finish_reason is seen.terminated is seen.tells_limit is True
     assert (seen.finish, seen.finish_at_limit, seen.finish_of_tools) == ("stop", "length", "tool_calls")
     assert seen.usage == "sent"
     assert seen.comments == 0
@@ -76,7 +76,7 @@ def test_its_cost_is_what_it_says(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "tells", "terminated", "value", "needed"),
+    ("fault", "sends_finish_reason", "terminated", "value", "needed"),
     [
         ("never-tells", False, True, None, {"http_client", "async_http_client"}),
         ("never-tells-no-done", False, False, '"lenient"', {"completeness"}),
@@ -84,10 +84,10 @@ def test_its_cost_is_what_it_says(serve: Serve) -> None:
     ],
 )
 def test_how_a_server_ends(
-    serve: Serve, fault: str, tells: bool, terminated: bool, value: str | None, needed: set[str]
+    serve: Serve, fault: str, sends_finish_reason: bool, terminated: bool, value: str | None, needed: set[str]
 ) -> None:
     seen = portrait_of(model(serve, fault).url)
-    assert seen.tells is tells
+    assert seen.sends_finish_reason is sends_finish_reason
     assert seen.terminated is terminated
     assert settings_of(seen).get("completeness") == value
     assert needed_in(seen) == needed
@@ -149,7 +149,7 @@ def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
 def test_what_stands_in_the_way(serve: Serve, fault: str, says: str) -> None:
     seen = portrait_of(model(serve, fault).url, timeout=0.5 if fault.startswith(("stall", "comments")) else 10.0)
     assert seen.obstacle == says
-    assert seen.tells is seen.terminated is seen.ask is seen.prefill is None
+    assert seen.sends_finish_reason is seen.terminated is seen.ask is seen.prefill is None
     assert seen.requests <= 2
 
 
@@ -164,7 +164,14 @@ def test_nobody_there(serve: Serve) -> None:
 def test_what_is_cut_short_stays_open(serve: Serve) -> None:
     seen = portrait_of(model(serve, "reset").url)
     assert not seen.obstacle
-    assert seen.tells is seen.terminated is seen.usage is seen.finish_at_limit is seen.finish_of_tools is None
+    assert (
+        seen.sends_finish_reason
+        is seen.terminated
+        is seen.usage
+        is seen.finish_at_limit
+        is seen.finish_of_tools
+        is None
+    )
     answers = {trait.question: trait.answer for trait in traits(seen)}
     assert answers["sends finish reasons"] == answers["ends with [DONE]"] == "unknown"
     assert "completeness" not in settings_of(seen)
@@ -238,14 +245,14 @@ def test_stream_options_are_refused() -> None:
     with Odd(lambda body: 400 if "stream_options" in body else counting(body)) as server:
         seen = portrait_of(server.url)
     assert seen.usage == "refused"
-    assert seen.tells is True
+    assert seen.sends_finish_reason is True
     assert "additional_kwargs" not in settings_of(seen)
 
 
 def test_the_limit_goes_by_another_name() -> None:
     with Odd(lambda body: 400 if "max_tokens" in body else counting(body)) as server:
         seen = portrait_of(server.url)
-    assert seen.tells is True
+    assert seen.sends_finish_reason is True
     assert seen.usage == "ignored"
     assert all("max_completion_tokens" in body for body in server.bodies[1:])
     assert seen.requests == len(server.bodies) <= MOST_REQUESTS

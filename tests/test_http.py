@@ -32,9 +32,9 @@ from llama_index_resilient_stream.recovery.faults import FaultKind
 from llama_index_resilient_stream.recovery.finish_reasons import OPEN
 from llama_index_resilient_stream.recovery.verdict import Evidence, judge
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
-from llama_index_resilient_stream.transport.connection import Left, Upstream
+from llama_index_resilient_stream.transport.connection import ReaderLeftError, Upstream
 from llama_index_resilient_stream.transport.sockets import keep_alive_options
-from llama_index_resilient_stream.transport.terminator import Witness, promises
+from llama_index_resilient_stream.transport.terminator import TerminatorWatch, promises
 
 Serve = Callable[..., FaultServer]
 WATCHED = replace(QUICK, first_token_timeout=5.0, idle_timeout=5.0)
@@ -45,7 +45,7 @@ TOOLS = [{"type": "function", "function": {"name": "transfer"}}]
 class Untelling(OpenAILike):
     """Said by its user never to send a finish reason."""
 
-    sends_finish_signal: bool = False
+    sends_finish_reason: bool = False
 
 
 _made: list[httpx.Client] = []
@@ -87,7 +87,7 @@ def split(body: bytes, places: list[int]) -> list[bytes]:
 
 
 def looked_at(pieces: list[bytes], *, promised: bool = True, encoding: str = "") -> bool | None:
-    witness = Witness(promised=promised, encoding=encoding)
+    witness = TerminatorWatch(promised=promised, encoding=encoding)
     for piece in pieces:
         witness.feed(piece)
     witness.end()
@@ -149,7 +149,7 @@ def test_absence_counts_only_at_the_end_of_a_body_that_was_promised_a_terminator
     cut = BODIES["cut"][0]
     assert looked_at([cut], promised=False) is None
     assert looked_at([DONE], promised=False) is True
-    witness = Witness(promised=True)
+    witness = TerminatorWatch(promised=True)
     witness.feed(cut)
     assert witness.terminated is None  # nobody read on, and it may have come
     assert promises("/v1/chat/completions")
@@ -363,10 +363,10 @@ def test_a_cut_is_told_from_an_end_by_the_terminator(reader: Reader, serve: Serv
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("tells", [OpenAILike, Untelling])
-def test_a_whole_answer_is_not_asked_for_twice(reader: Reader, serve: Serve, tells: Any) -> None:
+@pytest.mark.parametrize("llm_class", [OpenAILike, Untelling])
+def test_a_whole_answer_is_not_asked_for_twice(reader: Reader, serve: Serve, llm_class: Any) -> None:
     server = serve(SHORT, ["never-tells"] * 3)
-    inner = tells(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
+    inner = llm_class(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
     llm = ResilientLLM(inner, policy=WATCHED)
     assert read(llm).text == SHORT
     assert reader(llm).text == SHORT
@@ -420,11 +420,11 @@ def test_an_open_tool_call_outweighs_the_terminator(reader: Reader, serve: Serve
 # What the verdict makes of it
 
 RESET = ConnectionResetError("reset")
-KNOWN, TOLD = Model("m", tells=True), Model("m", learned=Learned(tells=True))
-NOBODY, NEVER = Model("m"), Model("m", tells=False)
+KNOWN, TOLD = Model("m", sends_finish_reason=True), Model("m", learned=Learned(sends_finish_reason=True))
+NOBODY, NEVER = Model("m"), Model("m", sends_finish_reason=False)
 ANYBODY, PROVEN = (
-    Model("m", tells=True, presumed=True),
-    Model("m", tells=True, presumed=True, learned=Learned(tells=True)),
+    Model("m", sends_finish_reason=True, assumed_from_protocol=True),
+    Model("m", sends_finish_reason=True, assumed_from_protocol=True, learned=Learned(sends_finish_reason=True)),
 )
 CUT, WHOLE, DARK = "truncated", "complete", "unknown"
 VERDICTS = {
@@ -542,7 +542,7 @@ def test_a_call_that_is_not_streamed_is_broken_too(serve: Serve) -> None:
 def test_nothing_is_sent_for_a_reader_who_has_left(serve: Serve) -> None:
     server, upstream = serve(TEXT), Upstream()
     upstream.break_read()
-    with http_client() as client, upstream.asking(), pytest.raises(Left):
+    with http_client() as client, upstream.asking(), pytest.raises(ReaderLeftError):
         client.post(f"{server.url}/chat/completions", json={})
     assert server.connections_open == 0
     assert not server.requests

@@ -383,7 +383,7 @@ def test_streams_without_deltas_are_read_by_their_growth(reader: Reader, shape: 
 
             return chunks()
 
-    inner = NoDeltas("", tells=False)
+    inner = NoDeltas("", sends_finish_reason=False)
     result = reader(ResilientLLM(inner, policy=QUICK))
     assert len(inner.calls) == 1
     assert result.report.status is StreamStatus.UNKNOWN
@@ -456,5 +456,5 @@ def test_a_class_of_one_s_own_is_not_held_to_what_its_base_swallows() -> None:
         def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
             raise NotImplementedError
 
-    assert provider_of(MockLLM).tells is not True
-    assert provider_of(Telling).tells is None
+    assert provider_of(MockLLM).sends_finish_reason is not True
+    assert provider_of(Telling).sends_finish_reason is None

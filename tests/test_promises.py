@@ -67,10 +67,10 @@ def test_p2_the_reader_sees_the_text_when_the_model_repeats_the_anchor(
 @settings(max_examples=150)
 def test_p2_or_when_it_continues_exactly(reader: Reader, words: list[int], script: list[Cut], token: int) -> None:
     text = " ".join(f"w{word:x}" for word in words)
-    said = ""
+    partial_text = ""
     for cut in script:  # where each continuation begins, if all is well
-        said = text[: len(said) + (cut.after or 0)]
-        assume(not said or not text[len(said) :].startswith(anchor_of(said)))
+        partial_text = text[: len(partial_text) + (cut.after or 0)]
+        assume(not partial_text or not text[len(partial_text) :].startswith(anchor_of(partial_text)))
     llm = ScriptedLLM(text, script, habit="exact", token=token)
     result = reader(ResilientLLM(llm, policy=PATIENT))
     assert result.text == text
@@ -110,16 +110,16 @@ def test_p3_one_growing_message(reader: Reader, text: str, script: list[Cut], to
         ),
         max_size=8,
     ),
-    tells=st.booleans(),
+    sends_finish_reason=st.booleans(),
     completeness=st.sampled_from(["auto", "strict", "lenient"]),
     on_exhausted=st.sampled_from(["raise", "partial"]),
 )
 @settings(max_examples=200)
 def test_p1_every_stream_ends_in_a_stated_outcome(
-    reader: Reader, text: str, script: Any, tells: bool, completeness: Any, on_exhausted: Any
+    reader: Reader, text: str, script: Any, sends_finish_reason: bool, completeness: Any, on_exhausted: Any
 ) -> None:
     policy = RecoveryPolicy(wait=wait_none(), completeness=completeness, on_exhausted=on_exhausted)
-    llm = ScriptedLLM(text, script, tells=tells)
+    llm = ScriptedLLM(text, script, sends_finish_reason=sends_finish_reason)
     result = reader(ResilientLLM(llm, policy=policy))
     status = result.report.status
     assert status in ENDED
@@ -142,7 +142,7 @@ def test_p1_every_stream_ends_in_a_stated_outcome(
 
 
 def test_p1_unknown_is_never_called_complete(reader: Reader) -> None:
-    llm = ScriptedLLM("A whole answer.", tells=False)
+    llm = ScriptedLLM("A whole answer.", sends_finish_reason=False)
     result = reader(ResilientLLM(llm))
     assert result.text == "A whole answer."
     assert result.report.status is StreamStatus.UNKNOWN
@@ -151,7 +151,7 @@ def test_p1_unknown_is_never_called_complete(reader: Reader) -> None:
 
 def test_p1_a_model_that_has_told_once_is_held_to_it(reader: Reader) -> None:
     class Custom(ScriptedLLM):
-        sends_finish_signal: ClassVar[None] = None  # type: ignore[assignment]  # a class that nobody knows
+        sends_finish_reason: ClassVar[None] = None  # type: ignore[assignment]  # a class that nobody knows
 
     llm = ResilientLLM(Custom("An answer of some length.", [None, Cut(after=8)]), policy=QUICK)
     assert reader(llm).report.status is StreamStatus.COMPLETE
@@ -179,18 +179,20 @@ def test_p4_a_cut_tool_call_is_never_the_last_word(
 
 @pytest.mark.parametrize("after", range(1, 16))
 def test_p4_not_even_in_a_class_that_never_tells(reader: Reader, after: int) -> None:
-    llm = ScriptedLLM("", [Cut(after)], tool_calls=[("pay", '{"amount": 1000}')], tells=False, token=after)
+    llm = ScriptedLLM(
+        "", [Cut(after)], tool_calls=[("pay", '{"amount": 1000}')], sends_finish_reason=False, token=after
+    )
     policy = RecoveryPolicy(stop=stop_after_attempt(1))
     result = reader(ResilientLLM(llm, policy=policy), tools=[{"function": {"name": "pay"}}])
     assert result.report.status is StreamStatus.INTERRUPTED
     assert result.error is not None
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_p4_nor_when_it_is_given_up(reader: Reader, tells: bool) -> None:
+@pytest.mark.parametrize("sends_finish_reason", [True, False])
+def test_p4_nor_when_it_is_given_up(reader: Reader, sends_finish_reason: bool) -> None:
     cut = Cut(12)
     policy = RecoveryPolicy(stop=stop_after_attempt(2), wait=wait_none(), on_exhausted="partial")
-    llm = ScriptedLLM("", [cut] * 4, tool_calls=[("pay", '{"amount": 1000}')], tells=tells)
+    llm = ScriptedLLM("", [cut] * 4, tool_calls=[("pay", '{"amount": 1000}')], sends_finish_reason=sends_finish_reason)
     result = reader(ResilientLLM(llm, policy=policy), tools=[{"function": {"name": "pay"}}])
     assert result.report.status is StreamStatus.INTERRUPTED
     last = result.chunks[-1]

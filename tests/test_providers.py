@@ -30,9 +30,9 @@ ROWS += [(name, False) for name in SWALLOWS.split()]
 ROWS += [(name, None) for name in NOBODY_KNOWS.split()]
 
 
-@pytest.mark.parametrize(("name", "tells"), ROWS)
-def test_tells(name: str, tells: bool | None) -> None:
-    assert provider_of(named(name)).tells is tells
+@pytest.mark.parametrize(("name", "sends_finish_reason"), ROWS)
+def test_tells(name: str, sends_finish_reason: bool | None) -> None:
+    assert provider_of(named(name)).sends_finish_reason is sends_finish_reason
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,9 @@ def test_a_class_that_nobody_knows() -> None:
 
 
 def test_only_litellm_lies() -> None:
-    assert {name: row.lies for name, row in PROVIDERS.items() if row.lies} == {"LiteLLM": {"stop"}}
+    assert {name: row.untrusted_finish_reasons for name, row in PROVIDERS.items() if row.untrusted_finish_reasons} == {
+        "LiteLLM": {"stop"}
+    }
 
 
 @pytest.mark.parametrize("name", PROVIDERS)

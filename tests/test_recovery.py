@@ -24,14 +24,14 @@ from tenacity import (
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError, StreamStatus
 from llama_index_resilient_stream.recovery.continuation import WORDING, Continuation, estimate_tokens
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Model
-from llama_index_resilient_stream.recovery.finish_reasons import Finish, Signal
+from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, FinishReason
 from llama_index_resilient_stream.recovery.machine import Recovery
 
-STOP = Signal(Finish.COMPLETE, "stop")
-LENGTH = Signal(Finish.LENGTH, "length")
+STOP = FinishReason(FinishMeaning.COMPLETE, "stop")
+LENGTH = FinishReason(FinishMeaning.LENGTH, "length")
 RESET = ConnectionResetError("reset")
 NO_WAIT = RecoveryPolicy(wait=wait_none())
-MODEL = Model("one", tells=True)
+MODEL = Model("one", sends_finish_reason=True)
 
 
 @dataclass
@@ -42,14 +42,16 @@ class Clock:
         return self.now
 
 
-def feed(recovery: Recovery, *texts: str, end: Exception | None = None, signal: Signal | None = None) -> list[Chunk]:
+def feed(
+    recovery: Recovery, *texts: str, end: Exception | None = None, reason: FinishReason | None = None
+) -> list[Chunk]:
     """One attempt, from the request to its end."""
     assert recovery.request
     shown: list[Chunk] = []
     for text in texts:
         shown += recovery.receive(Chunk(text, progress=bool(text)))
-    if signal is not None:
-        shown += recovery.receive(Chunk("", signal=signal))
+    if reason is not None:
+        shown += recovery.receive(Chunk("", finish_reason=reason))
     shown += recovery.receive(Ended(end))
     return shown
 
@@ -60,7 +62,7 @@ def text_of(chunks: Sequence[Chunk]) -> str:
 
 def test_a_complete_answer() -> None:
     recovery = Recovery([MODEL], NO_WAIT)
-    assert text_of(feed(recovery, "Hello ", "world", signal=STOP)) == "Hello world"
+    assert text_of(feed(recovery, "Hello ", "world", reason=STOP)) == "Hello world"
     assert recovery.next_delay() is None
     assert recovery.over
     assert recovery.report.status is StreamStatus.COMPLETE
@@ -76,7 +78,7 @@ def test_a_cut_is_continued_at_the_anchor() -> None:
     assert [turn.role for turn in request.turns] == ["assistant", "user"]
     assert request.turns[0].text == "Once upon a time"
     assert "Once upon a time" in request.turns[1].text
-    assert text_of(feed(recovery, "Once upon a t", "ime there was", signal=STOP)) == " there was"
+    assert text_of(feed(recovery, "Once upon a t", "ime there was", reason=STOP)) == " there was"
     assert recovery.answer == "Once upon a time there was"
 
 
@@ -167,12 +169,12 @@ def test_idle_time_and_the_upcoming_sleep_are_told() -> None:
 
 def test_progress_restarts_patience() -> None:
     recovery = Recovery([MODEL], RecoveryPolicy(stop=stop_after_attempt(2), wait=wait_none(), max_attempts=99))
-    said = ""
+    partial_text = ""
     for word in ["this", "answer", "is", "cut", "after", "each", "and", "every", "word", "of", "it"]:
-        feed(recovery, said[-80:] + word + " ", end=RESET)  # repeats everything: longer than any anchor
-        said += word + " "
+        feed(recovery, partial_text[-80:] + word + " ", end=RESET)  # repeats everything: longer than any anchor
+        partial_text += word + " "
         assert recovery.next_delay() == 0.0
-    assert recovery.answer == said
+    assert recovery.answer == partial_text
     feed(recovery, end=RESET)
     with pytest.raises(StreamInterruptedError):
         recovery.next_delay()
@@ -198,13 +200,13 @@ def test_with_a_fallback_behind_it_a_model_gets_two_failures() -> None:
 
 
 def test_a_fallback_goes_on_in_the_middle_of_an_answer() -> None:
-    recovery = Recovery([MODEL, Model("two", tells=True)], NO_WAIT)
+    recovery = Recovery([MODEL, Model("two", sends_finish_reason=True)], NO_WAIT)
     feed(recovery, "The first half ", end=RESET)  # progress, and a first failure
     feed(recovery, end=RESET)
     request = recovery.request
     assert request.model == 1
     assert request.strategy == "ask"
-    assert text_of(feed(recovery, "The first half and the second", signal=STOP)) == "and the second"
+    assert text_of(feed(recovery, "The first half and the second", reason=STOP)) == "and the second"
     assert recovery.report.models == ["one", "two"]
     assert [attempt.model for attempt in recovery.report.attempts] == ["one", "one", "two"]
 
@@ -213,7 +215,7 @@ def test_a_fatal_error_goes_to_the_fallback_at_once() -> None:
     class Unauthorized(Exception):
         status_code = 401
 
-    recovery = Recovery([MODEL, Model("two", tells=True)], NO_WAIT)
+    recovery = Recovery([MODEL, Model("two", sends_finish_reason=True)], NO_WAIT)
     feed(recovery, end=Unauthorized())
     assert recovery.next_delay() == 0.0
     assert recovery.request.model == 1
@@ -279,7 +281,7 @@ def test_a_restart_that_tells_the_same_shows_only_what_is_new() -> None:
     feed(recovery, "Let me look ", "that up", end=RESET)
     assert recovery.request.strategy == "restart"
     assert not recovery.request.turns
-    shown = feed(recovery, "Let me ", "look that", " up for you", signal=STOP)
+    shown = feed(recovery, "Let me ", "look that", " up for you", reason=STOP)
     assert text_of(shown) == " for you"
     assert recovery.answer == "Let me look that up for you"
     assert recovery.report.resets == 0
@@ -298,7 +300,7 @@ def test_a_restart_that_tells_the_same_shows_only_what_is_new() -> None:
 def test_a_restart_that_tells_it_differently_is_announced_once(retold: tuple[str, ...], shown: str) -> None:
     recovery = Recovery([MODEL], NO_WAIT, restart_only=True)
     feed(recovery, "Let me look that up", end=RESET)
-    chunks = feed(recovery, *retold, signal=STOP)
+    chunks = feed(recovery, *retold, reason=STOP)
     assert text_of(chunks) == shown
     assert [chunk.reset for chunk in chunks].count(True) == 1
     assert recovery.answer == "".join(retold)
@@ -310,7 +312,7 @@ def test_after_a_reset_the_new_telling_is_the_one_to_be_retold() -> None:
     recovery = Recovery([MODEL], NO_WAIT, restart_only=True)
     feed(recovery, "First telling", end=RESET)
     feed(recovery, "Second telling", end=RESET)
-    assert text_of(feed(recovery, "Second telling, whole", signal=STOP)) == ", whole"
+    assert text_of(feed(recovery, "Second telling, whole", reason=STOP)) == ", whole"
     assert recovery.report.resets == 1
 
 
@@ -338,7 +340,7 @@ def test_a_tool_call_turns_continuing_into_restarting() -> None:
 def test_a_call_that_came_whole_counts_as_closed_in_a_class_that_never_tells(
     prints: list[str], status: StreamStatus
 ) -> None:
-    recovery = Recovery([replace(MODEL, tells=False)], NO_WAIT)
+    recovery = Recovery([replace(MODEL, sends_finish_reason=False)], NO_WAIT)
     assert recovery.request
     for tools in prints:
         recovery.receive(Chunk("", progress=True, tools=tools))
@@ -357,31 +359,31 @@ def test_limits_before_and_after_the_first_progress_and_after_the_end() -> None:
     assert recovery.limit == 60.0
     recovery.receive(Chunk("", progress=True))  # a thought is
     assert recovery.limit == 20.0
-    recovery.receive(Chunk("", signal=STOP))
+    recovery.receive(Chunk("", finish_reason=STOP))
     assert recovery.limit == 5.0
 
 
 def test_an_error_after_the_finish_signal_is_no_fault() -> None:
     recovery = Recovery([MODEL], NO_WAIT)
-    feed(recovery, "All is said.", signal=STOP, end=RESET)
+    feed(recovery, "All is said.", reason=STOP, end=RESET)
     assert recovery.report.status is StreamStatus.COMPLETE
     assert not recovery.report.faults
 
 
 def test_a_finish_word_that_lies_proves_nothing() -> None:
-    liar = Model("liar", tells=False, lies=frozenset({"stop"}))
+    liar = Model("liar", sends_finish_reason=False, untrusted_finish_reasons=frozenset({"stop"}))
     recovery = Recovery([liar], NO_WAIT)
-    feed(recovery, "Perhaps whole", signal=STOP)
+    feed(recovery, "Perhaps whole", reason=STOP)
     assert recovery.report.status is StreamStatus.UNKNOWN
-    assert not liar.learned.tells
+    assert not liar.learned.sends_finish_reason
 
 
 def test_a_later_signal_only_upgrades() -> None:
     recovery = Recovery([MODEL], NO_WAIT)
     assert recovery.request
-    recovery.receive(Chunk("Text", progress=True, signal=STOP))
-    recovery.receive(Chunk("", signal=LENGTH))
-    recovery.receive(Chunk("", signal=STOP))
+    recovery.receive(Chunk("Text", progress=True, finish_reason=STOP))
+    recovery.receive(Chunk("", finish_reason=LENGTH))
+    recovery.receive(Chunk("", finish_reason=STOP))
     recovery.receive(Ended())
     assert recovery.report.status is StreamStatus.LENGTH
 
@@ -398,14 +400,14 @@ def test_own_retries_of_the_client_count_before_the_first_token() -> None:
 
 
 def test_a_restart_is_what_the_user_asked_for() -> None:
-    recovery = Recovery([Model("one", Continuation("restart"), tells=True)], NO_WAIT)
+    recovery = Recovery([Model("one", Continuation("restart"), sends_finish_reason=True)], NO_WAIT)
     feed(recovery, "Once upon", end=RESET)
     assert recovery.request.strategy == "restart"
-    assert text_of(feed(recovery, "Once upon a time", signal=STOP)) == " a time"
+    assert text_of(feed(recovery, "Once upon a time", reason=STOP)) == " a time"
 
 
 def test_taken_up_again_from_a_partial_text() -> None:
-    recovery = Recovery([MODEL], NO_WAIT, said="The text so far")
+    recovery = Recovery([MODEL], NO_WAIT, partial_text="The text so far")
     assert recovery.request.strategy == "ask"
-    assert text_of(feed(recovery, "The text so far and on", signal=STOP)) == " and on"
+    assert text_of(feed(recovery, "The text so far and on", reason=STOP)) == " and on"
     assert recovery.answer == "The text so far and on"

@@ -16,15 +16,15 @@ from pydantic import BaseModel
 
 from llama_index_resilient_stream.recovery.finish_reasons import (
     MEANING,
-    Finish,
-    Signal,
-    finish_signal,
+    FinishMeaning,
+    FinishReason,
+    finish_reason_of,
     open_tool_call,
     usage_of,
 )
 
 
-class FinishReason(str, Enum):  # noqa: UP042  as google-genai defines it
+class GoogleFinishReason(str, Enum):  # noqa: UP042  as google-genai defines it
     STOP = "STOP"
     SAFETY = "SAFETY"
     FINISH_REASON_UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
@@ -72,95 +72,95 @@ def responses(kind: str, reason: str | None = None) -> Object:
     return Object(type=kind, response=Object(incomplete_details=details, error=None))
 
 
-FINISHED: dict[str, tuple[Any, Finish, str]] = {
-    "openai": (chunk("stop"), Finish.COMPLETE, "stop"),
-    "openai length": (chunk("length"), Finish.LENGTH, "length"),
-    "openai tools": (chunk("tool_calls"), Finish.TOOL, "tool_calls"),
-    "openai filter": (chunk("content_filter"), Finish.FILTER, "content_filter"),
-    "openrouter error": (chunk("error"), Finish.ERROR, "error"),
-    "deepseek busy": (chunk("insufficient_system_resource"), Finish.ERROR, "insufficient_system_resource"),
-    "a new word": (chunk("because_i_say_so"), Finish.OTHER, "because_i_say_so"),
+FINISHED: dict[str, tuple[Any, FinishMeaning, str]] = {
+    "openai": (chunk("stop"), FinishMeaning.COMPLETE, "stop"),
+    "openai length": (chunk("length"), FinishMeaning.LENGTH, "length"),
+    "openai tools": (chunk("tool_calls"), FinishMeaning.TOOL, "tool_calls"),
+    "openai filter": (chunk("content_filter"), FinishMeaning.FILTER, "content_filter"),
+    "openrouter error": (chunk("error"), FinishMeaning.ERROR, "error"),
+    "deepseek busy": (chunk("insufficient_system_resource"), FinishMeaning.ERROR, "insufficient_system_resource"),
+    "a new word": (chunk("because_i_say_so"), FinishMeaning.OTHER, "because_i_say_so"),
     "second choice": (
         {"choices": [{"finish_reason": None}, {"finish_reason": "stop"}]},
-        Finish.COMPLETE,
+        FinishMeaning.COMPLETE,
         "stop",
     ),
-    "gemini as openai": ({"choices": [{"finishReason": "STOP"}]}, Finish.COMPLETE, "stop"),
-    "responses completed": (responses("response.completed"), Finish.COMPLETE, "response.completed"),
+    "gemini as openai": ({"choices": [{"finishReason": "STOP"}]}, FinishMeaning.COMPLETE, "stop"),
+    "responses completed": (responses("response.completed"), FinishMeaning.COMPLETE, "response.completed"),
     "responses length": (
         responses("response.incomplete", "max_output_tokens"),
-        Finish.LENGTH,
+        FinishMeaning.LENGTH,
         "max_output_tokens",
     ),
     "responses filter": (
         responses("response.incomplete", "content_filter"),
-        Finish.FILTER,
+        FinishMeaning.FILTER,
         "content_filter",
     ),
-    "responses incomplete": (responses("response.incomplete"), Finish.LENGTH, "response.incomplete"),
-    "responses failed": (responses("response.failed"), Finish.ERROR, "response.failed"),
-    "responses error": ({"type": "error", "code": "server_error"}, Finish.ERROR, "error"),
-    "response fetched": (Object(status="completed"), Finish.COMPLETE, "completed"),
+    "responses incomplete": (responses("response.incomplete"), FinishMeaning.LENGTH, "response.incomplete"),
+    "responses failed": (responses("response.failed"), FinishMeaning.ERROR, "response.failed"),
+    "responses error": ({"type": "error", "code": "server_error"}, FinishMeaning.ERROR, "error"),
+    "response fetched": (Object(status="completed"), FinishMeaning.COMPLETE, "completed"),
     "response cut": (
         {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
-        Finish.LENGTH,
+        FinishMeaning.LENGTH,
         "max_output_tokens",
     ),
     "anthropic": (
         {"type": "message_delta", "delta": Object(stop_reason="end_turn")},
-        Finish.COMPLETE,
+        FinishMeaning.COMPLETE,
         "end_turn",
     ),
     "anthropic by key": (
         {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}},
-        Finish.LENGTH,
+        FinishMeaning.LENGTH,
         "max_tokens",
     ),
     "anthropic refusal": (
         {"type": "message_delta", "delta": Object(stop_reason="refusal")},
-        Finish.FILTER,
+        FinishMeaning.FILTER,
         "refusal",
     ),
-    "anthropic stop": ({"type": "message_stop"}, Finish.COMPLETE, "message_stop"),
-    "google": ({"content": {}, "finish_reason": FinishReason.STOP}, Finish.COMPLETE, "stop"),
-    "google safety": ({"finish_reason": FinishReason.SAFETY}, Finish.FILTER, "safety"),
-    "vertex": ({"candidates": [Object(finish_reason=ProtoReason.MAX_TOKENS)]}, Finish.LENGTH, "max_tokens"),
-    "enum as text": ({"finish_reason": "FinishReason.RECITATION"}, Finish.FILTER, "recitation"),
-    "bedrock": ({"metadata": {"usage": {"inputTokens": 1}}}, Finish.COMPLETE, "metadata"),
-    "bedrock stop": ({"messageStop": {"stopReason": "tool_use"}}, Finish.TOOL, "tool_use"),
-    "bedrock invoke": ({"generation": "", "stop_reason": "stop"}, Finish.COMPLETE, "stop"),
-    "mistral": (MistralEvent(data=MistralChunk(choices=[Choice("stop")])), Finish.COMPLETE, "stop"),
-    "cohere": ({"event_type": "stream-end", "finish_reason": "COMPLETE"}, Finish.COMPLETE, "complete"),
-    "cohere error": ({"event_type": "stream-end", "finish_reason": "ERROR"}, Finish.ERROR, "error"),
+    "anthropic stop": ({"type": "message_stop"}, FinishMeaning.COMPLETE, "message_stop"),
+    "google": ({"content": {}, "finish_reason": GoogleFinishReason.STOP}, FinishMeaning.COMPLETE, "stop"),
+    "google safety": ({"finish_reason": GoogleFinishReason.SAFETY}, FinishMeaning.FILTER, "safety"),
+    "vertex": ({"candidates": [Object(finish_reason=ProtoReason.MAX_TOKENS)]}, FinishMeaning.LENGTH, "max_tokens"),
+    "enum as text": ({"finish_reason": "FinishReason.RECITATION"}, FinishMeaning.FILTER, "recitation"),
+    "bedrock": ({"metadata": {"usage": {"inputTokens": 1}}}, FinishMeaning.COMPLETE, "metadata"),
+    "bedrock stop": ({"messageStop": {"stopReason": "tool_use"}}, FinishMeaning.TOOL, "tool_use"),
+    "bedrock invoke": ({"generation": "", "stop_reason": "stop"}, FinishMeaning.COMPLETE, "stop"),
+    "mistral": (MistralEvent(data=MistralChunk(choices=[Choice("stop")])), FinishMeaning.COMPLETE, "stop"),
+    "cohere": ({"event_type": "stream-end", "finish_reason": "COMPLETE"}, FinishMeaning.COMPLETE, "complete"),
+    "cohere error": ({"event_type": "stream-end", "finish_reason": "ERROR"}, FinishMeaning.ERROR, "error"),
     "cohere toxic": (
         {"event_type": "stream-end", "finish_reason": "ERROR_TOXIC"},
-        Finish.FILTER,
+        FinishMeaning.FILTER,
         "error_toxic",
     ),
     "cohere v2": (
         {"type": "message-end", "delta": {"finish_reason": "MAX_TOKENS"}},
-        Finish.LENGTH,
+        FinishMeaning.LENGTH,
         "max_tokens",
     ),
-    "ollama": ({"done": True, "done_reason": "stop"}, Finish.COMPLETE, "stop"),
-    "ollama length": ({"done": True, "done_reason": "length"}, Finish.LENGTH, "length"),
-    "ollama without reason": ({"done": True, "done_reason": None}, Finish.COMPLETE, "done"),
-    "huggingface": (DictAndObject(choices=[Choice("eos_token")]), Finish.COMPLETE, "eos_token"),
+    "ollama": ({"done": True, "done_reason": "stop"}, FinishMeaning.COMPLETE, "stop"),
+    "ollama length": ({"done": True, "done_reason": "length"}, FinishMeaning.LENGTH, "length"),
+    "ollama without reason": ({"done": True, "done_reason": None}, FinishMeaning.COMPLETE, "done"),
+    "huggingface": (DictAndObject(choices=[Choice("eos_token")]), FinishMeaning.COMPLETE, "eos_token"),
     "dashscope": (
         DictAndObject(output=DictAndObject(choices=[Choice("length")])),
-        Finish.LENGTH,
+        FinishMeaning.LENGTH,
         "length",
     ),
-    "watsonx": (choices("time_limit"), Finish.LENGTH, "time_limit"),
-    "watsonx text": ({"results": [{"stop_reason": "eos_token"}]}, Finish.COMPLETE, "eos_token"),
-    "tgi": (Object(details=Object(finish_reason="length")), Finish.LENGTH, "length"),
-    "error inside": ({"error": {"message": "overloaded"}}, Finish.ERROR, "error"),
+    "watsonx": (choices("time_limit"), FinishMeaning.LENGTH, "time_limit"),
+    "watsonx text": ({"results": [{"stop_reason": "eos_token"}]}, FinishMeaning.COMPLETE, "eos_token"),
+    "tgi": (Object(details=Object(finish_reason="length")), FinishMeaning.LENGTH, "length"),
+    "error inside": ({"error": {"message": "overloaded"}}, FinishMeaning.ERROR, "error"),
 }
 
 
 @pytest.mark.parametrize(("raw", "kind", "word"), FINISHED.values(), ids=FINISHED.keys())
-def test_finish_signal(raw: Any, kind: Finish, word: str) -> None:
-    assert finish_signal(raw, None) == Signal(kind, word)
+def test_finish_signal(raw: Any, kind: FinishMeaning, word: str) -> None:
+    assert finish_reason_of(raw, None) == FinishReason(kind, word)
 
 
 UNFINISHED: dict[str, Any] = {
@@ -173,7 +173,7 @@ UNFINISHED: dict[str, Any] = {
     "responses in progress": Object(status="in_progress"),
     "anthropic": {"type": "content_block_delta", "delta": Object(text="x")},
     "anthropic too early": {"type": "message_delta", "delta": Object(stop_reason=None)},
-    "google": {"finish_reason": FinishReason.FINISH_REASON_UNSPECIFIED},
+    "google": {"finish_reason": GoogleFinishReason.FINISH_REASON_UNSPECIFIED},
     "google none": {"finish_reason": None},
     "bedrock": {"contentBlockDelta": {"delta": {"text": "x"}}},
     "metadata of something else": {"metadata": {"trace": 1}},
@@ -190,38 +190,38 @@ UNFINISHED: dict[str, Any] = {
 
 @pytest.mark.parametrize("raw", UNFINISHED.values(), ids=UNFINISHED.keys())
 def test_no_finish_signal(raw: Any) -> None:
-    assert finish_signal(raw, {}) is None
+    assert finish_reason_of(raw, {}) is None
 
 
 @pytest.mark.parametrize("name", ["stop_reason", "finish_reason"])
 def test_finish_signal_in_additional_kwargs(name: str) -> None:
-    assert finish_signal(None, {name: "max_tokens"}) == Signal(Finish.LENGTH, "max_tokens")
+    assert finish_reason_of(None, {name: "max_tokens"}) == FinishReason(FinishMeaning.LENGTH, "max_tokens")
 
 
 def test_the_raw_chunk_comes_before_additional_kwargs() -> None:
-    assert finish_signal(choices("length"), {"stop_reason": "stop"}) == Signal(Finish.LENGTH, "length")
+    assert finish_reason_of(choices("length"), {"stop_reason": "stop"}) == FinishReason(FinishMeaning.LENGTH, "length")
 
 
 LISTED = {
-    Finish.COMPLETE: """
+    FinishMeaning.COMPLETE: """
         stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn""",
-    Finish.LENGTH: """
+    FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens model_length model_context_window_exceeded error_limit
         response.incomplete compaction max_length continuation""",
-    Finish.TOOL: "tool_calls tool_use function_call tool_call tool",
-    Finish.FILTER: """
+    FinishMeaning.TOOL: "tool_calls tool_use function_call tool_call tool",
+    FinishMeaning.FILTER: """
         content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
         error_toxic guardrail_intervened sensitive image_safety""",
-    Finish.ERROR: """
+    FinishMeaning.ERROR: """
         error network_error response.failed failed cancelled malformed_function_call other server_error
         malformed_model_output malformed_tool_use unexpected_tool_call""",
 }
 
 
 @pytest.mark.parametrize(("kind", "word"), [(kind, word) for kind, words in LISTED.items() for word in words.split()])
-def test_meaning_of_a_word(kind: Finish, word: str) -> None:
+def test_meaning_of_a_word(kind: FinishMeaning, word: str) -> None:
     assert MEANING[word] is kind
-    assert finish_signal(choices(word.upper()), None) == Signal(kind, word)
+    assert finish_reason_of(choices(word.upper()), None) == FinishReason(kind, word)
 
 
 def test_no_word_means_two_things() -> None:
@@ -358,7 +358,7 @@ NAMES = st.sampled_from(PLACES.split())
 WORDS = st.sampled_from([*MEANING, "response.incomplete", "message_delta", "stream-end", "incomplete"])
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3), WORDS,
-    st.builds(Hostile), st.builds(HostileKeys), st.just(10**400), st.just(Finish.ERROR), st.just(Finish),
+    st.builds(Hostile), st.builds(HostileKeys), st.just(10**400), st.just(FinishMeaning.ERROR), st.just(FinishMeaning),
 )  # fmt: skip
 ANYTHING = st.recursive(
     LEAVES,
@@ -374,8 +374,8 @@ ANYTHING = st.recursive(
 
 @given(raw=ANYTHING, extra=ANYTHING)
 def test_never_raises(raw: Any, extra: Any) -> None:
-    signal = finish_signal(raw, extra)
-    assert signal is None or (signal.word and signal.kind in Finish)
+    signal = finish_reason_of(raw, extra)
+    assert signal is None or (signal.word and signal.kind in FinishMeaning)
     counts = usage_of(raw)
     assert counts is None or all(type(count) is int and count >= 0 for count in counts.values())
     assert isinstance(open_tool_call(extra, raw), str | None)
@@ -384,4 +384,4 @@ def test_never_raises(raw: Any, extra: Any) -> None:
 @given(word=WORDS)
 def test_attribute_or_key(word: str) -> None:
     by_key, by_attribute = choices(word), Object(choices=[Object(finish_reason=word)])
-    assert finish_signal(by_key, None) == finish_signal(by_attribute, None)
+    assert finish_reason_of(by_key, None) == finish_reason_of(by_attribute, None)

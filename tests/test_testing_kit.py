@@ -704,8 +704,8 @@ async def test_a_scripted_stream(name: str, read: Callable[[ScriptedLLM], Awaita
 
 
 async def test_a_model_that_never_tells(read: Callable[[ScriptedLLM], Awaitable[Outcome]]) -> None:
-    assert await read(ScriptedLLM(TEXT, tells=False)) == Outcome(TEXT)
-    assert await read(ScriptedLLM(TEXT, [Cut(12, finish="length")], tells=False)) == Outcome(CUT)
+    assert await read(ScriptedLLM(TEXT, sends_finish_reason=False)) == Outcome(TEXT)
+    assert await read(ScriptedLLM(TEXT, [Cut(12, finish="length")], sends_finish_reason=False)) == Outcome(CUT)
 
 
 async def test_scripted_answers_that_are_not_streamed() -> None:

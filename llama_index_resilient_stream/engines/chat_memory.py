@@ -7,7 +7,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from ..compat.llama_index import copied, message_text
-from ..llm.call_log import Calls
+from ..llm.call_log import CallLog
 from ..llm.chunks import PARTIAL_KEY
 from ..report import StreamStatus
 
@@ -21,7 +21,7 @@ class MarkingMemory:
     to as well, nor anything of a memory class but what the engine itself uses.
     """
 
-    def __init__(self, memory: Any, calls: Calls, *, mark: bool) -> None:
+    def __init__(self, memory: Any, calls: CallLog, *, mark: bool) -> None:
         self._memory = memory
         self._calls = calls
         self._mark = mark

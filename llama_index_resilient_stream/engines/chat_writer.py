@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Generator
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
 from ..errors import StreamInterruptedError
-from ..llm.call_log import Calls
+from ..llm.call_log import CallLog
 
 _NAP = 1.0  # seconds between two looks at whether a writer that says nothing is still there
 _SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
@@ -28,7 +28,7 @@ def has_writer(response: StreamingAgentChatResponse) -> bool:
     return bool(getattr(response, "is_writing_to_memory", True))
 
 
-def read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator[str, None, None]:
+def read_writer(response: StreamingAgentChatResponse, calls: CallLog) -> Generator[str, None, None]:
     if not has_writer(response):
         for chunk in response.chat_stream or ():
             calls.look()
@@ -51,7 +51,7 @@ def read_writer(response: StreamingAgentChatResponse, calls: Calls) -> Generator
                 raise _writer_died(calls) from None
 
 
-async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> AsyncGenerator[str, None]:
+async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> AsyncGenerator[str, None]:
     if not has_writer(response):
         if response.achat_stream is not None:
             async for chunk in response.achat_stream:
@@ -79,13 +79,13 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: Calls) -> As
                 raise _writer_died(calls) from None
 
 
-def _nap(calls: Calls) -> float:
+def _nap(calls: CallLog) -> float:
     if calls.seeking:
         return _SEEKING_NAP
     return _SHORT_NAP if calls.finished else _NAP
 
 
-def _writer_lives(response: StreamingAgentChatResponse, calls: Calls) -> bool:
+def _writer_lives(response: StreamingAgentChatResponse, calls: CallLog) -> bool:
     """A writer that was cancelled, or died of a BaseException, says nothing, and would be waited for for ever."""
     thread = getattr(response, "write_response_to_history_thread", None)
     if thread is not None:
@@ -108,7 +108,7 @@ def _is_dead(response: StreamingAgentChatResponse) -> bool:
     return not response.is_done and response.exception is None
 
 
-def _writer_died(calls: Calls) -> StreamInterruptedError:
+def _writer_died(calls: CallLog) -> StreamInterruptedError:
     return StreamInterruptedError(
         "What wrote this answer was cancelled, or died, in the middle of it.",
         partial_text=calls.text,
@@ -117,7 +117,7 @@ def _writer_died(calls: Calls) -> StreamInterruptedError:
     )
 
 
-def let_writer_finish(response: StreamingAgentChatResponse, calls: Calls) -> None:
+def let_writer_finish(response: StreamingAgentChatResponse, calls: CallLog) -> None:
     """Its LLM was stopped: what is left is to write down what there is."""
     if not has_writer(response):
         with contextlib.suppress(Exception):
@@ -133,7 +133,7 @@ def let_writer_finish(response: StreamingAgentChatResponse, calls: Calls) -> Non
         time.sleep(0.002)
 
 
-async def alet_writer_finish(response: StreamingAgentChatResponse, calls: Calls) -> None:
+async def alet_writer_finish(response: StreamingAgentChatResponse, calls: CallLog) -> None:
     if not has_writer(response):
         with contextlib.suppress(Exception):
             if response.achat_stream is not None:

@@ -1,7 +1,7 @@
 """`resilient(...)`: query engines, chat engines and responses whose answers finish, and say how they ended.
 
 An engine's own LLM is not touched, and neither is the engine. For each call the tree of objects that leads to its LLMs
-is copied, shallowly, with the LLMs bound to one `Calls` object: so each response has the report of its own call,
+is copied, shallowly, with the LLMs bound to one `CallLog` object: so each response has the report of its own call,
 however many run at once. Retrievers, postprocessors, query transforms and the memory are the engine's own.
 
 LlamaIndex's legacy agents (`chat_mode="best"` and "react" up to core 0.12) recover and report like the others, with two
@@ -33,7 +33,7 @@ from llama_index.core.tools import QueryEngineTool
 from ..compat.generators import behind
 from ..compat.llama_index import WORKERS
 from ..errors import ConfigurationError
-from ..llm.call_log import Calls
+from ..llm.call_log import CallLog
 from ..llm.resilient_llm import ResilientLLM
 from ..llm.streams import ResilientAsyncStream, ResilientStream
 from .chat_memory import MarkingMemory
@@ -83,7 +83,7 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
     )
 
 
-def _calls_behind(response: Any) -> Calls:
+def _calls_behind(response: Any) -> CallLog:
     """Of a response after the fact: nobody told its LLM, if that is one of ours, of the object it shall report to."""
     if isinstance(response, StreamingAgentChatResponse):
         source: Any = response.achat_stream if response.chat_stream is None else response.chat_stream
@@ -92,8 +92,8 @@ def _calls_behind(response: Any) -> Calls:
     try:
         kept = weakref.ref(source)  # the stream that is to be found ends when nobody else holds on to it
     except TypeError:
-        return Calls()
-    calls = Calls(seek=lambda: behind(kept(), _is_stream, _RESPONSES))
+        return CallLog()
+    calls = CallLog(seek=lambda: behind(kept(), _is_stream, _RESPONSES))
     calls.look()
     return calls
 
@@ -102,7 +102,7 @@ def _is_stream(thing: object) -> bool:
     return isinstance(thing, ResilientStream | ResilientAsyncStream)
 
 
-def _wrapped(response: Any, calls: Calls) -> Any:
+def _wrapped(response: Any, calls: CallLog) -> Any:
     """Our class around a streaming response; any other response gets an attribute `report`."""
     match response:
         case _ if isinstance(response, _OURS):
@@ -127,11 +127,11 @@ class ResilientQueryEngine(BaseQueryEngine):
         super().__init__(getattr(engine, "callback_manager", None) or CallbackManager([]))
 
     def query(self, str_or_query_bundle: str | QueryBundle) -> Any:
-        calls = Calls()
+        calls = CallLog()
         return _wrapped(_bound(self.engine, calls).query(str_or_query_bundle), calls)
 
     async def aquery(self, str_or_query_bundle: str | QueryBundle) -> Any:
-        calls = Calls()
+        calls = CallLog()
         return _wrapped(await _bound(self.engine, calls).aquery(str_or_query_bundle), calls)
 
     def _query(self, query_bundle: QueryBundle) -> Any:
@@ -144,12 +144,12 @@ class ResilientQueryEngine(BaseQueryEngine):
         return self.engine.retrieve(query_bundle)
 
     def synthesize(self, query_bundle: QueryBundle, nodes: Any, additional_source_nodes: Any = None) -> Any:
-        calls = Calls()
+        calls = CallLog()
         bound = _bound(self.engine, calls)
         return _wrapped(bound.synthesize(query_bundle, nodes, additional_source_nodes), calls)
 
     async def asynthesize(self, query_bundle: QueryBundle, nodes: Any, additional_source_nodes: Any = None) -> Any:
-        calls = Calls()
+        calls = CallLog()
         bound = _bound(self.engine, calls)
         return _wrapped(await bound.asynthesize(query_bundle, nodes, additional_source_nodes), calls)
 
@@ -183,22 +183,22 @@ class ResilientChatEngine(BaseChatEngine):
         return self.engine.chat_history
 
     def chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = Calls()
+        calls = CallLog()
         return _wrapped(_bound(self.engine, calls).chat(message, chat_history, **kwargs), calls)
 
     async def achat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = Calls()
+        calls = CallLog()
         return _wrapped(await _bound(self.engine, calls).achat(message, chat_history, **kwargs), calls)
 
     def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = Calls()
+        calls = CallLog()
         return _wrapped(self._bound_with_memory(calls).stream_chat(message, chat_history, **kwargs), calls)
 
     async def astream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = Calls()
+        calls = CallLog()
         return _wrapped(await self._bound_with_memory(calls).astream_chat(message, chat_history, **kwargs), calls)
 
-    def _bound_with_memory(self, calls: Calls) -> BaseChatEngine:
+    def _bound_with_memory(self, calls: CallLog) -> BaseChatEngine:
         bound = _bound(self.engine, calls, writes_memory=True)
         memory = vars(bound).get("_memory")  # the agents of old have a `memory`, which they pass on as what it is
         if memory is not None:
@@ -214,7 +214,7 @@ class ResilientChatEngine(BaseChatEngine):
 # Binding
 
 
-def _bound(engine: T, calls: Calls, *, writes_memory: bool = False) -> T:
+def _bound(engine: T, calls: CallLog, *, writes_memory: bool = False) -> T:
     """A copy of the engine whose LLMs report to `calls`.
 
     Where a writer fills a chat memory, an answer that is given up ends as a partial one: LlamaIndex's writer keeps what

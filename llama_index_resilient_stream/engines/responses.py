@@ -20,7 +20,7 @@ from typing import Any
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
-from ..llm.call_log import Calls
+from ..llm.call_log import CallLog
 from ..report import StreamReport, StreamStatus
 from .chat_writer import alet_writer_finish, aread_writer, let_writer_finish, read_writer
 from .token_buffer import AsyncTranscript, Transcript
@@ -29,7 +29,7 @@ from .token_buffer import AsyncTranscript, Transcript
 class _Reported:
     """What all three have in common."""
 
-    calls: Calls
+    calls: CallLog
     """The LLM calls that were made for it."""
 
     @property
@@ -51,7 +51,7 @@ class _Reported:
         self.calls.cancel()
         self._transcript.close()  # type: ignore[attr-defined]
 
-    def _watch(self, calls: Calls) -> None:
+    def _watch(self, calls: CallLog) -> None:
         self.calls = calls
         # Whoever drops a response has left; the thread or task that writes for it would not notice. After the fact
         # somebody may go on reading the original.
@@ -74,7 +74,7 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
     _transcript: Transcript
 
     @classmethod
-    def around(cls, response: StreamingResponse, calls: Calls) -> ResilientStreamingResponse:
+    def around(cls, response: StreamingResponse, calls: CallLog) -> ResilientStreamingResponse:
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
         made._transcript.at_token = calls.look
@@ -129,7 +129,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
     _transcript: AsyncTranscript
 
     @classmethod
-    def around(cls, response: AsyncStreamingResponse, calls: Calls) -> ResilientAsyncStreamingResponse:
+    def around(cls, response: AsyncStreamingResponse, calls: CallLog) -> ResilientAsyncStreamingResponse:
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
         made._transcript.at_token = calls.look
@@ -194,7 +194,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
     _atranscript: AsyncTranscript
 
     @classmethod
-    def around(cls, response: StreamingAgentChatResponse, calls: Calls) -> ResilientStreamingAgentChatResponse:
+    def around(cls, response: StreamingAgentChatResponse, calls: CallLog) -> ResilientStreamingAgentChatResponse:
         made = object.__new__(cls)
         made.__dict__ = response.__dict__
         made._watch(calls)

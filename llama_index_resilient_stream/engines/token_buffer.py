@@ -18,7 +18,7 @@ from ..compat.generators import behind
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamReport, StreamStatus
 
-Finish = Callable[[], Exception | None]
+FinishMeaning = Callable[[], Exception | None]
 AsyncFinish = Callable[[], Awaitable[Exception | None]]
 """Called once when the source is exhausted: the error that the reader shall get after the last token, if any."""
 
@@ -93,7 +93,7 @@ class _Kept:
 class Transcript(_Kept):
     """Of a synchronous response."""
 
-    def __init__(self, source: Iterator[str], finish: Finish = lambda: None) -> None:
+    def __init__(self, source: Iterator[str], finish: FinishMeaning = lambda: None) -> None:
         super().__init__()
         self._source = source
         self._finish = finish

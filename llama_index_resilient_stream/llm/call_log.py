@@ -21,7 +21,7 @@ from ..report import StreamReport, StreamStatus
 _LOOKS = 8  # tokens, and moments of silence, after which a stream that was not found is none of ours
 
 
-class Calls:
+class CallLog:
     """Filled by a bound `ResilientLLM`, read by a response. The streams themselves are held weakly.
 
     Args:

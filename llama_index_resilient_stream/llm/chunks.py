@@ -11,7 +11,7 @@ from ..callbacks import ResumeEvent
 from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
 from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
-from ..recovery.finish_reasons import finish_signal, open_tool_call, usage_of
+from ..recovery.finish_reasons import finish_reason_of, open_tool_call, usage_of
 from ..recovery.machine import Recovery
 from ..report import StreamStatus
 
@@ -45,17 +45,17 @@ class Reader:
             text = "" if text == "" or self._has_deltas else self._growth(message_text(message))
         elif not self._has_deltas:
             self._has_deltas = True
-        signal = finish_signal(response.raw, extra)
-        if signal is None and response.additional_kwargs:
-            signal = finish_signal(None, response.additional_kwargs)
+        finish_reason = finish_reason_of(response.raw, extra)
+        if finish_reason is None and response.additional_kwargs:
+            finish_reason = finish_reason_of(None, response.additional_kwargs)
         tools = None
         blocks = blocks_of(message)
         if extra or len(blocks) > 1 or (blocks and not is_text(blocks[0])):
             tools = open_tool_call(extra, blocks)
-        if text and signal is None:
+        if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
         progress = bool(text) or tools is not None or _is_thinking(response) or self._thinks_on(blocks)
-        return Chunk(text, response, progress, signal, tools, usage_of(response.raw))
+        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw))
 
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
@@ -64,10 +64,10 @@ class Reader:
             text = "" if text == "" or self._has_deltas else self._growth(response.text)
         else:
             self._has_deltas = True
-        signal = finish_signal(response.raw, response.additional_kwargs)
-        if text and signal is None:
+        finish_reason = finish_reason_of(response.raw, response.additional_kwargs)
+        if text and finish_reason is None:
             return Chunk(text, response, True)
-        return Chunk(text, response, bool(text) or _is_thinking(response), signal, None, usage_of(response.raw))
+        return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
 
     def _growth(self, whole: str) -> str:
         """What is new in a stream without deltas, whose every chunk has the whole text so far."""
@@ -89,7 +89,7 @@ def read_whole(response: Response) -> Chunk:
         tools = open_tool_call(extra, blocks_of(response.message))
     else:
         extra, text = response.additional_kwargs, response.text
-    return Chunk(text, response, True, finish_signal(response.raw, extra), tools, usage_of(response.raw))
+    return Chunk(text, response, True, finish_reason_of(response.raw, extra), tools, usage_of(response.raw))
 
 
 def _is_thinking(response: Response) -> bool:
@@ -164,7 +164,7 @@ def completion_presenter(recovery: Recovery) -> Callable[[Chunk], CompletionResp
 def _extra(chunk: Chunk, recovery: Recovery) -> dict[str, Any]:
     extra = dict(getattr(chunk.payload, "additional_kwargs", None) or {})
     if chunk.usage:
-        counts, estimated = recovery.bill.usage()
+        counts, estimated = recovery.usage.usage()
         extra.update(counts)
         if estimated:
             extra[ESTIMATE_KEY] = True

@@ -98,9 +98,9 @@ def model_of(
         name=name,
         continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
         # A class of one's own need not be in the table: it can say so itself.
-        tells=getattr(llm, "sends_finish_signal", provider.tells),
-        presumed=provider.any_server and not hasattr(llm, "sends_finish_signal"),
-        lies=provider.lies,
+        sends_finish_reason=getattr(llm, "sends_finish_reason", provider.sends_finish_reason),
+        assumed_from_protocol=provider.generic_server and not hasattr(llm, "sends_finish_reason"),
+        untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
         learned=learned,
@@ -256,7 +256,7 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
             Reader().completion,
         )
     if request.strategy == "append":
-        text = _as_one_text(llm, question) + request.said
+        text = _as_one_text(llm, question) + request.partial_text
         return (
             "complete",
             _To(llm, text),

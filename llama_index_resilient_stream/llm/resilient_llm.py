@@ -54,10 +54,10 @@ from ..recovery.machine import Recovery
 from ..streaming.drivers import adrive, drive
 from ..streaming.watchdog import AsyncHalt, Halt
 from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
-from .call_log import Calls
+from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
-from .spans import Trace, awithin, trace_of, untraced, within
+from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
 from .structured import Tellings
 
@@ -203,7 +203,7 @@ class ResilientLLM(FunctionCallingLLM):
         bound._learned = self._learned
         return bound
 
-    def _bind_calls(self, calls: Calls, *, policy: RecoveryPolicy | None = None) -> ResilientLLM:
+    def _bind_calls(self, calls: CallLog, *, policy: RecoveryPolicy | None = None) -> ResilientLLM:
         """Bound for one call of an engine, which `calls` will know everything about."""
         bound = self.bind(policy=policy)
         bound._calls = calls
@@ -247,11 +247,11 @@ class ResilientLLM(FunctionCallingLLM):
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
-    def _stream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientStream[Any]:
+    def _stream(self, question: Question, partial_text: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
-        recovery, halt = self._recovery(question, said=said, restart_only=restart_only), Halt()
+        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), Halt()
         trace, show = self._trace(question, recovery), _presenter(question, recovery)
-        calls: Calls = self._calls or Calls()
+        calls: CallLog = self._calls or CallLog()
         opened = within(trace, partial(ask, [self.llm, *self.fallbacks], question))
         observer = Announcer(self._listeners(calls, trace, show))
         items = drive(opened, recovery, show=show, observer=observer, halt=halt)
@@ -259,10 +259,12 @@ class ResilientLLM(FunctionCallingLLM):
         calls.add_stream(recovery, stream)
         return stream
 
-    def _astream(self, question: Question, said: str = "", restart_only: bool = False) -> ResilientAsyncStream[Any]:
-        recovery, halt = self._recovery(question, said=said, restart_only=restart_only), AsyncHalt()
+    def _astream(
+        self, question: Question, partial_text: str = "", restart_only: bool = False
+    ) -> ResilientAsyncStream[Any]:
+        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
-        calls: Calls = self._calls or Calls()
+        calls: CallLog = self._calls or CallLog()
         opened = awithin(trace, partial(aask, [self.llm, *self.fallbacks], question))
         observer = AsyncAnnouncer(self._listeners(calls, trace, show))
         items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
@@ -274,10 +276,10 @@ class ResilientLLM(FunctionCallingLLM):
         # Not a bare function: as a callback it would be told of tokens.
         return [*self.callbacks, *(each for each in ours if any(hasattr(each, h) for h in HOOKS))]
 
-    def _trace(self, question: Question, recovery: Recovery, twin: str = "") -> Trace | None:
+    def _trace(self, question: Question, recovery: Recovery, twin: str = "") -> StreamSpan | None:
         asked = {"messages": question.messages} if question.chat else {"prompt": question.prompt}
         method = f"{twin}stream_{'chat' if question.chat else 'complete'}"
-        return trace_of(self, method, {**asked, **question.kwargs}, recovery)
+        return span_of(self, method, {**asked, **question.kwargs}, recovery)
 
     # Calls that are not streamed
 
@@ -330,7 +332,7 @@ class ResilientLLM(FunctionCallingLLM):
         raise _original(failure)
 
     def _recovery(
-        self, question: Question, *, said: str = "", restart_only: bool = False, streamed: bool = True
+        self, question: Question, *, partial_text: str = "", restart_only: bool = False, streamed: bool = True
     ) -> Recovery:
         if self._calls is not None:
             self._calls.check()
@@ -347,7 +349,7 @@ class ResilientLLM(FunctionCallingLLM):
             policy,
             question=question,
             question_tokens=question.tokens,
-            said=said,
+            partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,
         )

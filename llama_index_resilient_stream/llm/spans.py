@@ -47,7 +47,7 @@ class StreamSpanEndEvent(LLMPredictEndEvent, StreamChatEndEvent):
         return "StreamSpanEndEvent"
 
 
-class Trace:
+class StreamSpan:
     """The span of one stream. Listens for the stream's end as any callback does."""
 
     def __init__(self, llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery) -> None:
@@ -91,9 +91,9 @@ def _stream() -> Iterator[None]:
     yield None
 
 
-def trace_of(llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery) -> Trace | None:
+def span_of(llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery) -> StreamSpan | None:
     """The span of a stream, or None where nobody listens."""
-    return Trace(llm, method, arguments, recovery) if _is_watched() else None
+    return StreamSpan(llm, method, arguments, recovery) if _is_watched() else None
 
 
 def _is_watched() -> bool:
@@ -109,17 +109,17 @@ Ask = Callable[[Upstream, Request], Iterator[Chunk]]
 AsyncAsk = Callable[[Upstream, Request], AsyncIterator[Chunk]]
 
 
-def within(trace: Trace | None, ask: Ask) -> Ask:
+def within(trace: StreamSpan | None, ask: Ask) -> Ask:
     """`ask`, whose LLM finds the trace's span open when it is called."""
     return ask if trace is None else partial(_within, trace, ask)
 
 
-def awithin(trace: Trace | None, ask: AsyncAsk) -> AsyncAsk:
+def awithin(trace: StreamSpan | None, ask: AsyncAsk) -> AsyncAsk:
     """The same, asynchronously."""
     return ask if trace is None else partial(_Awithin, trace, ask)
 
 
-def _within(trace: Trace, ask: Ask, upstream: Upstream, request: Request) -> Iterator[Chunk]:
+def _within(trace: StreamSpan, ask: Ask, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     span_id = trace.begin()
     del trace  # a thread that is stuck in here holds on to nothing of ours
     chunks: Any = ask(upstream, request)
@@ -137,7 +137,7 @@ def _within(trace: Trace, ask: Ask, upstream: Upstream, request: Request) -> Ite
 class _Awithin:
     """An iterator class for the reason that `aask` is one: nobody closes it but its owner."""
 
-    def __init__(self, trace: Trace, ask: AsyncAsk, upstream: Upstream, request: Request) -> None:
+    def __init__(self, trace: StreamSpan, ask: AsyncAsk, upstream: Upstream, request: Request) -> None:
         self._trace = trace
         self._chunks: Any = ask(upstream, request)
         self._called = False

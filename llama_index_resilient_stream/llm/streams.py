@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from ..recovery.machine import Recovery
 from ..report import StreamReport
 from ..streaming.watchdog import AsyncHalt, Halt
-from .call_log import Calls
+from .call_log import CallLog
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 class ResilientStream(Generator[T, None, None], Generic[T]):
     """What `stream_chat` and `stream_complete` return: a generator with two more names, `report` and `cancel()`."""
 
-    def __init__(self, items: Generator[T, None, None], recovery: Recovery, halt: Halt, calls: Calls) -> None:
+    def __init__(self, items: Generator[T, None, None], recovery: Recovery, halt: Halt, calls: CallLog) -> None:
         self.calls = calls
         self._items = items
         self._recovery = recovery
@@ -64,7 +64,7 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
 class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
     """What `astream_chat` and `astream_complete` return: an async generator with `report`, `cancel()`, `acancel()`."""
 
-    def __init__(self, items: AsyncGenerator[T, None], recovery: Recovery, halt: AsyncHalt, calls: Calls) -> None:
+    def __init__(self, items: AsyncGenerator[T, None], recovery: Recovery, halt: AsyncHalt, calls: CallLog) -> None:
         self.calls = calls
         self._items = items
         self._recovery = recovery

@@ -10,7 +10,7 @@ from tenacity import RetryCallState
 from ..policy import Stop, Wait
 
 
-class Patience:
+class Backoff:
     """How often one model failed since it last said something new, and what the policy makes of it."""
 
     def __init__(self, stop: Stop, wait: Wait, clock: Callable[[], float]) -> None:

@@ -59,47 +59,47 @@ class Continuation:
         if self.anchor_length < 1:
             raise ValueError("anchor_length must be at least 1 character; the default is 40.")
 
-    def anchor(self, said: str) -> str:
-        """The end of `said` that the model is asked, or bound, to begin with."""
+    def anchor(self, partial_text: str) -> str:
+        """The end of `partial_text` that the model is asked, or bound, to begin with."""
         match self.strategy:
             case "ask":
-                return anchor_of(said, self.anchor_length) if "{anchor}" in self.wording else ""
+                return anchor_of(partial_text, self.anchor_length) if "{anchor}" in self.wording else ""
             case "prefill":
                 # Claude answers 400 to a prefill that ends in white space, and others trim it: leave it away
                 # and expect it back.
-                return said[len(said.rstrip()) :]
+                return partial_text[len(partial_text.rstrip()) :]
             case _:
                 return ""
 
-    def turns(self, said: str) -> tuple[Turn, ...]:
+    def turns(self, partial_text: str) -> tuple[Turn, ...]:
         """The turns that follow the user's own messages. Empty for "append" and "restart"."""
         match self.strategy:
             case "ask":
-                nudge = self.wording.replace("{anchor}", self.anchor(said))
-                return Turn("assistant", said), Turn("user", nudge)
+                nudge = self.wording.replace("{anchor}", self.anchor(partial_text))
+                return Turn("assistant", partial_text), Turn("user", nudge)
             case "prefill":
-                return (Turn("assistant", said.rstrip()),)
+                return (Turn("assistant", partial_text.rstrip()),)
             case _:
                 return ()
 
 
-def anchor_of(said: str, least: int = 40) -> str:
-    """The last `least` characters of `said`, or up to twice as many to begin at the beginning of a word.
+def anchor_of(partial_text: str, least: int = 40) -> str:
+    """The last `least` characters of `partial_text`, or up to twice as many to begin at the beginning of a word.
 
     A model repeats whole words more faithfully than halves, and never has to begin inside a character that a
     reader sees as one (a letter and its accents, an emoji and its joiners).
     """
-    if len(said) <= least:
-        return said
-    latest = len(said) - least
+    if len(partial_text) <= least:
+        return partial_text
+    latest = len(partial_text) - least
     earliest = max(0, latest - least)
     for start in range(latest, earliest, -1):
-        if said[start - 1].isspace() and not said[start].isspace():
-            return said[start:]
+        if partial_text[start - 1].isspace() and not partial_text[start].isspace():
+            return partial_text[start:]
     start = latest
-    while start > earliest and _continues_a_character(said, start):
+    while start > earliest and _continues_a_character(partial_text, start):
         start -= 1
-    return said[start:]
+    return partial_text[start:]
 
 
 def estimate_tokens(text: str) -> int:

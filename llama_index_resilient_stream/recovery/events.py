@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .continuation import Continuation, Turn
-from .finish_reasons import Signal
+from .finish_reasons import FinishReason
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Chunk:
     """The wrapped LLM's own object. None only where text is shown that no single event carries."""
     progress: bool = False
     """Whether the model got on: text, thinking or tool arguments. Keep-alives and role headers are none."""
-    signal: Signal | None = None
+    finish_reason: FinishReason | None = None
     tools: str | None = None
     """Changes whenever the tool calls seen so far grow; None where there are none."""
     usage: dict[str, int] | None = None
@@ -46,7 +46,7 @@ class Request:
     model: int
     """0 is the wrapped LLM, 1 its first fallback, ..."""
     strategy: str
-    said: str = ""
+    partial_text: str = ""
     turns: tuple[Turn, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     spent_tokens: int = 0
@@ -57,7 +57,7 @@ class Request:
 class Learned:
     """What the streams of one model have taught. Shared by all of them."""
 
-    tells: bool = False
+    sends_finish_reason: bool = False
     """It has sent a finish signal before."""
     refuses_prefill: bool = False
     warned_of_own_retries: bool = False
@@ -69,11 +69,11 @@ class Model:
 
     name: str
     continuation: Continuation = field(default_factory=Continuation)
-    tells: bool | None = None
+    sends_finish_reason: bool | None = None
     """Whether this class is known to send a finish signal. False: known not to. None: nobody knows."""
-    presumed: bool = False
-    """Whether `tells` is what the protocol says, of servers that may be anybody's and need not keep to it."""
-    lies: frozenset[str] = frozenset()
+    assumed_from_protocol: bool = False
+    """Whether `sends_finish_reason` is what the protocol says, of servers that may be anybody's."""
+    untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     first_token_timeout: float | None = 60.0
     own_retries: int = 0

@@ -1,7 +1,7 @@
 """What one chunk says: finish signals, in one table; token counts; tool calls.
 
 Every provider says "I am done" in a place and in words of its own; a table of places and a table of words
-turn that into a `Signal`. To teach it another provider, add a row.
+turn that into a `FinishReason`. To teach it another provider, add a row.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from .attributes import declared_fields, dig, first_of, read, text_of
 
 
-class Finish(StrEnum):
+class FinishMeaning(StrEnum):
     """What a provider said about the end of its answer."""
 
     COMPLETE = "complete"
@@ -28,45 +28,45 @@ class Finish(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class FinishReason:
     """One finish signal: its meaning, and the provider's own word for it in lower case."""
 
-    kind: Finish
+    kind: FinishMeaning
     word: str
 
 
-_WORDS: dict[Finish, str] = {
+_WORDS: dict[FinishMeaning, str] = {
     # pause_turn: Anthropic wants the turn sent back to go on. done, metadata, message_stop: events that end a
     # stream without a reason. load, unload: Ollama was asked nothing and has nothing to add.
-    Finish.COMPLETE: """
+    FinishMeaning.COMPLETE: """
         stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn
         message_stop done metadata end finish finished word load unload""",
     # error_limit: Cohere. compaction, model_context_window_exceeded: Anthropic. continuation: google-genai.
     # time_limit, token_limit: watsonx. limit: llama.cpp.
-    Finish.LENGTH: """
+    FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens max_new_tokens model_length max_length limit token_limit
         time_limit model_context_window_exceeded error_limit response.incomplete compaction continuation""",
-    Finish.TOOL: "tool_calls tool_use function_call tool_call tool",
-    Finish.FILTER: """
+    FinishMeaning.TOOL: "tool_calls tool_use function_call tool_call tool",
+    FinishMeaning.FILTER: """
         content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
         error_toxic guardrail_intervened sensitive image_safety image_prohibited_content image_recitation
         model_armor flagged""",
     # insufficient_system_resource: DeepSeek. abort: vLLM, SGLang. malformed_*, *_tool_call(s): Gemini,
     # Bedrock; a model that broke its own syntax may well get it right when it is asked again.
-    Finish.ERROR: """
+    FinishMeaning.ERROR: """
         error network_error server_error response.failed response.cancelled failed cancelled abort aborted
         timeout insufficient_system_resource malformed_function_call malformed_model_output malformed_tool_use
         malformed_response unexpected_tool_call too_many_tool_calls other""",
 }
 
-MEANING: dict[str, Finish] = {word: kind for kind, words in _WORDS.items() for word in words.split()}
+MEANING: dict[str, FinishMeaning] = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 """The provider's word, in lower case -> what it means."""
 
 _NOTHING_YET = frozenset({"", "null", "none", "unspecified", "not_finished", "in_progress", "queued", "incomplete"})
 """Words that are no finish signal: DashScope sends "null", watsonx "not_finished", old Ollama ""."""
 
 
-def finish_signal(raw: Any, extra: Mapping[str, Any] | None) -> Signal | None:
+def finish_reason_of(raw: Any, extra: Mapping[str, Any] | None) -> FinishReason | None:
     """The finish signal on one chunk, if there is one. Never raises.
 
     `raw` is the chunk's `raw` (a dictionary, a pydantic object, a dataclass, anything), `extra` the
@@ -79,24 +79,24 @@ def finish_signal(raw: Any, extra: Mapping[str, Any] | None) -> Signal | None:
             try:
                 value = get(raw, name)
                 if value is not None and (word := word_in(value, raw)):
-                    return signal_of(word)
+                    return meaning_of(word)
             except Exception:  # a property that raises, a field that was never set: not a signal
                 continue
     return _extra_signal(extra) if extra else None
 
 
-def signal_of(word: str) -> Signal:
+def meaning_of(word: str) -> FinishReason:
     """The signal that a provider's word stands for."""
-    return Signal(MEANING.get(word, Finish.OTHER), word)
+    return FinishReason(MEANING.get(word, FinishMeaning.OTHER), word)
 
 
-def _extra_signal(extra: Mapping[str, Any]) -> Signal | None:
+def _extra_signal(extra: Mapping[str, Any]) -> FinishReason | None:
     """LlamaIndex's Anthropic class says it here; some others keep the finish reason as message metadata."""
     try:
         for name in ("stop_reason", "finish_reason"):
             value = extra.get(name)
             if value is not None and (word := _word(value)):
-                return signal_of(word)
+                return meaning_of(word)
     except Exception:
         pass
     return None

@@ -30,20 +30,20 @@ from typing import Literal, Protocol
 from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
 from ..policy import STOP_WITH_FALLBACKS, RecoveryPolicy
 from ..report import Attempt, StreamReport, StreamStatus
-from .backoff import Patience
+from .backoff import Backoff
 from .continuation import Strategy, estimate_tokens
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault, FaultKind
-from .finish_reasons import Finish
+from .finish_reasons import FinishMeaning
 from .seam import Retelling, Seam
-from .usage import Bill
+from .usage import UsageMeter
 from .verdict import Evidence, judge
 
 TAIL_TIMEOUT = 5.0
 """Seconds to wait for what may follow a finish signal (a usage chunk, the end of the body)."""
 
 
-_NOBODY_S_FAULT = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
+_NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
 
 
 class Join(Protocol):
@@ -63,10 +63,10 @@ class Join(Protocol):
 class Recovery:
     """One answer, from the question to its stated outcome, over as many attempts and models as the policy allows.
 
-    `said` is text that the reader has from before, when an interrupted answer is taken up again. `restart_only` is for
-    turns with tools or structured output, which are never continued. `streamed` is False for a call that answers all
-    at once. `question` is opaque, and goes with the error of an answer given up. `question_tokens` estimates what
-    asking again costs; it is called only when that happens.
+    `partial_text` is text that the reader has from before, when an interrupted answer is taken up again.
+    `restart_only` is for turns with tools or structured output, which are never continued. `streamed` is False for a
+    call that answers all at once. `question` is opaque, and goes with the error of an answer given up.
+    `question_tokens` estimates what asking again costs; it is called only when that happens.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Recovery:
         models: Sequence[Model],
         policy: RecoveryPolicy,
         *,
-        said: str = "",
+        partial_text: str = "",
         restart_only: bool = False,
         streamed: bool = True,
         question: object = None,
@@ -84,7 +84,7 @@ class Recovery:
         self.models = models
         self.policy = policy
         self.clock = clock
-        self.report = StreamReport(stream_id=uuid.uuid4().hex, characters=len(said))
+        self.report = StreamReport(stream_id=uuid.uuid4().hex, characters=len(partial_text))
         self.fault: Fault | None = None
         """What ended the last attempt, where it was a fault."""
         self.limit: float | None = None
@@ -92,8 +92,8 @@ class Recovery:
         self._restart_only = restart_only
         self._streamed = streamed
         self._question = question
-        self.bill = Bill(self.report, question_tokens)
-        self._parts = [said] if said else []
+        self.usage = UsageMeter(self.report, question_tokens)
+        self._parts = [partial_text] if partial_text else []
         self._began = self._last_text_at = clock()
         self._index = 0
         self._patience = self._new_patience()
@@ -183,7 +183,7 @@ class Recovery:
         if chunk.progress and attempt.first_token is None:
             attempt.first_token = self.elapsed
             self.limit = self.policy.idle_timeout
-        if chunk.signal is not None or chunk.tools is not None or chunk.usage is not None:
+        if chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None:
             self._note(chunk, attempt)
         if self._join is not None:
             return self._joined(chunk, self._join)
@@ -194,13 +194,13 @@ class Recovery:
 
     def _note(self, chunk: Chunk, attempt: Attempt) -> None:
         model, evidence = self.model, self._evidence
-        evidence.note(chunk, model.lies)
+        evidence.note(chunk, model.untrusted_finish_reasons)
         if chunk.usage:
             attempt.usage = chunk.usage
-        if evidence.signal is not None:
-            model.learned.tells = True
-            attempt.finish_reason = evidence.signal.word
-            if evidence.signal.kind is not Finish.OTHER and self.limit is not None:
+        if evidence.finish_reason is not None:
+            model.learned.sends_finish_reason = True
+            attempt.finish_reason = evidence.finish_reason.word
+            if evidence.finish_reason.kind is not FinishMeaning.OTHER and self.limit is not None:
                 self.limit = min(self.limit, TAIL_TIMEOUT)
 
     def _joined(self, chunk: Chunk, join: Join) -> Sequence[Chunk]:
@@ -211,10 +211,10 @@ class Recovery:
         if not join.settled:
             if had_text:
                 chunk.text = join.feed(chunk.text)
-            if chunk.signal is not None and self._evidence.closes:
+            if chunk.finish_reason is not None and self._evidence.closes:
                 chunk.text += self._finish_join(join, complete=True)
         chunk.reset = self._show(chunk.text, join)
-        carries_more = chunk.signal is not None or chunk.tools is not None or chunk.usage is not None
+        carries_more = chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None
         if chunk.text or chunk.reset or carries_more or (chunk.progress and not had_text):
             return (chunk,)
         return ()
@@ -255,7 +255,7 @@ class Recovery:
             terminated=event.terminated,
             model=self.model,
             completeness=self.policy.completeness,
-            first=not self._request.said,
+            first=not self._request.partial_text,
             streamed=self._streamed,
         )
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
@@ -294,7 +294,7 @@ class Recovery:
         if self._join is not None:
             attempt.seam, attempt.held = self._join.decision, self._join.most_held
             attempt.dropped = self._join.dropped
-            self.bill.throw_away(attempt.dropped)
+            self.usage.throw_away(attempt.dropped)
 
     def _last_words(self) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
@@ -327,7 +327,7 @@ class Recovery:
         if self._evidence.has_calls:
             self._restart_only = True
         delay = self._delay_on_this_model(fault, attempt)
-        if delay is None and fault.kind not in _NOBODY_S_FAULT and self._next_model():
+        if delay is None and fault.kind not in _NO_FALLBACK_KINDS and self._next_model():
             delay = 0.0
         if delay is None:
             self._give_up(fault, self._why_out_of_patience(fault))
@@ -354,7 +354,7 @@ class Recovery:
     def _was_barren(self, fault: Fault, attempt: Attempt) -> bool:
         """A continuation that ended by itself and added nothing. One cut while it repeated the anchor might have."""
         return (
-            bool(self._request.said)
+            bool(self._request.partial_text)
             and not attempt.characters
             and isinstance(fault.error, StreamFault)
             and not isinstance(fault.error, StreamTimeoutError)
@@ -368,7 +368,7 @@ class Recovery:
         if self.deadline_at is not None and self.clock() + delay >= self.deadline_at:
             return "deadline"
         limit = self.policy.max_extra_tokens
-        if limit is not None and self.report.extra_tokens + self.bill.price_of_asking(self._sent_along()) > limit:
+        if limit is not None and self.report.extra_tokens + self.usage.cost_of_asking(self._sent_along()) > limit:
             return "extra tokens"
         return None
 
@@ -397,7 +397,7 @@ class Recovery:
         self.error.question = self._question
         self.error.restart_only = self._restart_only
         # A provider's refusal of our own continuation is not what befell the answer.
-        cut = self._cut if not fault.retryable and self._request.said and self._cut is not None else fault
+        cut = self._cut if not fault.retryable and self._request.partial_text and self._cut is not None else fault
         self.error.__cause__ = cut.error
 
     def _finish(self, status: StreamStatus) -> None:
@@ -406,7 +406,7 @@ class Recovery:
         report.status = status
         report.seconds = self.elapsed
         report.finish_reason = report.attempts[-1].finish_reason if report.attempts else None
-        report.usage, report.usage_estimated = self.bill.usage()
+        report.usage, report.usage_estimated = self.usage.usage()
 
     # The next attempt
 
@@ -422,14 +422,14 @@ class Recovery:
         self._patience = self._new_patience()
         return True
 
-    def _new_patience(self) -> Patience:
+    def _new_patience(self) -> Backoff:
         stop = self.policy.stop
         if self.policy.has_default_stop and self._has_next_model:
             stop = STOP_WITH_FALLBACKS
-        return Patience(stop, self.policy.wait, self.clock)
+        return Backoff(stop, self.policy.wait, self.clock)
 
     def _ask_again(self, delay: float) -> None:
-        self.bill.ask_again(self._sent_along())
+        self.usage.ask_again(self._sent_along())
         self._delay = self._waited = delay
         self._attempt = None
 
@@ -440,32 +440,32 @@ class Recovery:
     def _begin_attempt(self) -> Attempt:
         if not self._streamed:
             self._parts = []
-        said = self.answer
-        strategy = self._strategy(said)
+        partial_text = self.answer
+        strategy = self._strategy(partial_text)
         continuation = self.model.continuation
         if strategy != "first" and strategy != "restart":
             continuation = replace(continuation, strategy=strategy)
-            anchor = continuation.anchor(said)
-            self._join = Seam(said, anchor, strategy=strategy, clock=self.clock)
+            anchor = continuation.anchor(partial_text)
+            self._join = Seam(partial_text, anchor, strategy=strategy, clock=self.clock)
             self._request = Request(
                 self._index,
                 strategy,
-                said,
-                continuation.turns(said),
+                partial_text,
+                continuation.turns(partial_text),
                 continuation.extra if strategy == "prefill" else {},
-                max(0, estimate_tokens(said[self._counted :]) - estimate_tokens(anchor)),
+                max(0, estimate_tokens(partial_text[self._counted :]) - estimate_tokens(anchor)),
             )
         else:
-            self._join = Retelling(said) if said else None
-            self._request = Request(self._index, strategy, said)
+            self._join = Retelling(partial_text) if partial_text else None
+            self._request = Request(self._index, strategy, partial_text)
         self._evidence = Evidence()
         self.limit = self.model.first_token_timeout
         attempt = Attempt(len(self.report.attempts) + 1, self.model.name, strategy, self.elapsed, self._waited)
         self.report.attempts.append(attempt)
         return attempt
 
-    def _strategy(self, said: str) -> Strategy | Literal["first"]:
-        if not said:
+    def _strategy(self, partial_text: str) -> Strategy | Literal["first"]:
+        if not partial_text:
             return "restart" if self.report.attempts else "first"
         if self._restart_only:
             return "restart"

@@ -8,19 +8,19 @@ from ..report import Attempt, StreamReport
 from .continuation import estimate_tokens
 
 
-class Bill:
+class UsageMeter:
     """Kept in the report of one answer."""
 
     def __init__(self, report: StreamReport, question_tokens: Callable[[], int]) -> None:
         self._report = report
         self._question_tokens = question_tokens
 
-    def price_of_asking(self, said: str) -> int:
+    def cost_of_asking(self, partial_text: str) -> int:
         """What another attempt sends again: the question, and the text so far where that goes with it. Estimated."""
-        return self._question_tokens() + estimate_tokens(said)
+        return self._question_tokens() + estimate_tokens(partial_text)
 
-    def ask_again(self, said: str) -> None:
-        self._report.extra_tokens += self.price_of_asking(said)
+    def ask_again(self, partial_text: str) -> None:
+        self._report.extra_tokens += self.cost_of_asking(partial_text)
 
     def throw_away(self, characters: int) -> None:
         """Text that was generated and not shown."""

@@ -15,25 +15,25 @@ from ..policy import Completeness
 from ..report import StreamStatus
 from .events import Chunk, Model
 from .faults import Fault, FaultKind, classify
-from .finish_reasons import OPEN, Finish, Signal
+from .finish_reasons import OPEN, FinishMeaning, FinishReason
 
 _STATUS = {
-    Finish.COMPLETE: StreamStatus.COMPLETE,
-    Finish.TOOL: StreamStatus.COMPLETE,
-    Finish.OTHER: StreamStatus.COMPLETE,
-    Finish.LENGTH: StreamStatus.LENGTH,
-    Finish.FILTER: StreamStatus.FILTERED,
+    FinishMeaning.COMPLETE: StreamStatus.COMPLETE,
+    FinishMeaning.TOOL: StreamStatus.COMPLETE,
+    FinishMeaning.OTHER: StreamStatus.COMPLETE,
+    FinishMeaning.LENGTH: StreamStatus.LENGTH,
+    FinishMeaning.FILTER: StreamStatus.FILTERED,
 }
 # A later signal replaces an earlier one only when it says more.
 _WEIGHT = {
-    Finish.OTHER: 0,
-    Finish.COMPLETE: 1,
-    Finish.TOOL: 2,
-    Finish.LENGTH: 3,
-    Finish.FILTER: 4,
-    Finish.ERROR: 5,
+    FinishMeaning.OTHER: 0,
+    FinishMeaning.COMPLETE: 1,
+    FinishMeaning.TOOL: 2,
+    FinishMeaning.LENGTH: 3,
+    FinishMeaning.FILTER: 4,
+    FinishMeaning.ERROR: 5,
 }
-_CLOSES_A_CALL = (Finish.COMPLETE, Finish.TOOL, Finish.OTHER)
+_CLOSES_A_CALL = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.OTHER)
 # What befalls a connection when all has been said. Other errors are in the stream, and may stand before its terminator.
 _AFTER_THE_END = (FaultKind.TRANSPORT, FaultKind.TIMEOUT)
 # Errors that say in other words that the answer is at its end.
@@ -52,18 +52,18 @@ class Evidence:
     """What one attempt has shown so far."""
 
     def __init__(self) -> None:
-        self.signal: Signal | None = None
+        self.finish_reason: FinishReason | None = None
         self.text = False
         self.events = False
         self._calls: str | None = None
         self._calls_grew = False
 
-    def note(self, chunk: Chunk, lies: frozenset[str]) -> None:
+    def note(self, chunk: Chunk, untrusted_finish_reasons: frozenset[str]) -> None:
         """Take in a chunk that carries more than text."""
-        if chunk.signal is not None and chunk.signal.word not in lies:
-            known = self.signal
-            if known is None or _WEIGHT[chunk.signal.kind] > _WEIGHT[known.kind]:
-                self.signal = chunk.signal
+        if chunk.finish_reason is not None and chunk.finish_reason.word not in untrusted_finish_reasons:
+            known = self.finish_reason
+            if known is None or _WEIGHT[chunk.finish_reason.kind] > _WEIGHT[known.kind]:
+                self.finish_reason = chunk.finish_reason
         if chunk.tools is not None and chunk.tools != self._calls:
             # Another call may come whole beside those that are there; one that changed came in pieces.
             before = self._calls.split("|") if self._calls else ()
@@ -73,7 +73,7 @@ class Evidence:
     @property
     def closes(self) -> bool:
         """Whether a signal said that nothing more is to come, in good order."""
-        return self.signal is not None and self.signal.kind in _CLOSES_A_CALL
+        return self.finish_reason is not None and self.finish_reason.kind in _CLOSES_A_CALL
 
     @property
     def has_calls(self) -> bool:
@@ -101,10 +101,14 @@ def judge(
     `first`: nothing of the answer had been said before it. `streamed`: False for a call that answers all at once,
     where what came is what there is. `terminated`: whether the wire's own terminator was seen, see `Ended`.
     """
-    if not streamed and error is None and (seen.signal is None or seen.closes or not _is_bad(seen, seen.signal)):
-        return Verdict(_STATUS[seen.signal.kind] if seen.signal is not None else StreamStatus.UNKNOWN)
-    if seen.signal is not None:
-        return _finished(seen, seen.signal, first)
+    if (
+        not streamed
+        and error is None
+        and (seen.finish_reason is None or seen.closes or not _is_bad(seen, seen.finish_reason))
+    ):
+        return Verdict(_STATUS[seen.finish_reason.kind] if seen.finish_reason is not None else StreamStatus.UNKNOWN)
+    if seen.finish_reason is not None:
+        return _finished(seen, seen.finish_reason, first)
     must_tell = _must_have_told(seen, model, completeness, terminated)
     whole = terminated is True and not must_tell and not _is_due(model, witnessed=True)
     if error is not None:
@@ -132,20 +136,20 @@ def _fault_of(error: Exception, seen: Evidence) -> Fault:
     return classify(error, streamed=seen.events)
 
 
-def _is_bad(seen: Evidence, signal: Signal) -> bool:
-    return signal.kind is Finish.ERROR or seen.has_calls
+def _is_bad(seen: Evidence, finish_reason: FinishReason) -> bool:
+    return finish_reason.kind is FinishMeaning.ERROR or seen.has_calls
 
 
-def _finished(seen: Evidence, signal: Signal, first: bool) -> Verdict:
-    if signal.kind is Finish.ERROR:
-        cause = ErrorFinishError(f"The model ended its stream with the finish reason {signal.word!r}.")
+def _finished(seen: Evidence, finish_reason: FinishReason, first: bool) -> Verdict:
+    if finish_reason.kind is FinishMeaning.ERROR:
+        cause = ErrorFinishError(f"The model ended its stream with the finish reason {finish_reason.word!r}.")
         return Verdict(fault=_silent(cause, FaultKind.ERROR_FINISH))
-    if seen.has_calls and signal.kind not in _CLOSES_A_CALL:
-        cause2 = TruncatedStreamError(f"A tool call was cut by the finish reason {signal.word!r}.")
+    if seen.has_calls and finish_reason.kind not in _CLOSES_A_CALL:
+        cause2 = TruncatedStreamError(f"A tool call was cut by the finish reason {finish_reason.word!r}.")
         return Verdict(fault=_silent(cause2, FaultKind.TRUNCATED, retryable=False))
-    if first and not seen.text and not seen.has_calls and signal.kind in _CLOSES_A_CALL:
+    if first and not seen.text and not seen.has_calls and finish_reason.kind in _CLOSES_A_CALL:
         return Verdict(fault=_empty())
-    return Verdict(_STATUS[signal.kind])
+    return Verdict(_STATUS[finish_reason.kind])
 
 
 def _must_have_told(seen: Evidence, model: Model, completeness: Completeness, terminated: bool | None = None) -> bool:
@@ -161,9 +165,9 @@ def _must_have_told(seen: Evidence, model: Model, completeness: Completeness, te
 
 def _is_due(model: Model, *, witnessed: bool) -> bool:
     """Whether a finish signal has to come from this model. What is presumed of it gives way to what was witnessed."""
-    if model.tells is None or (model.presumed and witnessed):
-        return model.learned.tells
-    return model.tells
+    if model.sends_finish_reason is None or (model.assumed_from_protocol and witnessed):
+        return model.learned.sends_finish_reason
+    return model.sends_finish_reason
 
 
 def _empty() -> Fault:

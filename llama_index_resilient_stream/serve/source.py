@@ -24,7 +24,7 @@ from ..callbacks import ResumeEvent
 from ..engines.engines import resilient
 from ..engines.tokens import atokens, refuse_unreadable, tokens
 from ..errors import ConfigurationError, StreamInterruptedError
-from ..llm.call_log import Calls
+from ..llm.call_log import CallLog
 from ..report import StreamStatus
 from ..streaming.threads import Channel, aside, joined
 
@@ -169,7 +169,7 @@ class Answer:
         if not self._stopped:
             return False
         calls = getattr(response, "calls", None)
-        return not isinstance(calls, Calls) or calls.report is None
+        return not isinstance(calls, CallLog) or calls.report is None
 
     @property
     def _running(self) -> bool:
@@ -182,7 +182,7 @@ class Answer:
         if isinstance(response, StreamingResponse | AsyncStreamingResponse | StreamingAgentChatResponse):
             response = resilient(response)
         calls = getattr(response, "calls", None)
-        if isinstance(calls, Calls):
+        if isinstance(calls, CallLog):
             calls.at_recovery(partial(_tell_of_recovery, channel, calls))
         self._response = response
         return response
@@ -250,7 +250,7 @@ class Answer:
                 raise
 
 
-def _tell_of_recovery(channel: Channel[Part | _Heard], calls: Calls, event: ResumeEvent) -> None:
+def _tell_of_recovery(channel: Channel[Part | _Heard], calls: CallLog, event: ResumeEvent) -> None:
     if event.attempt > 1:  # the first of `llm.resume(...)` goes on as well, and nothing has failed here
         report = calls.report
         shown = report is not None and report.stream_id == event.stream_id  # not what condenses a question

@@ -21,7 +21,7 @@ from ..errors import StreamTimeoutError
 from ..recovery.events import Chunk, Ended, Request
 from ..recovery.machine import Recovery
 from ..transport.connection import Upstream
-from .watchdog import Alarm, AsyncAttempt, AsyncHalt, Attempt, Halt, Unwatched, Watched
+from .watchdog import Alarm, AsyncAttemptReader, AsyncHalt, AttemptReader, Halt, Unwatched, Watched
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def drive(
                 observer.resume(recovery, request)
             upstream = Upstream()
             opened = partial(open_stream, upstream, request)
-            attempt: Attempt = Watched(opened, upstream, halt) if watched else Unwatched(opened, upstream)
+            attempt: AttemptReader = Watched(opened, upstream, halt) if watched else Unwatched(opened, upstream)
             try:
                 yield from _read(attempt, recovery, show, observer, halt, watched)
             finally:
@@ -121,7 +121,7 @@ def drive(
 
 
 def _read(
-    attempt: Attempt, recovery: Recovery, show: Show[T], observer: Observer, halt: Halt, watched: bool
+    attempt: AttemptReader, recovery: Recovery, show: Show[T], observer: Observer, halt: Halt, watched: bool
 ) -> Generator[T, None, None]:
     clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens
     deadline = recovery.deadline_at
@@ -162,7 +162,7 @@ async def adrive(
             if request.strategy != "first":
                 await observer.resume(recovery, request)
             upstream = Upstream()
-            attempt = AsyncAttempt(partial(open_stream, upstream, request), upstream, alarm)
+            attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, alarm)
             try:
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
                 clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens

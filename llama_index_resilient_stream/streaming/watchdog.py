@@ -61,7 +61,7 @@ class Halt:
         self._event.wait(seconds)
 
 
-class Attempt(Protocol):
+class AttemptReader(Protocol):
     """One attempt, from its opening to its close."""
 
     left_thread: bool
@@ -351,7 +351,7 @@ class AsyncHalt:
             self._closing = asyncio.ensure_future(close())
 
 
-class AsyncAttempt:
+class AsyncAttemptReader:
     """An attempt whose waits can end."""
 
     def __init__(self, open_stream: Callable[[], AsyncIterator[Chunk]], upstream: Upstream, alarm: Alarm) -> None:

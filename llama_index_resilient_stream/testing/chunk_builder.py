@@ -26,11 +26,11 @@ class Say:
 class Assembly:
     """Builds LlamaIndex's chunks: the text so far, the tool calls so far, and `raw` in OpenAI's shape."""
 
-    def __init__(self, call: Call, payloads: Payloads, tool_names: list[str], tells: bool) -> None:
+    def __init__(self, call: Call, payloads: Payloads, tool_names: list[str], sends_finish_reason: bool) -> None:
         self._call = call
         self._payloads = payloads
         self._tool_names = tool_names
-        self._tells = tells
+        self._tells = sends_finish_reason
         self._text = ""
         # As in LlamaIndex's OpenAI class, later chunks change these very dicts.
         self._tool_calls: list[dict[str, Any]] = []

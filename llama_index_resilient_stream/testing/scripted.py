@@ -56,7 +56,7 @@ class _Options:
     """How it streams; see ScriptedLLM."""
 
     delay: float = 0.0
-    tells: bool = True
+    sends_finish_reason: bool = True
     usage: bool = False
     thinking: str = ""
     tool_calls: tuple[tuple[str, str], ...] = ()
@@ -93,7 +93,7 @@ class ScriptedLLM(FunctionCallingLLM):
 
     `habit` is how it goes on when it is asked to (a name from HABITS, a function, or a sequence, one per
     continuation). `token` is characters per chunk, or a function that splits a text. `delay` is in seconds
-    per chunk. `chat` is what `metadata.is_chat_model` says. With `tells` the chunks' `raw` is a dict like
+    per chunk. `chat` is what `metadata.is_chat_model` says. With `sends_finish_reason` the chunks' `raw` is a dict like
     OpenAI's, with finish reasons; without, it is None and the end is never told. `usage` adds a last chunk
     with token counts. `thinking` is reasoning, streamed before every first answer. `tool_calls`, pairs of
     (name, JSON arguments), answer calls that offer tools and do not end with a tool's result.
@@ -114,7 +114,7 @@ class ScriptedLLM(FunctionCallingLLM):
         token: Tokenise = 4,
         delay: float = 0.0,
         chat: bool = True,
-        tells: bool = True,
+        sends_finish_reason: bool = True,
         usage: bool = False,
         thinking: str = "",
         tool_calls: Sequence[tuple[str, str]] = (),
@@ -122,7 +122,7 @@ class ScriptedLLM(FunctionCallingLLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, is_chat_model=chat, **kwargs)
-        options = _Options(delay, tells, usage, thinking, tuple(tool_calls))
+        options = _Options(delay, sends_finish_reason, usage, thinking, tuple(tool_calls))
         self._script = _Script(ScriptedModel(text, habit, token), script, options)
 
     # -- what it knows
@@ -142,9 +142,9 @@ class ScriptedLLM(FunctionCallingLLM):
         )
 
     @property
-    def sends_finish_signal(self) -> bool:
+    def sends_finish_reason(self) -> bool:
         """Read by ResilientLLM, which cannot know every class."""
-        return bool(self._script.options.tells)
+        return bool(self._script.options.sends_finish_reason)
 
     @property
     def text(self) -> str:
@@ -306,13 +306,13 @@ class ScriptedLLM(FunctionCallingLLM):
         if isinstance(cue, Cut):
             if cue.error is not None:
                 raise cue.error
-            if cue.finish is not None and options.tells:
+            if cue.finish is not None and options.sends_finish_reason:
                 yield Say(finish=cue.finish)
             return
         if isinstance(cue, Stall):
             yield _Wait(cue.seconds)
         yield from self._paced(rest)
-        if options.tells:
+        if options.sends_finish_reason:
             yield Say(finish="stop" if parts[0].tool is None else "tool_calls")
         if options.usage:
             yield Say(usage=self._usage(call))
@@ -372,7 +372,7 @@ class ScriptedLLM(FunctionCallingLLM):
     def _assembly(self, call: Call) -> Assembly:
         names = [name for name, _ in self._script.options.tool_calls]
         payloads = Payloads(f"scripted-{len(self.calls)}", self.model, chat="chat" in call.endpoint)
-        return Assembly(call, payloads, names, self._script.options.tells)
+        return Assembly(call, payloads, names, self._script.options.sends_finish_reason)
 
 
 def _arguments(text: str) -> dict[str, Any]:

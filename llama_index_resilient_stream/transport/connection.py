@@ -19,12 +19,12 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..compat.generators import behind
-from .terminator import Witness
+from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
 
 
-class Left(BaseException):
+class ReaderLeftError(BaseException):
     """Nobody waits for this answer any more. No `Exception`: an SDK would take that for a fault, and ask again."""
 
 
@@ -32,7 +32,7 @@ class Upstream:
     """What lies behind one attempt's stream. Empty where nothing of the kind is found, which costs nothing."""
 
     def __init__(self) -> None:
-        self.witness: Witness | None = None
+        self.witness: TerminatorWatch | None = None
         self._streams: list[Any] = []
         self._socket: Any = None
         self._left = False
@@ -59,7 +59,7 @@ class Upstream:
         """A request is about to be sent over this socket, unless it is too late for that."""
         with self._lock:
             if self._left:
-                raise Left
+                raise ReaderLeftError
             self._socket = sock
 
     def disconnect(self) -> None:
@@ -70,7 +70,7 @@ class Upstream:
     def check(self) -> None:
         """Raise where nobody waits any more."""
         if self._left:
-            raise Left
+            raise ReaderLeftError
 
     @property
     def terminated(self) -> bool | None:

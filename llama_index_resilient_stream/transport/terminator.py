@@ -29,7 +29,7 @@ def promises(path: str) -> bool:
     return path.endswith(_ENDS_WITH_A_TERMINATOR)
 
 
-class Witness:
+class TerminatorWatch:
     """Looks at one body as it passes, in whatever pieces, and keeps nothing of it.
 
     `encoding` is the body's Content-Encoding. gzip and deflate are read, what is coded otherwise is not: then only the

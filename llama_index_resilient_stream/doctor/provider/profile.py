@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ...recovery.finish_reasons import Finish, signal_of
+from ...recovery.finish_reasons import FinishMeaning, meaning_of
 
 Prefill = Literal["flags", "plain", "marked", "refused", "new turn"]
 """How a last assistant turn is written on.
@@ -54,7 +54,7 @@ class Portrait:
     """Whether it sends a prefill back before it goes on."""
 
     @property
-    def tells(self) -> bool | None:
+    def sends_finish_reason(self) -> bool | None:
         """Whether it says that an answer is over."""
         return None if self.finish is None else bool(self.finish)
 
@@ -68,7 +68,7 @@ class Portrait:
         """Whether the token limit can be told from an end."""
         if self.finish_at_limit is None:
             return None
-        return bool(self.finish_at_limit) and signal_of(self.finish_at_limit).kind is Finish.LENGTH
+        return bool(self.finish_at_limit) and meaning_of(self.finish_at_limit).kind is FinishMeaning.LENGTH
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import httpx
 
 from ...recovery.attributes import dig, first_of, read
-from ...recovery.finish_reasons import Signal, finish_signal
-from ...transport.terminator import Witness
+from ...recovery.finish_reasons import FinishReason, finish_reason_of
+from ...transport.terminator import TerminatorWatch
 
 Ended = Literal["done", "clean", "cut", "gave up", "unreachable"]
 """done: we stopped at [DONE], as the SDKs do. gave up: we stopped for another reason, mostly that time was over."""
@@ -104,9 +104,9 @@ class Reply:
         return any(read(event, "usage") for _, event in self.events)
 
     @property
-    def signal(self) -> Signal | None:
+    def signal(self) -> FinishReason | None:
         """The first finish signal, on whichever event it was."""
-        return next((signal for _, event in self.events if (signal := finish_signal(event, None)) is not None), None)
+        return next((signal for _, event in self.events if (signal := finish_reason_of(event, None)) is not None), None)
 
     @property
     def error(self) -> Mapping[str, Any] | None:
@@ -139,7 +139,7 @@ def ask(
     began = clock()
     blocks: list[Block] = []
     told: dict[str, Any] = {}
-    witness = Witness(promised=True)
+    witness = TerminatorWatch(promised=True)
     ended: Ended = "clean"
     try:
         with client.stream("POST", url, json=dict(body)) as response:

@@ -35,17 +35,17 @@ def advise(portrait: Portrait) -> list[Setting]:
 
 def _completeness(p: Portrait) -> Iterator[Setting]:
     witness = "connections are pooled and kept alive, and a stall before the first token leaves no thread"
-    needed = p.tells is False and p.terminated is True
+    needed = p.sends_finish_reason is False and p.terminated is True
     if needed:
         witness = (
             "there are no finish reasons, and [DONE] comes: these clients see it, and tell an end from a cut. Without "
-            "them, give the LLM's class `sends_finish_signal = False` for the honest status `unknown`"
+            "them, give the LLM's class `sends_finish_reason = False` for the honest status `unknown`"
         )
     yield Setting("llm", "http_client", "http_client()", witness, needed)
     yield Setting("llm", "async_http_client", "async_http_client()", "the same for asynchronous streams", needed)
     if p.tells_always:
         yield Setting("policy", "completeness", '"strict"', "it always says that it is done: an end without is a cut")
-    elif p.tells is False and p.terminated is False:
+    elif p.sends_finish_reason is False and p.terminated is False:
         what = "neither finish reasons nor [DONE] came: nothing tells an end from a cut, and the status is `unknown`"
         yield Setting("policy", "completeness", '"lenient"', what, needed=True)
 

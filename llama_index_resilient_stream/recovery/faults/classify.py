@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from ..finish_reasons import MEANING, Finish
+from ..finish_reasons import MEANING, FinishMeaning
 from .exceptions import chain, class_names, status_of, text_of_error, words_of
 from .retry_after import seconds_asked
 from .tables import (
@@ -177,9 +177,9 @@ def _refined(said: _Opinion) -> _Opinion:
 
 
 _BY_FINISH = {
-    Finish.LENGTH: FaultKind.LENGTH,
-    Finish.FILTER: FaultKind.FILTERED,
-    Finish.ERROR: FaultKind.ERROR_FINISH,
+    FinishMeaning.LENGTH: FaultKind.LENGTH,
+    FinishMeaning.FILTER: FaultKind.FILTERED,
+    FinishMeaning.ERROR: FaultKind.ERROR_FINISH,
 }
 
 
@@ -187,7 +187,7 @@ def _worded(link: BaseException) -> _Opinion | None:
     """The opinion of an exception of which the text is all there is."""
     text = text_of_error(link)
     if found := TERMINATED_EARLY.search(text):
-        finish = MEANING.get(found[1].lower(), Finish.OTHER)
+        finish = MEANING.get(found[1].lower(), FinishMeaning.OTHER)
         if finish in _BY_FINISH:
             return _Opinion(_BY_FINISH[finish], link, word=found[1])
     if CONTEXT_WINDOW.search(text):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .overlap import ENOUGH, SIFTED_AFTER, Told, weight
+from .overlap import ENOUGH, SIFTED_AFTER, SaidText, weight
 
 # Ranks: a finding waits for the open readings of a better rank.
 SURE, LIKELY, PERHAPS, LAST, LEADING, FAINT = range(6)
@@ -27,7 +27,7 @@ class Reading:
     rank = LIKELY
     name = ""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: SaidText) -> None:
         self.told = told
         self.state: Literal["open", "found", "dead"] = "open"
         self.join = 0
@@ -52,7 +52,7 @@ class Reading:
 class ExactAnchor(Reading):
     """The anchor, as asked for: whatever the anchor is, this is taken at its word."""
 
-    def __init__(self, told: Told, anchor: str, *, prefix: str = "") -> None:
+    def __init__(self, told: SaidText, anchor: str, *, prefix: str = "") -> None:
         super().__init__(told)
         self.rank = LIKELY if prefix else SURE
         self.name = prefix + "anchor"
@@ -76,7 +76,7 @@ class ExactAnchor(Reading):
 class LooseAnchor(Reading):
     """The anchor, but for white space and typography, and perhaps between marks."""
 
-    def __init__(self, told: Told, anchor: str, *, opening: str = "", prefix: str = "") -> None:
+    def __init__(self, told: SaidText, anchor: str, *, opening: str = "", prefix: str = "") -> None:
         super().__init__(told)
         self.name = prefix + "anchor"
         self._anchor = anchor
@@ -125,7 +125,7 @@ class LooseAnchor(Reading):
 class Retelling(Reading):
     """Something said before, told again. Only if it gets to the very end of what was said."""
 
-    def __init__(self, told: Told, *, opening: str = "", prefix: str = "") -> None:
+    def __init__(self, told: SaidText, *, opening: str = "", prefix: str = "") -> None:
         super().__init__(told)
         self._opening = opening
         self._prefix = prefix
@@ -185,7 +185,7 @@ class Retold(Reading):
 
     rank = PERHAPS  # what began earlier and is being told still explains more
 
-    def __init__(self, told: Told, position: int, join: int, *, opening: str, name: str) -> None:
+    def __init__(self, told: SaidText, position: int, join: int, *, opening: str, name: str) -> None:
         super().__init__(told)
         self.name = name
         self.join = join

@@ -31,7 +31,7 @@ _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)\n", re.MULTILINE)
 _TABLE_HEAD = re.compile(r"^\|[^\n]*\|[ \t]*\n\|[ \t:|-]+\|[ \t]*\n", re.MULTILINE)
 
 
-class Told:
+class SaidText:
     """What was said, seen as something that may be told again from some position to its end.
 
     White space at the end is kept apart: models rarely repeat it faithfully.

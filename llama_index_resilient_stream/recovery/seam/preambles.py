@@ -10,7 +10,7 @@ They open readings behind them. The first two are a finding of their own if none
 from __future__ import annotations
 
 from .matchers import LAST, LEADING, MARKS, ExactAnchor, LooseAnchor, Reading, Retelling
-from .overlap import ENOUGH, Told, weight
+from .overlap import ENOUGH, SaidText, weight
 from .phrases import is_announcement, is_prose, opens_politely
 
 _LEAST_ANCHOR = 4  # characters of an anchor that are enough behind a courtesy
@@ -25,7 +25,7 @@ class Redundant(Reading):
 
     rank = LAST
 
-    def __init__(self, told: Told, anchor: str, line: str, *, name: str) -> None:
+    def __init__(self, told: SaidText, anchor: str, line: str, *, name: str) -> None:
         super().__init__(told)
         self.name = name
         self._anchor = anchor
@@ -49,7 +49,7 @@ class Courtesy(Reading):
     rank = LEADING
     name = "polite"
 
-    def __init__(self, told: Told, anchor: str) -> None:
+    def __init__(self, told: SaidText, anchor: str) -> None:
         super().__init__(told)
         self._anchor = anchor
         self._text = ""
@@ -97,7 +97,7 @@ class Lead(Reading):
 
     rank = LEADING
 
-    def __init__(self, told: Told, anchor: str, *, prefix: str, least: int) -> None:
+    def __init__(self, told: SaidText, anchor: str, *, prefix: str, least: int) -> None:
         super().__init__(told)
         self._anchor = anchor
         self._prefix = prefix
@@ -112,14 +112,14 @@ class Lead(Reading):
         return behind_a_lead(self.told, self._anchor, opening=self._text, prefix=self._prefix, least=self._least)
 
 
-def beginnings(told: Told, anchor: str, *, prefix: str = "", least: int = _LEAST_ANCHOR) -> list[Reading]:
+def beginnings(told: SaidText, anchor: str, *, prefix: str = "", least: int = _LEAST_ANCHOR) -> list[Reading]:
     """What may begin here, or behind some white space or marks."""
     lead = Lead(told, anchor, prefix=prefix, least=least)
     return [lead, *behind_a_lead(told, anchor, prefix=prefix, least=least)]
 
 
 def behind_a_lead(
-    told: Told, anchor: str, *, opening: str = "", prefix: str = "", least: int = _LEAST_ANCHOR
+    told: SaidText, anchor: str, *, opening: str = "", prefix: str = "", least: int = _LEAST_ANCHOR
 ) -> list[Reading]:
     """What may begin here, if nothing but `opening` came before.
 
@@ -138,7 +138,7 @@ def behind_a_lead(
     return readings
 
 
-def _redundant_lines(told: Told, anchor: str, prefix: str) -> list[Reading]:
+def _redundant_lines(told: SaidText, anchor: str, prefix: str) -> list[Reading]:
     readings: list[Reading] = []
     if not told.anew:
         return readings

@@ -20,12 +20,12 @@ from collections.abc import Callable
 
 from ..continuation import Strategy
 from .matchers import ExactAnchor, Reading, Retelling
-from .overlap import Told
+from .overlap import SaidText
 from .preambles import Courtesy, beginnings
 
 
 class Seam:
-    """One continuation, joined to `said`.
+    """One continuation, joined to `partial_text`.
 
     `anchor` is what the continuation was asked, or is bound, to begin with; empty if nothing.
     `max_held` and `max_held_seconds` bound what is held back undecided. They do not apply while the continuation
@@ -40,7 +40,7 @@ class Seam:
 
     def __init__(
         self,
-        said: str,
+        partial_text: str,
         anchor: str = "",
         *,
         strategy: Strategy = "ask",
@@ -48,8 +48,8 @@ class Seam:
         max_held_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settled = not said
-        self.decision = "" if said else "as is"
+        self.settled = not partial_text
+        self.decision = "" if partial_text else "as is"
         self.dropped = 0
         self.leftover = ""
         self.most_held = 0
@@ -60,13 +60,13 @@ class Seam:
         self._held_since = 0.0
         self._held: list[str] = []
         self._length = 0  # of what is held
-        self._readings = self._all_readings(said, anchor) if said else []
+        self._readings = self._all_readings(partial_text, anchor) if partial_text else []
         self._followed: list[Retelling] = []
 
-    def _all_readings(self, said: str, anchor: str) -> list[Reading]:
-        told = Told(said, anew=self._strategy == "ask")
+    def _all_readings(self, partial_text: str, anchor: str) -> list[Reading]:
+        told = SaidText(partial_text, anew=self._strategy == "ask")
         readings: list[Reading] = [ExactAnchor(told, anchor)] if anchor else []
-        if said.strip():
+        if partial_text.strip():
             readings += beginnings(told, anchor)
             if self._strategy == "ask":
                 readings.append(Courtesy(told, anchor))
