@@ -179,7 +179,7 @@ ENDINGS: dict[str, tuple[Any, str, End]] = {
     "length": ([Cut(40, finish="length")], TEXT[:40], End("length")),
     "filtered": ([Cut(40, finish="content_filter")], TEXT[:40], End("filtered")),
     "interrupted": ([Cut(40, RESET)], TEXT[:40], End("interrupted", "attempts", retryable=True)),
-    "not-retryable": ([Fail(ValueError("no"))], "", End("interrupted", "not retryable")),
+    "not-retryable": ([Fail(ValueError("no"))], "", End("interrupted", "not_retryable")),
 }
 
 
@@ -546,4 +546,4 @@ async def test_a_partial_answer_says_whether_asking_again_may_help() -> None:
 
 
 def llm_reason(retryable: bool) -> str:
-    return "attempts" if retryable else "not retryable"
+    return "attempts" if retryable else "not_retryable"

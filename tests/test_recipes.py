@@ -208,7 +208,7 @@ def test_an_endpoint_heals_and_stops(
             ("done", {"status": "complete"}),
         ]
         refused = read(served.url + path)
-        assert refused == [("error", {"status": "interrupted", "reason": "not retryable", "retryable": False})]
+        assert refused == [("error", {"status": "interrupted", "reason": "not_retryable", "retryable": False})]
         lost = read(served.url + path, **{"Last-Event-ID": "3"})
         assert lost == [("error", {"status": "lost", "reason": "not resumable", "retryable": True})]
 
@@ -415,7 +415,7 @@ def test_the_page_in_a_browser(browser: Any, folder: Path, provider: Callable[..
         assert len(llm.requests) == 2
 
         browser.find_element("css selector", "button").click()
-        note("interrupted: not retryable")
+        note("interrupted: not_retryable")
 
         fetch = "const question = 'why', answer = document.querySelector('#answer'); answer.textContent = '';\n"
         browser.execute_async_script(f"(async () => {{ {fetch}{BLOCKS['fetch.js']} }})().then(arguments[0])")
@@ -449,7 +449,7 @@ for question in ("why", "and"):
     first, second = done.stdout.splitlines()
     assert first == str(["why", TEXT, "healed: transport"])
     assert second.startswith(str(["why", TEXT, "and"])[:-1])
-    assert second.endswith("'interrupted: not retryable']")
+    assert second.endswith("'interrupted: not_retryable']")
     assert turns(llm, 2)[-3:] == [("user", "why"), ("assistant", TEXT), ("user", "and")]
 
 

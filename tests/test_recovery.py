@@ -192,7 +192,7 @@ def test_a_round_that_adds_nothing_twice_in_a_row_ends_the_model_s_turn() -> Non
     feed(recovery, "")
     with pytest.raises(StreamInterruptedError) as caught:
         recovery.next_delay()
-    assert caught.value.reason == "no progress"
+    assert caught.value.reason == "no_progress"
 
 
 def test_with_a_fallback_behind_it_a_model_gets_two_failures() -> None:
@@ -247,7 +247,7 @@ def test_extra_tokens_are_a_budget() -> None:
     feed(recovery, end=RESET)
     with pytest.raises(StreamInterruptedError) as caught:
         recovery.next_delay()
-    assert caught.value.reason == "extra tokens"
+    assert caught.value.reason == "extra_tokens"
     assert recovery.report.extra_tokens == price
 
 

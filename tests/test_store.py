@@ -21,7 +21,7 @@ PARTS: list[Part] = [
     Recovery(2, "transport"),
     Text("."),
 ]
-END = End("interrupted", "no progress", True)
+END = End("interrupted", "no_progress", True)
 TICKET = Ticket("key-of-a-generation", "somebody", {"question": "Why?"})
 
 

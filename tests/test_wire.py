@@ -75,7 +75,7 @@ def test_what_no_second_attempt_cures_is_not_asked_again(reader: Reader, serve: 
     assert not result.error.retryable
     assert result.error.__cause__ is not None
     assert result.report.status is StreamStatus.INTERRUPTED
-    assert result.report.reason in ("not retryable", "context window")
+    assert result.report.reason in ("not_retryable", "context_window")
     assert result.error.partial_text == result.text
 
 
@@ -192,7 +192,7 @@ def test_a_continuation_that_outgrows_the_context_window_keeps_what_was_said(rea
     server = serve(TEXT, [FAULTS["reset"].at(80), "context-length"])
     result = reader(resilient(server))
     assert result.error is not None
-    assert result.error.reason == result.report.reason == "context window"
+    assert result.error.reason == result.report.reason == "context_window"
     assert result.error.partial_text == result.text == TEXT[:80]
     assert len(server.requests) == 2
 
