@@ -101,7 +101,7 @@ class Witness:
         self._seen: list[Chunk] = []
         self._sources: list[Any] = []
         self._reader = Reader()  # of responses that came past the endpoints
-        self._ending = _Ending()
+        self._ending = self._new_ending()
         endpoints = ("chat", "complete", "stream_chat", "stream_complete")
         watched = {name: getattr(self, name) for each in endpoints for name in (each, f"a{each}")}
         self.asked: LLM = with_inner_llm(llm, {**fields, **watched})
@@ -142,7 +142,7 @@ class Witness:
         return self._check_call(chunk)
 
     def _stream(self, question: Question) -> Iterator[Any]:
-        ending = _Ending()
+        ending = self._new_ending()
         source = ask([self._llm], question, self._upstream, _FIRST)
         self._begin(source)
         for chunk in source:
@@ -151,7 +151,7 @@ class Witness:
         ending.check()
 
     async def _astream(self, question: Question) -> AsyncIterator[Any]:
-        ending = _Ending()
+        ending = self._new_ending()
         source = aask([self._llm], question, self._upstream, _FIRST)
         self._begin(source)
         async for chunk in source:
@@ -159,13 +159,16 @@ class Witness:
             yield chunk.payload
         ending.check()
 
+    def _new_ending(self) -> _Ending:
+        return _Ending(object_due=self._output_cls is not None)
+
     def _begin(self, source: Any) -> None:
         self.used = True
         self._sources.append(source)
 
     def _check_call(self, chunk: Chunk) -> Any:
         self.used = True
-        ending = _Ending()
+        ending = self._new_ending()
         self._note(ending.read(chunk))
         ending.check()
         return chunk.payload
@@ -227,7 +230,8 @@ class Witness:
 class _Ending:
     """Whether the answer of one endpoint is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, object_due: bool) -> None:
+        self._object_due = object_due
         self._text = ObjectText()
         self._last: Chunk | None = None
         self._finish_reason: FinishReason | None = None
@@ -248,9 +252,10 @@ class _Ending:
         finish_reason = self._finish_reason
         if finish_reason is not None and finish_reason.kind not in _CLOSES:
             return
-        if self._is_cut or (finish_reason is None and not self._said):
+        empty = self._object_due and not self._said
+        if self._is_cut or (empty and finish_reason is None):
             raise TruncatedStreamError
-        if not self._said:
+        if empty:
             raise EmptyStreamError("The model ended its answer without a single word.")
 
     @property
@@ -291,7 +296,7 @@ def ask_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, reques
         if (rest := _rest(witness, question, last)) is not None:
             yield rest
     except Exception as error:
-        if _is_cut(error, witness):
+        if _stumbled_over_a_cut(error, witness):
             raise TruncatedStreamError from error
         raise
     finally:
@@ -334,7 +339,7 @@ class _AskedOwn:
                 return rest
             raise
         except Exception as error:
-            if _is_cut(error, self._witness):
+            if _stumbled_over_a_cut(error, self._witness):
                 raise TruncatedStreamError from error
             raise
 
@@ -365,7 +370,7 @@ def call_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, reque
         with upstream.asking():
             answer = question.call_on(witness.asked)
     except Exception as error:
-        if _is_cut(error, witness):
+        if _stumbled_over_a_cut(error, witness):
             raise TruncatedStreamError from error
         raise
     yield witness.whole(answer)
@@ -380,7 +385,7 @@ async def acall_own(
         with upstream.asking():
             answer = await question.call_on(witness.asked)
     except Exception as error:
-        if _is_cut(error, witness):
+        if _stumbled_over_a_cut(error, witness):
             raise TruncatedStreamError from error
         raise
     yield witness.whole(answer)
@@ -395,7 +400,7 @@ def _rest(witness: Witness, question: OwnMethod, last: Any) -> Chunk | None:
     return chunk
 
 
-def _is_cut(error: Exception, witness: Witness) -> bool:
+def _stumbled_over_a_cut(error: Exception, witness: Witness) -> bool:
     """Whether a method that asked its SDK itself stumbled over half an object."""
     return not witness.used and is_broken_json(error)
 
