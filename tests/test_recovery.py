@@ -22,10 +22,11 @@ from tenacity import (
 )
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError, StreamStatus
-from llama_index_resilient_stream.recovery.continuation import WORDING, Continuation, estimate_tokens
+from llama_index_resilient_stream.recovery.continuation import WORDING, Continuation
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Model
 from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, FinishReason
 from llama_index_resilient_stream.recovery.machine import Recovery
+from llama_index_resilient_stream.recovery.usage import estimate_tokens
 
 STOP = FinishReason(FinishMeaning.COMPLETE, "stop")
 LENGTH = FinishReason(FinishMeaning.LENGTH, "length")

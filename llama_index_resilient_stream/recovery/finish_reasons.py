@@ -24,7 +24,8 @@ class FinishMeaning(StrEnum):
     TOOL = "tool"  # it waits for the result of a tool call: its text is never continued
     FILTER = "filter"  # a policy cut it: never retried
     ERROR = "error"  # it failed on the provider's side
-    OTHER = "other"  # a word nobody knows: finished, but warn
+    PAUSE = "pause"  # no end: it wants to be asked to go on
+    UNKNOWN = "unknown"  # a word nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +37,17 @@ class FinishReason:
 
 
 _WORDS: dict[FinishMeaning, str] = {
-    # pause_turn: Anthropic wants the turn sent back to go on. done, metadata, message_stop: events that end a
+    # done, metadata, message_stop: events that end a
     # stream without a reason. load, unload: Ollama was asked nothing and has nothing to add.
     FinishMeaning.COMPLETE: """
-        stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn
+        stop end_turn stop_sequence eos eos_token complete completed response.completed
         message_stop done metadata end finish finished word load unload""",
     # error_limit: Cohere. compaction, model_context_window_exceeded: Anthropic. continuation: google-genai.
     # time_limit, token_limit: watsonx. limit: llama.cpp.
     FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens max_new_tokens model_length max_length limit token_limit
         time_limit model_context_window_exceeded error_limit response.incomplete compaction continuation""",
+    FinishMeaning.PAUSE: "pause_turn",  # Anthropic: send the turn back to go on
     FinishMeaning.TOOL: "tool_calls tool_use function_call tool_call tool",
     FinishMeaning.FILTER: """
         content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
@@ -87,7 +89,7 @@ def finish_reason_of(raw: Any, extra: Mapping[str, Any] | None) -> FinishReason 
 
 def meaning_of(word: str) -> FinishReason:
     """The signal that a provider's word stands for."""
-    return FinishReason(MEANING.get(word, FinishMeaning.OTHER), word)
+    return FinishReason(MEANING.get(word, FinishMeaning.UNKNOWN), word)
 
 
 def _extra_signal(extra: Mapping[str, Any]) -> FinishReason | None:
@@ -322,15 +324,15 @@ OPEN = "…"
 
 
 def _open_mark(arguments: Any) -> str:
-    if not isinstance(arguments, str):
+    """OPEN where arguments that are text are no JSON object. No arguments at all are those of a call without any."""
+    if not isinstance(arguments, str) or not (bare := arguments.strip()):
         return ""
-    if not arguments.rstrip().endswith(("}", "]")):  # spares parsing at every delta
+    if not bare.endswith("}"):  # spares parsing at every delta
         return OPEN
     try:
-        json.loads(arguments)
-    except ValueError:
+        return "" if isinstance(json.loads(bare), dict) else OPEN
+    except (ValueError, RecursionError):
         return OPEN
-    return ""
 
 
 def _size(arguments: Any) -> int:

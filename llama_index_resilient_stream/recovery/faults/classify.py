@@ -60,6 +60,8 @@ class Fault:
     """The HTTP status, or the number that an error event gave in its place; None where there was neither."""
     retry_after: float | None = None
     """Seconds from now that the provider asked us to wait. Not capped yet."""
+    deterministic: bool = False
+    """Whether the same again would be no accident: what fails so twice is not asked a third time."""
 
 
 def utc_now() -> datetime:
@@ -187,7 +189,7 @@ def _worded(link: BaseException) -> _Opinion | None:
     """The opinion of an exception of which the text is all there is."""
     text = text_of_error(link)
     if found := TERMINATED_EARLY.search(text):
-        finish = MEANING.get(found[1].lower(), FinishMeaning.OTHER)
+        finish = MEANING.get(found[1].lower(), FinishMeaning.UNKNOWN)
         if finish in _BY_FINISH:
             return _Opinion(_BY_FINISH[finish], link, word=found[1])
     if CONTEXT_WINDOW.search(text):

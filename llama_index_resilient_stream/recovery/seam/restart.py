@@ -5,7 +5,7 @@ from __future__ import annotations
 RESET_MARK = "\n\n"
 
 
-class Retelling:
+class RestartJoin:
     """Compares a turn that is told again with what the reader has seen of it.
 
     While both say the same, nothing is shown; once the new telling goes on further, the rest is. When it differs,
@@ -14,7 +14,7 @@ class Retelling:
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self.told = ""
+        self.text = ""
         self.settled = False
         self.reset = False
         self.decision = ""
@@ -26,12 +26,12 @@ class Retelling:
         """The part of `text` that can be shown now."""
         if self.settled:
             return text
-        before = len(self.told)
-        self.told += text
-        common = self._shown[before : len(self.told)]
+        before = len(self.text)
+        self.text += text
+        common = self._shown[before : len(self.text)]
         if text[: len(common)] != common:
             return self._start_over()
-        if len(self.told) < len(self._shown):
+        if len(self.text) < len(self._shown):
             self.dropped += len(text)
             return ""
         self.settled = True
@@ -41,7 +41,7 @@ class Retelling:
 
     def finish(self, *, complete: bool) -> str:
         """The stream ended. A complete telling that is shorter than the shown one differs from it."""
-        if self.settled or not complete or self.told == self._shown:
+        if self.settled or not complete or self.text == self._shown:
             return ""
         return self._start_over()
 
@@ -50,4 +50,4 @@ class Retelling:
         self.reset = True
         self.decision = "told differently"
         self.dropped = 0
-        return RESET_MARK + self.told
+        return RESET_MARK + self.text
