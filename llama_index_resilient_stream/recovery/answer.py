@@ -39,8 +39,13 @@ class AnswerText:
         self.grown_at = self._clock()
         self._report.characters += len(text)
 
+    def reset(self) -> None:
+        """A restarted turn says something else: begin anew, and count it."""
+        self.clear()
+        self._report.resets += 1
+
     def clear(self) -> None:
-        """Begin anew: what comes now is told differently."""
+        """Begin anew."""
         self._parts = []
         self._report.characters = 0
 

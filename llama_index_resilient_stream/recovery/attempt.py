@@ -172,7 +172,7 @@ class RunningAttempt:
         """Add to the answer; True where a restart differed and the answer is now what it says."""
         if isinstance(join, RestartJoin) and join.reset:
             join.reset = False
-            answer.clear()
+            answer.reset()
             self._show(join.text, answer)
             return True
         if text:

@@ -79,7 +79,7 @@ FINISHED: dict[str, tuple[Any, FinishMeaning, str]] = {
     "openai filter": (chunk("content_filter"), FinishMeaning.FILTER, "content_filter"),
     "openrouter error": (chunk("error"), FinishMeaning.ERROR, "error"),
     "deepseek busy": (chunk("insufficient_system_resource"), FinishMeaning.ERROR, "insufficient_system_resource"),
-    "a new word": (chunk("because_i_say_so"), FinishMeaning.OTHER, "because_i_say_so"),
+    "a new word": (chunk("because_i_say_so"), FinishMeaning.UNKNOWN, "because_i_say_so"),
     "second choice": (
         {"choices": [{"finish_reason": None}, {"finish_reason": "stop"}]},
         FinishMeaning.COMPLETE,
