@@ -35,7 +35,7 @@ from .continuation import Strategy, estimate_tokens
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault, FaultKind
 from .finish_reasons import FinishMeaning
-from .seam import Retelling, Seam
+from .seam import RestartJoin, Seam
 from .usage import UsageMeter
 from .verdict import Evidence, judge
 
@@ -47,7 +47,7 @@ _NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model 
 
 
 class Join(Protocol):
-    """What `Seam` and `Retelling` have in common."""
+    """What `Seam` and `RestartJoin` have in common."""
 
     settled: bool
     decision: str
@@ -226,12 +226,12 @@ class Recovery:
 
     def _show(self, text: str, join: Join) -> bool:
         """Add to the answer; True where a retelling differed and the answer is now the new telling."""
-        if isinstance(join, Retelling) and join.reset:
+        if isinstance(join, RestartJoin) and join.reset:
             join.reset = False
             self.report.resets += 1
             self.report.characters = 0
             self._parts = []
-            self._add(join.told)
+            self._add(join.text)
             return True
         if text:
             self._add(text)
@@ -456,7 +456,7 @@ class Recovery:
                 max(0, estimate_tokens(partial_text[self._counted :]) - estimate_tokens(anchor)),
             )
         else:
-            self._join = Retelling(partial_text) if partial_text else None
+            self._join = RestartJoin(partial_text) if partial_text else None
             self._request = Request(self._index, strategy, partial_text)
         self._evidence = Evidence()
         self.limit = self.model.first_token_timeout
