@@ -18,8 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ...report import JoinDecision
-from ..continuation import Strategy
+from ...report import JoinDecision, Strategy
 from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
 from .preambles import PreambleMatcher, initial_matchers
@@ -52,7 +51,7 @@ class Seam:
         partial_text: str,
         anchor: str = "",
         *,
-        strategy: Strategy = "ask",
+        strategy: Strategy = Strategy.ASK,
         max_held_characters: int = 400,
         max_held_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -73,11 +72,11 @@ class Seam:
         self._followed: list[OverlapMatcher] = []
 
     def _all_matchers(self, partial_text: str, anchor: str) -> list[Matcher]:
-        partial = PartialText(partial_text, new_message=self._strategy == "ask")
+        partial = PartialText(partial_text, new_message=self._strategy == Strategy.ASK)
         matchers: list[Matcher] = [ExactAnchorMatcher(partial, anchor)] if anchor else []
         if partial_text.strip():
             matchers += initial_matchers(partial, anchor)
-            if self._strategy == "ask":
+            if self._strategy == Strategy.ASK:
                 matchers.append(PreambleMatcher(partial, anchor))
         return matchers
 
@@ -184,7 +183,7 @@ class Seam:
     def _settle(self) -> None:
         best = self._best()
         self.decision = best.decision if best else JoinDecision.AS_IS
-        if self.decision == JoinDecision.ANSWER and self._strategy in ("prefill", "append"):
+        if self.decision == JoinDecision.ANSWER and self._strategy in (Strategy.PREFILL, Strategy.APPEND):
             self.decision = JoinDecision.ECHO
         self.dropped = best.drop if best else 0
         self.settled = True
