@@ -94,6 +94,33 @@ class GiveUpReason(StrEnum):
     """The question is too long for the model."""
 
 
+class JoinDecision(StrEnum):
+    """How a continuation was joined to the text before the cut: what it was found to repeat."""
+
+    AS_IS = "as_is"
+    """Nothing: shown as it came."""
+    ANCHOR = "anchor"
+    """The anchor that was asked for."""
+    ANSWER = "answer"
+    """The answer from its beginning."""
+    PARAGRAPH = "paragraph"
+    LINE = "line"
+    SENTENCE = "sentence"
+    OVERLAP = "overlap"
+    """The last words."""
+    FENCE = "fence"
+    """The line that opened the code block, or the code block."""
+    TABLE_HEAD = "table_head"
+    ANNOUNCEMENT = "announcement"
+    """Nothing, but a sentence that announced the rest came first. It was dropped."""
+    ECHO = "echo"
+    """All that was sent: an API that gives a prefill back."""
+    RESTART_MATCHED = "restart_matched"
+    """A restarted turn repeated what was shown, and went on."""
+    RESTART_DIFFERED = "restart_differed"
+    """A restarted turn was not the same: it replaces what was shown."""
+
+
 @dataclass
 class Attempt:
     """One request and the stream that answered it. Times are seconds since the answer was asked for."""
@@ -116,7 +143,7 @@ class Attempt:
     held: int = 0
     """Most characters held back at once while it was unclear whether they were new."""
     seam: str = ""
-    """How it was joined: "anchor", "sentence", "as is", ..."""
+    """How it was joined: a `JoinDecision`, or "" where nothing was."""
     finish_reason: str | None = None
     fault: FaultKind | None = None
     """What ended it, where that was a fault."""

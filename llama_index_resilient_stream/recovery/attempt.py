@@ -9,7 +9,7 @@ from ..policy import RecoveryPolicy
 from ..report import Attempt
 from .answer import AnswerText
 from .events import Chunk, Model, Request
-from .seam import RestartJoin
+from .seam import RestartJoin, Seam
 from .verdict import Evidence
 
 TAIL_TIMEOUT = 5.0
@@ -116,6 +116,11 @@ class RunningAttempt:
         text = self._finish_join(self.join, complete=complete)
         reset = self._add(text, self.join, answer)
         return [Chunk(text, payload, untouched=False, reset=reset)] if text or reset else []
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether it is in the middle of repeating what was said."""
+        return isinstance(self.join, Seam) and not self.join.settled and self.join.is_repeating
 
     @property
     def rejected(self) -> bool:

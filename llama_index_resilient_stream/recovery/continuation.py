@@ -1,4 +1,4 @@
-"""How to ask a model to go on.
+"""Builds the request that asks a model to go on.
 
     ask       the partial answer as the assistant's turn, then a user turn that asks to begin by repeating a
               short anchor of its last words, so that the join is verified and not guessed (the default)
@@ -43,11 +43,21 @@ class Turn:
 class Continuation:
     """How one model is asked to go on.
 
-    `wording` is the user turn of the strategy "ask"; `{anchor}` in it stands for the last words of the partial
-    answer. Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
-    `anchor_length` is the least number of characters (Unicode code points) in the anchor.
-    `extra` are keyword arguments for the wrapped LLM's stream call, sent with prefill requests only: vLLM and
-    SGLang, for one, want `{"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}`.
+    Args:
+        strategy: A `Strategy` or its name: "ask", "prefill", "append" or "restart".
+        wording: The user turn of the strategy "ask". `{anchor}` in it stands for the last words of the partial answer.
+            Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
+        anchor_length: Least number of characters (Unicode code points) in the anchor.
+        extra: Keyword arguments for the wrapped LLM's stream call, sent with prefill requests only.
+
+    Raises:
+        ConfigurationError: The strategy is unknown, or `anchor_length` is less than 1.
+
+    Example:
+        vLLM and SGLang want two flags with a prefill::
+
+            flags = {"continue_final_message": True, "add_generation_prompt": False}
+            llm = ResilientLLM(OpenAILike(...), continuation=Continuation("prefill", extra={"extra_body": flags}))
     """
 
     strategy: Strategy = Strategy.ASK
@@ -74,7 +84,7 @@ class Continuation:
         return other
 
     def anchor(self, partial_text: str) -> str:
-        """The end of `partial_text` that the model is asked, or bound, to begin with."""
+        """Return the end of `partial_text` that the model is asked, or bound, to begin with; "" where there is none."""
         match self.strategy:
             case "ask":
                 return anchor_of(partial_text, self.anchor_length) if "{anchor}" in self.wording else ""
@@ -86,7 +96,7 @@ class Continuation:
                 return ""
 
     def turns(self, partial_text: str) -> tuple[Turn, ...]:
-        """The turns that follow the user's own messages. Empty for "append" and "restart"."""
+        """Return the turns that follow the user's own messages. Empty for "append" and "restart"."""
         match self.strategy:
             case "ask":
                 nudge = self.wording.replace("{anchor}", self.anchor(partial_text))
@@ -98,7 +108,7 @@ class Continuation:
 
 
 def anchor_of(partial_text: str, least: int = 40) -> str:
-    """The last `least` characters of `partial_text`, or up to twice as many to begin at the beginning of a word.
+    """Return the last `least` characters of `partial_text`, or up to twice as many to begin with a whole word.
 
     A model repeats whole words more faithfully than halves, and never has to begin inside a character that a
     reader sees as one (a letter and its accents, an emoji and its joiners).
@@ -117,7 +127,7 @@ def anchor_of(partial_text: str, least: int = 40) -> str:
 
 
 def _continues_a_character(text: str, at: int) -> bool:
-    """Whether text[at] belongs to the character before it (UAX #29, roughly)."""
+    """Return whether text[at] belongs to the character before it (UAX #29, roughly)."""
     char, before = text[at], text[at - 1]
     return (
         unicodedata.combining(char) > 0

@@ -232,7 +232,7 @@ class Recovery:
             partial_text,
             anchor,
             strategy=strategy,
-            max_held=policy.max_held_characters,
+            max_held_characters=policy.max_held_characters,
             max_held_seconds=policy.max_held_seconds,
             clock=self.clock,
         )
@@ -263,6 +263,9 @@ class Recovery:
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
         attempt = self._current
         verdict = self._judge(attempt, end)
+        if verdict.status is StreamStatus.UNKNOWN and attempt.is_repeating:
+            error = TruncatedStreamError()  # a repeat that was begun and not finished proves the cut
+            verdict = Verdict(fault=Fault(FaultKind.TRUNCATED, True, str(error), error))
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
         if attempt.rejected and verdict.fault is None:

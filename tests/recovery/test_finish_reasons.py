@@ -204,7 +204,7 @@ def test_the_raw_chunk_comes_before_additional_kwargs() -> None:
 
 LISTED = {
     FinishMeaning.COMPLETE: """
-        stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn""",
+        stop end_turn stop_sequence eos eos_token complete completed response.completed""",
     FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens model_length model_context_window_exceeded error_limit
         response.incomplete compaction max_length continuation""",

@@ -10,6 +10,7 @@ from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError
 from llama_index_resilient_stream.policy import StreamEnd
+from llama_index_resilient_stream.recovery.continuation import Continuation
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
 from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, FinishReason
 from llama_index_resilient_stream.recovery.machine import Recovery
@@ -191,3 +192,23 @@ def test_completeness_as_a_function(answer: str, reason: FinishReason | None, sa
     recovery.receive(Ended())
     assert (recovery.report.attempts[0].fault or recovery.report.status) == outcome
     assert ends == [StreamEnd(answer, reason.word if reason else None, None)]
+
+
+@pytest.mark.parametrize("sends", [True, False, None])
+@pytest.mark.parametrize("repeated", [1, 7, 20])
+def test_a_continuation_cut_inside_the_repeated_anchor_shows_nothing_of_it(sends: bool | None, repeated: int) -> None:
+    said = "One two three four five six seven eight nine ten eleven twel"
+    rest = "ve thirteen fourteen."
+    recovery = Recovery([Model("m", sends_finish_reason=sends)], RecoveryPolicy(wait=wait_none()))
+    assert recovery.request
+    shown = list(recovery.receive(text(said)))
+    shown += recovery.receive(BROKEN)
+    anchor = recovery.request.turns and Continuation().anchor(said)
+    assert anchor
+    shown += recovery.receive(text(anchor[:repeated]))
+    shown += recovery.receive(Ended())
+    assert recovery.request
+    shown += recovery.receive(text(anchor + rest))
+    shown += recovery.receive(word(STOP))
+    shown += recovery.receive(Ended())
+    assert "".join(chunk.text for chunk in shown) == said + rest

@@ -1,4 +1,4 @@
-"""Joins a continuation to what was said, without repeating or losing a character."""
+"""Joins a continuation to the partial text, without repeating or losing a character."""
 
 from .restart import RestartJoin
 from .seam import Seam

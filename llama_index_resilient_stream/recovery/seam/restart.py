@@ -1,15 +1,25 @@
-"""A turn told again from its beginning: tools and structured output are never continued, only restarted."""
+"""Joins a turn that was restarted from its beginning: tools and structured output are never continued."""
 
 from __future__ import annotations
 
+from ...report import JoinDecision
+
 RESET_MARK = "\n\n"
+"""Stands between the old text and the new one where a restarted turn differs."""
 
 
 class RestartJoin:
-    """Compares a turn that is told again with what the reader has seen of it.
+    """Compares a restarted turn with what the reader has of it. Has the interface of a `Seam`.
 
-    While both say the same, nothing is shown; once the new telling goes on further, the rest is. When it differs,
-    `reset` turns True and the whole new telling is shown after a blank line. It has the interface of a `Seam`.
+    While both are the same, nothing is shown; once the restarted turn goes on further, the rest is. When it differs,
+    `reset` turns True, and the whole new turn is shown after a blank line.
+
+    Attributes:
+        text: What has come of the restarted turn.
+        settled: Whether text passes straight through from here on.
+        reset: Whether the restarted turn differs from what was shown.
+        decision: A `JoinDecision`; "" while undecided.
+        dropped: Characters that the reader had already.
     """
 
     def __init__(self, shown: str) -> None:
@@ -17,13 +27,13 @@ class RestartJoin:
         self.text = ""
         self.settled = False
         self.reset = False
-        self.decision = ""
+        self.decision: str = ""
         self.dropped = 0
         self.leftover = ""
         self.most_held = 0
 
     def feed(self, text: str) -> str:
-        """The part of `text` that can be shown now."""
+        """Take a piece of the restarted turn. Returns what can be shown now."""
         if self.settled:
             return text
         before = len(self.text)
@@ -35,12 +45,12 @@ class RestartJoin:
             self.dropped += len(text)
             return ""
         self.settled = True
-        self.decision = "retold"
+        self.decision = JoinDecision.RESTART_MATCHED
         self.dropped += len(common)
         return text[len(common) :]
 
     def finish(self, *, complete: bool) -> str:
-        """The stream ended. A complete telling that is shorter than the shown one differs from it."""
+        """End the turn. One that is complete and shorter than what was shown differs from it."""
         if self.settled or not complete or self.text == self._shown:
             return ""
         return self._start_over()
@@ -48,6 +58,6 @@ class RestartJoin:
     def _start_over(self) -> str:
         self.settled = True
         self.reset = True
-        self.decision = "told differently"
+        self.decision = JoinDecision.RESTART_DIFFERED
         self.dropped = 0
         return RESET_MARK + self.text
