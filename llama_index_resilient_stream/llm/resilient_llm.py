@@ -521,6 +521,11 @@ def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
         return Question(False, prompt=what), text, False
     if isinstance(text, str) and isinstance(what, Sequence) and all(isinstance(each, ChatMessage) for each in what):
         return Question(True, messages=list(what)), text, False
+    if text is None and isinstance(what, StreamInterruptedError):
+        raise ConfigurationError(
+            "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
+            "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
+        )
     raise ConfigurationError(
         "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
         "except StreamInterruptedError as error: stream = llm.resume(error). "
