@@ -56,6 +56,7 @@ from ..streaming.watchdog import AsyncHalt, Halt
 from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
+from .explanation import CallExplanation
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -349,6 +350,7 @@ class ResilientLLM(FunctionCallingLLM):
             policy,
             question=question,
             question_tokens=question.tokens,
+            explanation=CallExplanation((self.llm, *self.fallbacks), question),
             partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,

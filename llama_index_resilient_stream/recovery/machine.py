@@ -34,6 +34,7 @@ from .backoff import Backoff
 from .continuation import estimate_tokens
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
+from .faults.messages import Explanation, NoExplanation
 from .finish_reasons import FinishMeaning
 from .seam import Retelling, Seam
 from .usage import UsageMeter
@@ -79,6 +80,7 @@ class Recovery:
         streamed: bool = True,
         question: object = None,
         question_tokens: Callable[[], int] = lambda: 0,
+        explanation: Explanation = NoExplanation(),  # noqa: B008 - it has no state
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.models = models
@@ -92,6 +94,7 @@ class Recovery:
         self._restart_only = restart_only
         self._streamed = streamed
         self._question = question
+        self._explanation = explanation
         self.usage = UsageMeter(self.report, question_tokens)
         self._parts = [partial_text] if partial_text else []
         self._began = self._last_text_at = clock()
@@ -128,8 +131,11 @@ class Recovery:
 
     def next_delay(self) -> float | None:
         """None: done. Seconds: wait that long, then ask `request`. Raises StreamInterruptedError: gave up."""
-        if self.error is not None and self.policy.on_exhausted == "raise":
-            raise self.error
+        if self.error is not None:
+            if (cause := self.error.__cause__) is not None and self._explanation.is_callers(cause):
+                raise cause
+            if self.policy.on_exhausted == "raise":
+                raise self.error
         return self._delay
 
     def cancel(self) -> None:
@@ -385,7 +391,7 @@ class Recovery:
         self.report.reason, self.report.retryable = reason, fault.retryable
         self._finish(StreamStatus.INTERRUPTED)
         silent = isinstance(fault.error, TruncatedStreamError)
-        what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."
+        what = SILENT_CUT if silent else f"Stream interrupted: {self._explained(fault)}."
         count = len(self.report.attempts)
         self.error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason.replace('_', ' ')}).",
@@ -399,6 +405,11 @@ class Recovery:
         # A provider's refusal of our own continuation is not what befell the answer.
         cut = self._cut if not fault.retryable and self._request.partial_text and self._cut is not None else fault
         self.error.__cause__ = cut.error
+
+    def _explained(self, fault: Fault) -> str:
+        ours = isinstance(fault.error, StreamFault)
+        said = "" if ours else self._explanation.message(fault.error, self.answer)
+        return ": ".join(filter(None, (fault.message.rstrip("."), said.rstrip("."))))
 
     def _finish(self, status: StreamStatus) -> None:
         self._delay = None

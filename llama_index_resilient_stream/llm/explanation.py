@@ -1,0 +1,87 @@
+"""What is said to people about an error, and whose it is.
+
+Two questions that only whoever knows the user's call can answer: which words of a provider's message came from that
+call and must not be repeated, and whether an error is the caller's own bug.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from llama_index.core.llms.llm import LLM
+
+from ..compat.llama_index import blocks_of, message_text
+from ..recovery.faults.messages import Sent, provider_message
+from .requests import Question, name_of
+
+_SECRET = re.compile(r"key|token(?!s|izer)|secret|passw|auth|credential|cookie|headers|signature", re.IGNORECASE)
+_NAMES = ("model", "model_name", "model_id", "engine", "azure_deployment", "deployment_name")
+_ARGUMENT = re.compile(r"(?:unexpected keyword|multiple values for(?: keyword)?) argument '(\w+)'")
+
+
+class CallExplanation:
+    """Explains the errors of one call.
+
+    Args:
+        llms: whom it may reach.
+        question: what is asked.
+    """
+
+    def __init__(self, llms: Sequence[LLM], question: Question) -> None:
+        self._llms = llms
+        self._question = question
+
+    def message(self, error: BaseException | None, answer: str) -> str:
+        """What the provider said, in one line without secrets and without what was sent; "" where there is nothing."""
+        return provider_message(error, self._sent(answer))
+
+    def is_callers(self, error: BaseException | None) -> bool:
+        """Whether the error says that an argument of this very call is wrong, which no provider was asked about."""
+        if type(error) is not TypeError:
+            return False
+        text = str(error)
+        found = _ARGUMENT.search(text)
+        return text.endswith("is not JSON serializable") or (found is not None and found[1] in self._question.kwargs)
+
+    def _sent(self, answer: str) -> Sent:
+        question = self._question
+        settings = [vars(llm) for llm in self._llms]
+        names = [name_of(llm) for llm in self._llms]
+        names += [
+            name
+            for each in (*settings, question.kwargs)
+            for field in _NAMES
+            if isinstance(name := each.get(field), str)
+        ]
+        texts = [question.prompt, answer, *_strings(question.kwargs)]
+        for message in question.messages:
+            texts.append(message_text(message))
+            texts += _strings([message.additional_kwargs, *(vars(block) for block in blocks_of(message))])
+        texts += [text for each in settings if isinstance(text := each.get("system_prompt"), str)]
+        secrets = [text for each in (*settings, question.kwargs) for text in _secrets(each)]
+        return Sent(texts, secrets, names)
+
+
+def _strings(thing: Any) -> Iterator[str]:
+    """All texts in nested settings."""
+    if isinstance(thing, str):
+        yield thing
+    elif isinstance(thing, Mapping):
+        yield from _strings(list(thing.values()))
+    elif isinstance(thing, (list, tuple, set)):
+        for item in thing:
+            yield from _strings(item)
+
+
+def _secrets(settings: Mapping[str, Any]) -> Iterable[str]:
+    """The values of settings whose names speak of a key, a token or headers."""
+    for name, value in settings.items():
+        value = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+        if _SECRET.search(str(name)):
+            for text in _strings(value):
+                yield text
+                yield from text.split()[1:]  # an Authorization header without its scheme
+        elif isinstance(value, Mapping):
+            yield from _secrets(value)
