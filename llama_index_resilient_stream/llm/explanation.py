@@ -6,15 +6,20 @@ call and must not be repeated, and whether an error is the caller's own bug.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_of, message_text
 from ..recovery.faults.messages import Sent, provider_message
 from .requests import Question, name_of
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _SECRET = re.compile(r"key|token(?!s|izer)|secret|passw|auth|credential|cookie|headers|signature", re.IGNORECASE)
 _NAMES = ("model", "model_name", "model_id", "engine", "azure_deployment", "deployment_name")
@@ -85,3 +90,38 @@ def _secrets(settings: Mapping[str, Any]) -> Iterable[str]:
                 yield from text.split()[1:]  # an Authorization header without its scheme
         elif isinstance(value, Mapping):
             yield from _secrets(value)
+
+
+# The caller's own bug
+
+
+def refuses_like_bare(method: F) -> F:
+    """Let the wrapped LLM itself say what is wrong with messages that are none, or a prompt that is none.
+
+    Its error is the caller's to mend. It is raised as what it is and at once, never as an interrupted stream.
+    """
+    name = method.__name__
+    argument, fits = ("messages", _are_messages) if name.endswith("chat") else ("prompt", _is_prompt)
+
+    def is_wrong(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return not fits(args[0] if args else kwargs.get(argument))
+
+    @functools.wraps(method)
+    def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return (getattr(self.llm, name) if is_wrong(args, kwargs) else functools.partial(method, self))(*args, **kwargs)
+
+    @functools.wraps(method)
+    async def aask(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await ask(self, *args, **kwargs)
+
+    return cast("F", aask if inspect.iscoroutinefunction(method) else ask)
+
+
+def _are_messages(value: Any) -> bool:
+    if isinstance(value, Sequence):
+        return not isinstance(value, str) and all(isinstance(each, ChatMessage) for each in value)
+    return hasattr(value, "__iter__") and not isinstance(value, Mapping)
+
+
+def _is_prompt(value: Any) -> bool:
+    return isinstance(value, str)

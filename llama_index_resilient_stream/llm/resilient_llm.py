@@ -52,11 +52,12 @@ from ..recovery.continuation import STRATEGIES, Continuation
 from ..recovery.events import Chunk, Learned
 from ..recovery.machine import Recovery
 from ..streaming.drivers import adrive, drive
+from ..streaming.loops import require_asyncio
 from ..streaming.watchdog import AsyncHalt, Halt
-from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .announcer import Announcer, AsyncAnnouncer, checked, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
-from .explanation import CallExplanation
+from .explanation import CallExplanation, refuses_like_bare
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -116,8 +117,7 @@ class ResilientLLM(FunctionCallingLLM):
         for each in (llm, *fallbacks):
             _check_llm(each)
         _check_settings(policy, continuation)
-        callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
-        check(callbacks)
+        callbacks = checked(callbacks)
         _check_names(kwargs, set(self._field_names()))
         inherited = {name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)}
         super().__init__(
@@ -233,18 +233,22 @@ class ResilientLLM(FunctionCallingLLM):
     # Streams
 
     @untraced
+    @refuses_like_bare
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
@@ -263,6 +267,7 @@ class ResilientLLM(FunctionCallingLLM):
     def _astream(
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
+        require_asyncio("An asynchronous stream of ResilientLLM")
         recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
@@ -284,18 +289,22 @@ class ResilientLLM(FunctionCallingLLM):
 
     # Calls that are not streamed
 
+    @refuses_like_bare
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = await self._acall(
             Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs)
@@ -318,6 +327,7 @@ class ResilientLLM(FunctionCallingLLM):
         raise _original(failure)
 
     async def _acall(self, question: Question) -> Any:
+        require_asyncio("An asynchronous call of ResilientLLM")
         recovery = self._recovery(question, streamed=False)
         opened = partial(acall, [self.llm, *self.fallbacks], question)
         observer = AsyncAnnouncer(self.callbacks)
@@ -509,7 +519,7 @@ def _check_settings(policy: Any, continuation: Any) -> None:
         )
     if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
         raise ConfigurationError(
-            f"continuation is {continuation!r}. Use 'auto', {', '.join(repr(str(strategy)) for strategy in STRATEGIES)}, "
+            f"continuation is {continuation!r}. Use 'auto', {', '.join(repr(str(each)) for each in STRATEGIES)}, "
             f"or a Continuation(strategy=..., wording=...)."
         )
 
