@@ -42,14 +42,18 @@ def checked(callbacks: Any) -> tuple[Any, ...]:
         )
     several: tuple[Any, ...] = tuple(callbacks)
     for callback in several:
-        if isinstance(callback, type) or not (callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)):
-            raise ConfigurationError(
-                f"{callback!r} is not a stream callback. Pass a function of a TokenEvent, or an object with some of "
-                f"{', '.join(HOOKS)}: callbacks=[lambda event: print(event.text)]."
-            )
-        for hook in HOOKS:
-            _check_hook(hook, _hook(callback, hook), callback)
+        _check_callback(callback)
     return several
+
+
+def _check_callback(callback: Any) -> None:
+    if isinstance(callback, type) or not (callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)):
+        raise ConfigurationError(
+            f"{callback!r} is not a stream callback. Pass a function of a TokenEvent, or an object with some of "
+            f"{', '.join(HOOKS)}: callbacks=[lambda event: print(event.text)]."
+        )
+    for hook in HOOKS:
+        _check_hook(hook, _hook(callback, hook), callback)
 
 
 def _check_hook(hook: str, function: Any, callback: Any) -> None:

@@ -52,21 +52,17 @@ class CallExplanation:
 
     def _sent(self, answer: str) -> Sent:
         question = self._question
-        settings = [vars(llm) for llm in self._llms]
-        names = [name_of(llm) for llm in self._llms]
-        names += [
-            name
-            for each in (*settings, question.kwargs)
-            for field in _NAMES
-            if isinstance(name := each.get(field), str)
-        ]
-        texts = [question.prompt, answer, *_strings(question.kwargs)]
-        for message in question.messages:
-            texts.append(message_text(message))
-            texts += _strings([message.additional_kwargs, *(vars(block) for block in blocks_of(message))])
-        texts += [text for each in settings if isinstance(text := each.get("system_prompt"), str)]
-        secrets = [text for each in (*settings, question.kwargs) for text in _secrets(each)]
-        return Sent(texts, secrets, names)
+        sources = [*map(vars, self._llms), question.kwargs]
+        named = [source.get(field) for source in sources for field in _NAMES]
+        names = [*map(name_of, self._llms), *(name for name in named if isinstance(name, str))]
+        prompts = [source.get("system_prompt") for source in sources]
+        messages = [text for message in question.messages for text in _texts(message)]
+        texts = [question.prompt, answer, *messages, *_strings([prompts, question.kwargs])]
+        return Sent(texts, [text for source in sources for text in _secrets(source)], names)
+
+
+def _texts(message: ChatMessage) -> list[str]:
+    return [message_text(message), *_strings([message.additional_kwargs, *map(vars, blocks_of(message))])]
 
 
 def _strings(thing: Any) -> Iterator[str]:

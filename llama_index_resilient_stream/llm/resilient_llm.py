@@ -526,22 +526,25 @@ def _check_settings(policy: Any, continuation: Any) -> None:
 
 def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
     """What was asked, what was said, and whether it can only be asked again."""
-    question = getattr(what, "question", None)
-    if text is None and isinstance(question, Question):
-        return question, what.partial_text, what.restart_only
+    if text is None and isinstance(what, StreamInterruptedError):
+        return _asked_before(what)
     if isinstance(text, str) and isinstance(what, str):
         return Question(False, prompt=what), text, False
     if isinstance(text, str) and isinstance(what, Sequence) and all(isinstance(each, ChatMessage) for each in what):
         return Question(True, messages=list(what)), text, False
-    if text is None and isinstance(what, StreamInterruptedError):
-        raise ConfigurationError(
-            "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
-            "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
-        )
     raise ConfigurationError(
         "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
         "except StreamInterruptedError as error: stream = llm.resume(error). "
         "Or pass what was asked and the text so far: llm.resume(messages, text)."
+    )
+
+
+def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
+    if isinstance(error.question, Question):
+        return error.question, error.partial_text, error.restart_only
+    raise ConfigurationError(
+        "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
+        "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
     )
 
 

@@ -17,7 +17,7 @@ Ask = Callable[[Any], Any]
 
 
 def _drained(stream: Any) -> Any:
-    return [chunk for chunk in stream] if hasattr(stream, "__next__") else stream
+    return list(stream) if hasattr(stream, "__next__") else stream
 
 
 def sync(endpoint: str, *args: Any, **kwargs: Any) -> Ask:
