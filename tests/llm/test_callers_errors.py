@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, StreamInterruptedError, StreamStatus
+from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.testing import FaultServer, ScriptedLLM
 from support.readers import QUICK, TEXT, openai_like, question
 
@@ -118,3 +119,11 @@ def test_under_trio_it_says_that_it_runs_on_asyncio(endpoint: str) -> None:
         trio.run(ask)
     assert isinstance(llm.llm, ScriptedLLM)
     assert not llm.llm.calls
+
+
+def test_a_served_stream_under_trio_says_so_too() -> None:
+    trio = pytest.importorskip("trio")
+    response = SSEResponse(lambda: ResilientLLM(ScriptedLLM(TEXT)).stream_chat(question()))
+    scope = {"type": "http", "method": "GET", "headers": []}
+    with pytest.raises(ConfigurationError, match="SSEResponse runs on asyncio only"):
+        trio.run(response, scope, None, None)
