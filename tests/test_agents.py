@@ -116,8 +116,8 @@ async def test_a_cut_call_is_never_executed(kind: str, after: int, error: Except
     assert len(llm.calls) == 4
 
 
-WIRE = ["reset", "fin-in-chunk", "short-length", "clean-eof", "close-eof", "done-without-finish", "half-event",
-        "half-event-close", "broken-json", "error-event", "error-finish"]  # fmt: skip
+WIRE = ["reset", "fin_in_chunk", "short_length", "clean_eof", "close_eof", "done_without_finish", "half_event",
+        "half_event_close", "broken_json", "error_event", "error_finish"]  # fmt: skip
 
 
 @needs_workflows
@@ -133,7 +133,7 @@ async def test_a_call_cut_on_the_wire_is_never_executed(fault: str, after: int, 
     assert till.paid == PAID
     assert answer == ANSWER
     assert len(server.requests) == 3
-    assert not server.requests[1].said, "a turn with tools is restarted, not continued"
+    assert not server.requests[1].partial_text, "a turn with tools is restarted, not continued"
 
 
 @needs_workflows
@@ -322,7 +322,7 @@ async def test_apredict_and_call(till: Till) -> None:
 
 
 def test_a_call_that_came_all_at_once_but_cut_is_not_executed(till: Till) -> None:
-    llm = ScriptedLLM(ANSWER, [Cut(CUTS["mid-number"], finish="length")], tool_calls=[("pay", ARGUMENTS)])
+    llm = ScriptedLLM(ANSWER, [Cut(CUTS["mid-number"], finish_reason="length")], tool_calls=[("pay", ARGUMENTS)])
     with pytest.raises(Exception, match="tool call was cut by the finish reason 'length'"):
         ResilientLLM(llm, policy=QUICK).predict_and_call([till.tool], user_msg="Pay Ada.")
     assert till.paid == []

@@ -78,9 +78,9 @@ def test_its_cost_is_what_it_says(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fault", "sends_finish_reason", "terminated", "value", "needed"),
     [
-        ("never-tells", False, True, None, {"http_client", "async_http_client"}),
-        ("never-tells-no-done", False, False, '"lenient"', {"completeness"}),
-        ("no-done", True, False, '"strict"', set()),
+        ("no_finish_reason", False, True, None, {"http_client", "async_http_client"}),
+        ("no_finish_reason_no_done", False, False, '"lenient"', {"completeness"}),
+        ("no_done", True, False, '"strict"', set()),
     ],
 )
 def test_how_a_server_ends(
@@ -99,7 +99,7 @@ def test_how_a_server_ends(
     ids=["obeys", "goes-on", "restarts", "astray"],
 )
 def test_whether_it_obeys_the_anchor(serve: Serve, habit: Any, ask: str) -> None:
-    assert portrait_of(model(serve, habit=habit).url).ask == ask
+    assert portrait_of(model(serve, continuation_style=habit).url).ask == ask
 
 
 def test_a_refused_prefill(serve: Serve) -> None:
@@ -109,7 +109,7 @@ def test_a_refused_prefill(serve: Serve) -> None:
 
 
 def test_an_echoed_prefill(serve: Serve) -> None:
-    seen = portrait_of(model(serve, habit=["anchor", "echo"]).url)
+    seen = portrait_of(model(serve, continuation_style=["anchor", "echo"]).url)
     assert seen.prefill == "flags"
     assert seen.echoes
 
@@ -124,7 +124,7 @@ def test_without_tools_and_limits(serve: Serve) -> None:
 
 
 def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
-    seen = portrait_of(model(serve, "comments-then-answer", thinking="Let me see.").url)
+    seen = portrait_of(model(serve, "comments_then_answer", thinking="Let me see.").url)
     assert seen.comments
     assert seen.thinks
     assert settings_of(seen)["first_token_timeout"] == "300"
@@ -134,16 +134,16 @@ def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("http-401", "HTTP 401, invalid_request_error, invalid_api_key: the key was not accepted"),
-        ("http-404", "HTTP 404, invalid_request_error, model_not_found: there is no such path or model"),
-        ("insufficient-quota", "HTTP 429, insufficient_quota: the rate limit or the quota is used up"),
-        ("http-503", "HTTP 503, server_error: the server is ill"),
+        ("http_401", "HTTP 401, invalid_request_error, invalid_api_key: the key was not accepted"),
+        ("http_404", "HTTP 404, invalid_request_error, model_not_found: there is no such path or model"),
+        ("insufficient_quota", "HTTP 429, insufficient_quota: the rate limit or the quota is used up"),
+        ("http_503", "HTTP 503, server_error: the server is ill"),
         ("html", "no event stream: it answers with text/html"),
-        ("hang-up", "the connection was closed without an answer"),
-        ("error-event", "an error in the stream, server_error"),
-        ("stall-first", "no event within the time limit"),
-        ("comments-first", "no event within the time limit"),
-        ("stall-headers", "no answer within the time limit"),
+        ("hang_up", "the connection was closed without an answer"),
+        ("error_event", "an error in the stream, server_error"),
+        ("stall_first", "no event within the time limit"),
+        ("comments_first", "no event within the time limit"),
+        ("stall_headers", "no answer within the time limit"),
     ],
 )
 def test_what_stands_in_the_way(serve: Serve, fault: str, says: str) -> None:
@@ -352,7 +352,7 @@ def shown(url: str, monkeypatch: pytest.MonkeyPatch, *, as_json: bool = False, k
 
 
 def test_the_screen(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = model(serve, "never-tells")
+    server = model(serve, "no_finish_reason")
     code, text = shown(server.url, monkeypatch)
     assert code == 1
     assert "At most 9 small requests" in text
@@ -416,23 +416,23 @@ def healed(serve: Serve) -> Iterator[Callable[..., Any]]:
         llm.llm._client.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("manner", [None, "never-tells", "no-done"])
-@pytest.mark.parametrize("cut", ["clean-eof", "reset", "close-eof"])
+@pytest.mark.parametrize("manner", [None, "no_finish_reason", "no_done"])
+@pytest.mark.parametrize("cut", ["clean_eof", "reset", "close_eof"])
 def test_the_settings_heal(healed: Callable[..., Any], manner: str | None, cut: str) -> None:
     result, server = healed(manner, FAULTS[cut].at(60))
     assert result.text == FULL
     assert result.report.status is StreamStatus.COMPLETE
-    assert [record.heard.kind for record in server.requests] == ["answer", "prefill"]
+    assert [record.parsed.kind for record in server.requests] == ["answer", "prefill"]
 
 
 def test_the_settings_heal_where_prefill_is_refused(healed: Callable[..., Any]) -> None:
-    result, server = healed(None, FAULTS["done-without-finish"].at(60), refuse_prefill=True)
+    result, server = healed(None, FAULTS["done_without_finish"].at(60), refuse_prefill=True)
     assert result.text == FULL
-    assert [record.heard.kind for record in server.requests] == ["answer", "ask"]
+    assert [record.parsed.kind for record in server.requests] == ["answer", "ask"]
 
 
 def test_where_nothing_tells_a_whole_answer_is_not_asked_for_again(healed: Callable[..., Any]) -> None:
-    result, server = healed("never-tells-no-done", "never-tells-no-done")
+    result, server = healed("no_finish_reason_no_done", "no_finish_reason_no_done")
     assert result.text == FULL
     assert result.report.status is StreamStatus.UNKNOWN
     assert len(server.requests) == 1

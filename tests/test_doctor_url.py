@@ -178,7 +178,7 @@ TABLE = {
     # it does not say that it is all
     "no terminal event": Row("/unsaid", UNSAID, proxy=NEW_HOP),
     "a swallowed exception": Row("/swallowed", UNSAID, proxy=NEW_HOP),
-    "an error event": Row("/error-event", {"error-event": ("exception",)}),
+    "an error event": Row("/error-event", {"error_event": ("exception",)}),
     "plain text": Row("/plain-text", {"not-sse": ("not-sse",), **UNSAID}, proxy=NEW_HOP),
     # what is missing
     "no header for nginx": Row("/no-accel", NO_ACCEL, proxy=NEW_HOP),

@@ -16,7 +16,7 @@ from openai import DefaultAsyncHttpxClient
 from tenacity import wait_fixed
 
 from ... import RecoveryPolicy, ResilientLLM
-from ...testing import FAULTS, HABITS, FaultServer
+from ...testing import CONTINUATION_STYLES, FAULTS, FaultServer
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Pace:
 TROUBLES: Mapping[str, Sequence[tuple[str, float]]] = {
     "none": (),
     "reset": (("reset", 0.42),),
-    "silent cut": (("clean-eof", 0.36),),
+    "silent cut": (("clean_eof", 0.36),),
     "stall": (("stall", 0.5),),
-    "503": (("http-503", 0), ("http-503", 0)),
+    "503": (("http_503", 0), ("http_503", 0)),
     "token limit": (("length", 0.55),),
-    "one after another": (("error-event-overloaded", 0.27), ("http-503", 0), ("reset", 0.35)),
-    "down": (("reset", 0.42), *(("http-503", 0),) * 16),
+    "one after another": (("error_event_overloaded", 0.27), ("http_503", 0), ("reset", 0.35)),
+    "down": (("reset", 0.42), *(("http_503", 0),) * 16),
 }
 
 
@@ -51,8 +51,8 @@ class Provider:
 
     def __init__(self, answer: str, trouble: str, pace: Pace) -> None:
         faults = [FAULTS[name].at(round(share * len(answer))) for name, share in TROUBLES[trouble]]
-        faults.append(replace(FAULTS["stall-first"], seconds=pace.thinking))
-        self.server = FaultServer(answer, faults, habit=_go_on, delay=pace.token).start()
+        faults.append(replace(FAULTS["stall_first"], seconds=pace.thinking))
+        self.server = FaultServer(answer, faults, continuation_style=_go_on, delay=pace.token).start()
         self._client = DefaultAsyncHttpxClient(trust_env=False)  # no proxy would find 127.0.0.1
         self._pace = pace
 
@@ -85,4 +85,4 @@ class Provider:
 
 def _go_on(text: str, said: str, anchor: str) -> str:
     """Obeys. Without an anchor nobody asked to go on: the same question came again, after an answer that was cut."""
-    return HABITS["anchor"](text, said, anchor) if anchor else text
+    return CONTINUATION_STYLES["anchor"](text, said, anchor) if anchor else text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...testing import FAULTS, Fault
+from ...testing import FAULTS, WireFault
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Scene:
     title: str
     question: str
     answer: str
-    faults: tuple[Fault, ...]
+    faults: tuple[WireFault, ...]
     understudy: bool = False
 
 
-def _behind(words: str, answer: str, fault: str) -> Fault:
+def _behind(words: str, answer: str, fault: str) -> WireFault:
     """The fault, just behind these words of the answer."""
     return FAULTS[fault].at(answer.index(words) + len(words))
 
@@ -75,7 +75,7 @@ SCENES = (
         "The stream ends cleanly, but the model had not finished",
         "How long did the first transatlantic message take?",
         _MESSAGE,
-        (_behind("took about six", _MESSAGE, "clean-eof"),),
+        (_behind("took about six", _MESSAGE, "clean_eof"),),
     ),
     Scene(
         "reset",
@@ -96,14 +96,14 @@ SCENES = (
         "An error event, a 503 at reconnect, and another reset",
         "How was the cable of 1865 lost?",
         _LOSS,
-        (_behind("Twice a fault", _LOSS, "error-event-overloaded"), FAULTS["http-503"], FAULTS["reset"].at(150)),
+        (_behind("Twice a fault", _LOSS, "error_event_overloaded"), FAULTS["http_503"], FAULTS["reset"].at(150)),
     ),
     Scene(
         "model down",
         "The model goes down for good; another one takes over",
         "How was it found again?",
         _RETURN,
-        (_behind("after some thi", _RETURN, "reset"), *3 * (FAULTS["http-503"],)),
+        (_behind("after some thi", _RETURN, "reset"), *3 * (FAULTS["http_503"],)),
         understudy=True,
     ),
 )
