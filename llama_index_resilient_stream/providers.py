@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .recovery.continuation import Strategy
+from .report import Strategy
 
 Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 """What a model needs to write on from a last assistant turn.
@@ -46,7 +46,7 @@ class Provider:
     the wire it is believed; with one, the protocol's own terminator is enough until a server has told."""
     untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
-    strategy: Strategy = "ask"
+    strategy: Strategy = Strategy.ASK
     """How it is asked to go on where the user says "auto"."""
     prefill: Prefill = "unknown"
     prefill_extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))

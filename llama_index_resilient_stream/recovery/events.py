@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..report import Strategy
 from .continuation import Continuation, Turn
 from .finish_reasons import FinishReason
 
@@ -45,7 +46,7 @@ class Request:
 
     model: int
     """0 is the wrapped LLM, 1 its first fallback, ..."""
-    strategy: str
+    strategy: Strategy
     partial_text: str = ""
     turns: tuple[Turn, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
