@@ -26,7 +26,7 @@ except ImportError:  # not on Windows, where a reset may take the last words wit
     fcntl = termios = None  # type: ignore[assignment]
 
 
-class Framing(StrEnum):
+class StreamFraming(StrEnum):
     """How the end of a body is marked: by a last chunk, or by closing the connection."""
 
     CHUNKED = "chunked"
@@ -158,13 +158,13 @@ class Connection:
         self.head(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *headers])
         self.send(content)
 
-    def open_stream(self, framing: Framing = Framing.CHUNKED, length: int | None = None) -> None:
+    def open_stream(self, framing: StreamFraming = StreamFraming.CHUNKED, length: int | None = None) -> None:
         """Send the headers of an event stream. With `length` the body is framed by that Content-Length."""
         headers = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
-        self._chunked = framing is Framing.CHUNKED and length is None
+        self._chunked = framing is StreamFraming.CHUNKED and length is None
         if length is not None:
             headers.append(("Content-Length", str(length)))
-        elif framing is Framing.CLOSE:
+        elif framing is StreamFraming.CLOSE:
             headers.append(("Connection", "close"))
         else:
             headers.append(("Transfer-Encoding", "chunked"))

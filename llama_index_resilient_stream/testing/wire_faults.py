@@ -20,7 +20,7 @@ from functools import cached_property
 
 from .faults import WireFault
 from .faults import WireFaultKind as Kind
-from .http_connection import Connection, Framing
+from .http_connection import Connection, StreamFraming
 from .payloads import COMMENT, DONE, Payloads, Usage, event
 
 _HTML = b"<!doctype html>\n<html><body><h1>Just a moment...</h1></body></html>\n"
@@ -142,7 +142,7 @@ def perform(response: OutgoingResponse) -> None:
     if response.is_over:
         return
     length = response.length() if fault.kind is Kind.SHORT_LENGTH else None
-    connection.open_stream(Framing.CLOSE if fault.close else Framing.CHUNKED, length)
+    connection.open_stream(StreamFraming.CLOSE if fault.close else StreamFraming.CHUNKED, length)
     if act := BEFORE_FIRST_EVENT.get(fault.kind):
         act(response)
     response.open_answer()
