@@ -131,7 +131,7 @@ def _same(requirement: Requirement, name: str) -> bool:
 
 
 def _requirements(family: Sequence[Distribution]) -> Iterator[tuple[Distribution, Requirement]]:
-    """Yield the requirements that apply here: markers are read, and an extra counts where another package asks for it."""
+    """Yield the requirements that apply here. An extra counts where another package of the family asks for it."""
     every = [(each, requirement) for each in family for requirement in _parsed(each)]
     extras: dict[str, set[str]] = {}
     for _, requirement in every:
@@ -151,7 +151,7 @@ def _parsed(each: Distribution) -> Iterator[Requirement]:
 
 
 def _fix(name: str, pins: Sequence[tuple[str, Requirement]]) -> str:
-    """Return the line that meets all requirements on a package; where none can, it moves the packages that require it."""
+    """Return the line that meets all requirements on a package; if none can, it moves those who require it, too."""
     together = SpecifierSet()
     for _, requirement in pins:
         together &= requirement.specifier
