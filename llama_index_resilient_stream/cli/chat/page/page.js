@@ -1,12 +1,12 @@
 // Asks, shows the answer as it comes, and reads on after a reload or a lost connection.
 //
-// A turn is { question, trouble, plain, id, parts, at, end }. `parts` are the texts and recoveries that came, in order;
+// A turn is { question, fault, plain, id, parts, at, end }. `parts` are the texts and recoveries that came, in order;
 // `at` is the id of the last event among them. Both are kept together, so that whatever was kept, what comes after `at`
 // is the rest of it: every character once.
 
 const find = (selector) => document.querySelector(selector);
-const [log, welcome, form, question, trouble, plain, send, stop, anew] =
-  ["#log", "#welcome", "#form", "#question", "#trouble", "#plain", "#send", "#stop", "#anew"].map(find);
+const [log, welcome, form, question, fault, plain, send, stop, anew] =
+  ["#log", "#welcome", "#form", "#question", "#fault", "#plain", "#send", "#stop", "#anew"].map(find);
 
 const FAULTS = {
   "": "token limit", // the provider's own word that there is more: no fault
@@ -36,7 +36,7 @@ class View {
     [this.text, this.bar, this.state, this.story, this.retry] = ["text", "bar", "state", "story", "retry"].map(part);
     part("question").textContent = turn.question;
     part("who").textContent = turn.plain ? "LlamaIndex" : "LlamaIndex with ResilientLLM";
-    part("trouble").textContent = trouble.querySelector(`[value="${turn.trouble}"]`)?.label;
+    part("fault").textContent = fault.querySelector(`[value="${turn.fault}"]`)?.label;
     this.retry.onclick = () => current() || this.again();
     this.faults = [];
     this.unjoined = 0; // faults since the last text
@@ -104,19 +104,19 @@ class View {
   again() {
     this.article.remove();
     turns.splice(turns.indexOf(this.turn), 1);
-    ask({ ...this.turn, trouble: "none" });
+    ask({ ...this.turn, fault: "none" });
   }
 }
 
-async function ask({ question, trouble, plain }) {
-  const turn = { question, trouble, plain, id: "", parts: [], at: "", end: null };
+async function ask({ question, fault, plain }) {
+  const turn = { question, fault, plain, id: "", parts: [], at: "", end: null };
   turns.push(turn);
   const view = new View(turn);
   try {
     const response = await fetch("answers", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ question, trouble, plain, conversation }),
+      body: JSON.stringify({ question, fault, plain, conversation }),
     });
     if (!response.ok) throw new Error(response.statusText);
     ({ id: turn.id, conversation } = await response.json());
@@ -168,7 +168,7 @@ function halt() {
 form.onsubmit = (event) => {
   event.preventDefault();
   if (current() || !question.value.trim()) return;
-  ask({ question: question.value.trim(), trouble: trouble.value, plain: plain.checked });
+  ask({ question: question.value.trim(), fault: fault.value, plain: plain.checked });
   question.value = "";
   question.focus();
 };
