@@ -1,4 +1,4 @@
-"""Bounds for telling whether an answer was streamed, or held back and delivered at once."""
+"""Bounds that show whether an answer was streamed, or held back and delivered at once."""
 
 from __future__ import annotations
 

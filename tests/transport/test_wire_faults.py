@@ -116,7 +116,7 @@ def test_an_end_that_the_provider_states_is_reported_and_not_retried(reader: Rea
     assert TEXT.startswith(result.text)
     assert len(server.requests) == 1
     assert result.report.status is (StreamStatus.LENGTH if fault == "length" else StreamStatus.FILTERED)
-    assert result.report.finish_reason == FAULTS[fault].finish
+    assert result.report.finish_reason == FAULTS[fault].finish_reason
 
 
 def test_length_is_continued_where_that_was_asked_for(reader: Reader, serve: Serve) -> None:

@@ -108,7 +108,7 @@ def examine_provider(
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="For one whole answer.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a provider, and say what its streams tell of their end."""
+    """Ask a provider how its streams end and continue, and print the settings for it."""
     from rich.console import Console
 
     from .provider_screen import run

@@ -41,7 +41,7 @@ class Plan:
 
 
 def measure(plan: Plan, begin: BeginRequest) -> Measurements:
-    """Send the requests of the plan. `begin` is told of each of them before it is sent.
+    """Send the requests of the plan. `begin` is called before each of them.
 
     Raises:
         ValueError: One of the addresses is no URL.
@@ -82,7 +82,7 @@ def _repeat(url: str, plan: Plan, begin: BeginRequest) -> list[Observation]:
 
 
 def _http10(plan: Plan, main: Observation, begin: BeginRequest) -> Observation | None:
-    """Only of an application itself: a proxy's own HTTP/1.0 answers tell nothing of what is behind it."""
+    """Only of an application itself: a proxy's own HTTP/1.0 answers show nothing of what is behind it."""
     if not plan.direct and not _is_application(plan.url, main):
         return None
     return observe(

@@ -182,7 +182,7 @@ def _limit(p: Profile) -> _Words:
 
 def _tools(p: Profile) -> _Words:
     if p.finish_reason_of_tools == "":
-        return Known.NO, "a tool call ended without one: it cannot be told from half a call, and is asked for again"
+        return Known.NO, "a tool call ended without one: it looks like half a call, and is asked for again"
     return _reason(p.finish_reason_of_tools, "a tool call", "it called no tool, or takes none")
 
 

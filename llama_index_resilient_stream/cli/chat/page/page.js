@@ -42,7 +42,7 @@ class View {
     this.unjoined = 0; // faults since the last text
     log.append(this.article);
     turn.parts.forEach((part) => this.add(part));
-    this.tell();
+    this.showState();
     log.scrollTop = log.scrollHeight;
   }
 
@@ -70,7 +70,7 @@ class View {
   }
 
   // The line under the answer: how it stands, and what happened on the way.
-  tell(connected = true) {
+  showState(connected = true) {
     const { end, parts } = this.turn;
     let [kind, words] = ["", parts.length ? "Answering" : "Waiting for the first word"];
     if (end) {
@@ -89,7 +89,7 @@ class View {
 
   finish(end) {
     this.turn.end = end;
-    this.change(() => this.tell());
+    this.change(() => this.showState());
     keep();
   }
 
@@ -136,19 +136,19 @@ function follow(view, pause = 500) {
     turn.at = event.lastEventId;
     if (part.text && last?.text) last.text += part.text;
     else turn.parts.push({ ...part });
-    view.change(() => { view.add(part); view.tell(); });
+    view.change(() => { view.add(part); view.showState(); });
   };
   const end = ({ data }) => {
     source.close(); // or it would ask again
     view.finish(JSON.parse(data));
   };
-  source.onopen = () => { pause = 500; view.tell(); };
+  source.onopen = () => { pause = 500; view.showState(); };
   source.onmessage = take;
   source.addEventListener("recovery", take);
   source.addEventListener("done", end);
   source.addEventListener("error", (event) => {
     if (event.data) return end(event); // ours: the answer is not whole
-    view.tell(false); // the connection's: the browser comes back by itself, unless it was refused (a 503, say)
+    view.showState(false); // the connection's: the browser comes back by itself, unless it was refused (a 503, say)
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, pause, view, Math.min(2 * pause, 10000));
   });
 }
@@ -161,7 +161,7 @@ function controls() {
 }
 
 function halt() {
-  if (current()?.id) fetch("answers/" + current().id, { method: "DELETE" }).catch(() => {}); // the stream tells
+  if (current()?.id) fetch("answers/" + current().id, { method: "DELETE" }).catch(() => {}); // the stream reports it
   question.focus();
 }
 
