@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,22 @@ def test_the_table_says_what_each_delivered(lines: str, name: str) -> None:
     assert cells[:4] == [name, PLAIN[name], f"{length} of {length}, complete", str(ATTEMPTS[name])]
 
 
+def test_it_fits_into_forty_columns() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=40, legacy_windows=False)
+    run(terminal, fast=True)
+    assert isinstance(terminal.file, io.StringIO)
+    shown = unstyled(terminal.file.getvalue())
+    assert max(map(len, shown.split("\n"))) <= 40
+    words = " ".join(shown.split())
+    for name, result in PLAIN.items():
+        assert f"{name} LlamaIndex: {result} ResilientLLM: " in words
+
+
+def test_it_ends_with_what_to_do_next(lines: str) -> None:
+    assert "Next\n" in lines
+    assert lines.rstrip().endswith("doctor url URL")
+
+
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     latin = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     run(Console(file=latin, width=80), fast=True)
@@ -157,6 +174,11 @@ def test_an_interrupt_stops_it_cleanly() -> None:
 
 
 # The command line
+
+
+def test_the_version() -> None:
+    result = CliRunner().invoke(app, ["--version"], catch_exceptions=False)
+    assert result.stdout.strip() == version("llama-index-resilient-stream")
 
 
 def test_without_the_extra_it_says_how_to_install_it() -> None:

@@ -188,7 +188,7 @@ TABLE = {
     # no answer
     "it is over": Row("/over", {}, hints=("no_content",)),
     "500": Row("/returned", {"server_error": ("exception", "response_returned")}),
-    "404": Row("/nowhere", {"refused": ("refused",)}),
+    "404": Row("/nowhere", {"refused": ("wrong_path",)}),
     "a redirect": Row("/good/", {"redirect": ("redirect",)}),
     # nothing is wrong
     "good": Row("/good", {}, proxy=NEW_HOP),
@@ -259,6 +259,10 @@ def test_nothing_listens_there() -> None:
     assert serious(look(Plan(f"http://127.0.0.1:{free_port()}/"))) == {"unreachable": ("unreachable",)}
 
 
+def test_the_host_is_unknown() -> None:
+    assert serious(look(Plan("http://no-such-host.invalid/"))) == {"unreachable": ("unknown_host",)}
+
+
 def test_the_application_is_down_behind_its_proxy() -> None:
     with nginx(free_port()) as proxy:
         assert serious(look(Plan(proxy.url))) == {"bad_gateway": ("bad_gateway",)}
@@ -323,6 +327,14 @@ def test_the_command_names_the_cause_and_the_lines(house: House) -> None:
         assert part in result.stdout
 
 
+def test_forty_columns(house: House) -> None:
+    url = house.app().url + "/raises"
+    result = CliRunner().invoke(app, ["doctor", "url", url, "--repeat", "1"], env={"COLUMNS": "40"})
+    assert "status 200, body chunked, events 5" in " ".join(result.stdout.split())
+    assert max(len(line) for line in result.stdout.splitlines() if url not in line) <= 40
+    assert "Next: fix the first one" in result.stdout
+
+
 def test_the_command_says_that_nothing_is_wrong(house: House) -> None:
     result = command(house.app().url + "/good")
     assert result.exit_code == 0
@@ -355,11 +367,12 @@ def test_no_secret_and_no_text_comes_out(house: House, path: str, more: list[str
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["ftp://localhost/"], "no URL"),
+        (["ftp://localhost/"], "ftp://localhost/ is no URL"),
+        (["localhost:8000/ask?key=sk-secret"], "Write http://localhost:8000/ask or"),
         (["http://localhost/", "--header", "sk-secret"], "--header takes"),
         (["http://localhost/", "--data", "@/nowhere/at/all"], "No such file"),
     ],
-    ids=["scheme", "header", "file"],
+    ids=["scheme", "no-scheme", "header", "file"],
 )
 def test_a_mistake_in_the_command(arguments: list[str], said: str) -> None:
     result = command(*arguments)

@@ -168,7 +168,20 @@ def test_nobody_there(serve: Serve) -> None:
     url = server.url
     server.close()
     assert profile_of(url).obstacle == "nobody answers at this address"
-    assert profile_of("localhost:1").obstacle == "nobody answers at this address"
+
+
+def test_an_address_without_a_scheme() -> None:
+    seen = profile_of("localhost:1")
+    assert seen.obstacle == "the scheme is missing: write http:// or https:// in front of the address"
+    assert seen.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("/", "most base URLs end with /v1"), ("/v1/chat/completions", "ends before /chat/completions")]
+)
+def test_a_wrong_path_in_the_address(serve: Serve, path: str, hint: str) -> None:
+    url = serve("Hi.").url.removesuffix("/v1")
+    assert profile_of(url + path).obstacle.endswith(hint)
 
 
 def test_what_is_cut_short_stays_open(serve: Serve) -> None:

@@ -6,7 +6,7 @@ import textwrap
 import time
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -21,6 +21,13 @@ _ATTEMPTS = ("default", "cyan", "magenta", "bright_blue")  # legible on dark and
 _FALLBACK_STYLE = "green"
 _SEAM = "bold black on yellow"
 _FRAMES = 25  # a second
+_NARROW = 70  # columns; two panels side by side need as many
+
+_NEXT = """
+Next
+  in your app:    llm = ResilientLLM(OpenAI("gpt-4o-mini"))
+  in a browser:   serve-demo
+  your endpoint:  doctor url URL"""
 
 
 class Screen:
@@ -59,16 +66,20 @@ class Screen:
     # Live
 
     def _picture(self, scenario: Scenario, plain: DemoReader, resilient: DemoReader) -> RenderableType:
-        width = self._console.width // 2
+        narrow = self._console.width < _NARROW
+        width = self._console.width if narrow else self._console.width // 2
         # As tall as the whole answer from the beginning: nothing jumps.
         height = 2 + len(Text(scenario.answer + self._seam * 2).wrap(self._console, width - 4))
-        columns = Table.grid(expand=True)
-        columns.add_column(ratio=1)
-        columns.add_column(ratio=1)
-        columns.add_row(
+        panels = (
             Panel(self._text(plain), title=PLAIN, subtitle=_plain_state(scenario, plain), height=height),
             Panel(self._text(resilient), title=RESILIENT, subtitle=_resilient_state(resilient), height=height),
         )
+        if narrow:
+            return Group(*panels)
+        columns = Table.grid(expand=True)
+        columns.add_column(ratio=1)
+        columns.add_column(ratio=1)
+        columns.add_row(*panels)
         return columns
 
     def _text(self, reader: DemoReader) -> Text:
@@ -102,7 +113,23 @@ class Screen:
     # The end
 
     def sum_up(self, rows: list[tuple[Scenario, DemoReader, DemoReader]], timeout: float) -> None:
-        """What each delivered. `timeout` is that of the plain reader's client."""
+        """Print what each reader got, and what to do next. `timeout` is the plain client's, in seconds."""
+        if self._console.width < _NARROW:
+            self._print_results(rows)
+        else:
+            self._print_table(rows, timeout)
+        self._console.print(_NEXT, highlight=False, markup=False)
+
+    def _print_results(self, rows: list[tuple[Scenario, DemoReader, DemoReader]]) -> None:
+        self._console.print("\nWhat the readers got, in characters", style="bold")
+        for scenario, plain, resilient in rows:
+            self._console.print(f"\n{scenario.name}", highlight=False)
+            self._console.print(Text(f"  {PLAIN}: {plain_result(scenario, plain)}", _good(scenario, plain)))
+            self._console.print(
+                Text(f"  ResilientLLM: {resilient_result(scenario, resilient)}", _good(scenario, resilient))
+            )
+
+    def _print_table(self, rows: list[tuple[Scenario, DemoReader, DemoReader]], timeout: float) -> None:
         table = Table(
             box=box.SIMPLE_HEAD,
             collapse_padding=True,

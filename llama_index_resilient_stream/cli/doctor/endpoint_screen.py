@@ -26,6 +26,8 @@ from ...doctor.installation.versions import Installation
 
 _STYLES = {Level.FAULT: "bold white on red", Level.RISK: "bold black on yellow", Level.HINT: "bold white on blue"}
 _GOOD, _BAD = "green", "red"
+_COLUMNS = ("status", "body", "events", "blocks", "first", "over")
+_NARROW = 78  # columns of a terminal that is too narrow for the table
 _BODY = {Framing.CHUNKED: "chunked", Framing.LENGTH: "length", Framing.CLOSE: "until close", Framing.NONE: "none"}
 
 
@@ -58,20 +60,31 @@ def progress(console: Console) -> Iterator[BeginRequest]:
 def show_url(console: Console, plan: Plan, measurements: Measurements, findings: list[Finding]) -> None:
     console.print()
     console.print(Text(redacted(plan.url), "bold"), soft_wrap=True)
-    console.print(_measurements(measurements))
+    console.print(_measurement_lines(measurements) if console.width < _NARROW else _measurements(measurements))
     for finding in findings:
         console.print(_finding(finding))
         console.print()
     serious = sum(is_serious(finding) for finding in findings)
-    if not serious:
+    if serious:
+        console.print(Text("Next: fix the first one, and run this command again.", "bold"))
+    else:
         console.print(Text("Nothing to fix.", f"bold {_GOOD}"))
+
+
+def _measurement_lines(measurements: Measurements) -> RenderableType:
+    parts: list[RenderableType] = [""]
+    for asked, answer in _answers(measurements):
+        parts.append(Text.assemble((asked, "bold"), ": ", _ended(answer)))
+        cells = [f"{name} {cell}" for name, cell in zip(_COLUMNS, _row(answer), strict=True) if cell not in ("", "-")]
+        parts.append(Padding(Text(", ".join(cells)), (0, 0, 0, 2)))
+    return Group(*parts, "")
 
 
 def _measurements(measurements: Measurements) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("asked", "status", "body"):
+    for name in ("asked", *_COLUMNS[:2]):
         table.add_column(name, no_wrap=True)
-    for name in ("events", "blocks", "first", "over"):
+    for name in _COLUMNS[2:]:
         table.add_column(name, justify="right")
     table.add_column("ended")
     for asked, answer in _answers(measurements):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from .findings import Finding, Level, plural, timeout_behind
-from .measurements import Ending, Framing, Measurements, Observation
+from .measurements import UNKNOWN_HOST, Ending, Framing, Measurements, Observation
 
 SHORTEST_TIMEOUT = 0.6
 """Seconds. A shorter silence is a pause, and no timeout."""
@@ -79,7 +79,8 @@ def ending(measurements: Measurements) -> Finding | None:
 def no_connection(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.ended is Ending.UNREACHABLE:
-        return Finding("unreachable", Level.FAULT, f"No connection: {answer.error}.", ("unreachable",))
+        cause = "unknown_host" if answer.error == UNKNOWN_HOST else "unreachable"
+        return Finding("unreachable", Level.FAULT, f"No connection: {answer.error}.", (cause,))
     if answer.ended is Ending.NO_ANSWER:
         seen = f"The connection was closed after {answer.ended_at:.1f} s without an answer."
         return Finding("no_answer", Level.FAULT, seen, ("wrong_scheme", "killed_worker"), _SEE_THE_LOG)
@@ -115,7 +116,7 @@ def bad_status(case: JudgedAnswers) -> Finding | None:
     if answer.status < 400:
         return Finding("redirect", Level.FAULT, seen, ("redirect",))
     if answer.status < 500:
-        return Finding("refused", Level.FAULT, seen, ("refused",))
+        return Finding("refused", Level.FAULT, seen, ("wrong_path" if answer.status == 404 else "refused",))
     if answer.status in (502, 503):
         return Finding("bad_gateway", Level.FAULT, seen, ("bad_gateway",))
     causes = ("exception", "response_returned")

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 from ..timing import BLOCK_GAP, HELD_BACK
 
+UNKNOWN_HOST = "the host name is not known"
+
 
 class Framing(StrEnum):
     """How the end of a body is marked (RFC 9112, section 6.3)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...transport.decompression import Decompressor
-from .measurements import Arrival, Ending, EventCounts, Framing, Observation
+from .measurements import UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
 from .sse_counter import EventCounter
 
 HEADERS = {
@@ -110,7 +111,7 @@ def observe(
 def _connection(url: str, request: ProbeRequest, http10: bool) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{redacted(url)} is no URL: it begins with http:// or https://")
+        raise ValueError(_no_url(url))
     if parts.scheme == "http":
         kind = _HTTP10Connection if http10 else http.client.HTTPConnection
         return kind(parts.hostname, parts.port, timeout=request.timeout)
@@ -120,6 +121,13 @@ def _connection(url: str, request: ProbeRequest, http10: bool) -> http.client.HT
         context.verify_mode = ssl.CERT_NONE
     secure = _HTTP10SecureConnection if http10 else http.client.HTTPSConnection
     return secure(parts.hostname, parts.port, timeout=request.timeout, context=context)
+
+
+def _no_url(url: str) -> str:
+    if "://" in url:
+        return f"{redacted(url)} is no URL: it begins with http:// or https://"
+    typed = url.partition("?")[0].rpartition("@")[2]
+    return f"{typed} is no URL: the scheme is missing. Write http://{typed} or https://{typed}"
 
 
 def _send(
@@ -232,6 +240,8 @@ def _framing(response: http.client.HTTPResponse) -> Framing:
 
 def _error_name(error: BaseException) -> str:
     """Return the kind of an error, not its message, which may quote what the server sent."""
+    if isinstance(error, socket.gaierror):
+        return UNKNOWN_HOST
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
 
 

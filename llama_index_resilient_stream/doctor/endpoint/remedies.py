@@ -169,6 +169,9 @@ CAUSES: dict[str, Cause] = {
     ),
     # no answer
     "unreachable": Cause("nothing listens there", (Fix("this command", "check host, port and scheme"),)),
+    "unknown_host": Cause(
+        "the host name is wrong, or unknown on this machine", (Fix("this command", "check the host"),)
+    ),
     "wrong_scheme": Cause("https where http is spoken, or the other way round"),
     "bad_gateway": Cause(
         "the proxy does not reach the application, or it is restarting",
@@ -176,6 +179,10 @@ CAUSES: dict[str, Cause] = {
     ),
     "redirect": Cause(
         "it is somewhere else", (Fix("this command", "ask the URL that it points to; a final / matters"),)
+    ),
+    "wrong_path": Cause(
+        "there is no such path on this server",
+        (Fix("this command", "check the path of the URL, and the prefix that a proxy adds or removes"),),
     ),
     "refused": Cause(
         "not asked as it wants", (Fix("this command", "--method POST --data '{...}' --header 'Name: value'"),)

@@ -69,6 +69,8 @@ def examine(client: httpx.Client, base_url: str, model: str, *, timeout: float) 
         model: The name of the model.
         timeout: Seconds for each answer.
     """
+    if obstacle := _wrong_address(base_url):
+        return Profile(obstacle=obstacle)
     probes = _Probes(client, base_url.rstrip("/") + "/chat/completions", model, timeout)
     profile = probes.whole_answer()
     if not profile.obstacle:
@@ -76,7 +78,22 @@ def examine(client: httpx.Client, base_url: str, model: str, *, timeout: float) 
         profile = probes.with_a_tool(profile)
         profile = probes.asked_to_go_on(profile)
         profile = probes.prefilled(profile)
+    elif "HTTP 404" in profile.obstacle:
+        profile = replace(profile, obstacle=profile.obstacle + _path_hint(base_url))
     return replace(profile, requests=probes.requests)
+
+
+def _wrong_address(base_url: str) -> str:
+    if base_url.startswith(("http://", "https://")):
+        return ""
+    return "the scheme is missing: write http:// or https:// in front of the address"
+
+
+def _path_hint(base_url: str) -> str:
+    base_url = base_url.rstrip("/")
+    if base_url.endswith("/chat/completions"):
+        return "; a base URL ends before /chat/completions"
+    return "" if base_url.endswith("/v1") else "; most base URLs end with /v1"
 
 
 class _Probes:
