@@ -105,7 +105,7 @@ CUTS = {
 
 
 @needs_workflows
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("after", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("kind", ["function", "workflow"])
 async def test_a_cut_call_is_never_executed(kind: str, after: int, error: Exception | None, till: Till) -> None:
@@ -176,7 +176,7 @@ BLOCKS = pytest.mark.parametrize(
 
 @needs_workflows
 @BLOCKS
-@pytest.mark.parametrize("end", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("end", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("parts", CALL_CUTS.values(), ids=CALL_CUTS)
 async def test_wherever_the_call_is_kept(parts: list[Any], end: Exception | None, blocks: bool, till: Till) -> None:
     llm = PartsLLM(Turn(parts, end), WHOLE, Turn([ANSWER]), blocks=blocks)
@@ -257,7 +257,7 @@ THOUGHTS = (
 
 
 @needs_workflows
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("after", [4, 20, 40, 55, 62, 75, len(THOUGHTS[0]) - 2])
 async def test_react_recovers_a_cut_thought(after: int, error: Exception | None, till: Till) -> None:
     first = ScriptedLLM(THOUGHTS[0], [Cut(after, error)])
@@ -345,7 +345,7 @@ PARALLEL = [("pay", '{"amount": 1}'), ("pay", '{"amount": 2}'), ("pay", '{"amoun
 
 
 @pytest.mark.parametrize("after", range(0, 40, 3))
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 def test_parallel_calls_come_whole_or_not_at_all(after: int, error: Exception | None, till: Till) -> None:
     llm = ScriptedLLM(ANSWER, [Cut(after, error)], tool_calls=PARALLEL)
     resilient = ResilientLLM(llm, policy=QUICK)

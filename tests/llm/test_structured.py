@@ -152,7 +152,7 @@ def test_as_structured_llm(mode: Callable[..., ScriptedLLM], twin: str) -> None:
 
 @needs_streams
 @STREAMED_MODES
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("after", CUTS)
 def test_a_cut_object_is_asked_for_again(
     mode: Callable[..., ScriptedLLM], after: int, error: Exception | None, twin: str
