@@ -512,8 +512,8 @@ ENDINGS: dict[str, tuple[Any, str | None, str | None]] = {
     "healed": ([Cut(5, RESET), None], SHORT, None),
     "interrupted": ([Cut(5, RESET), Fail(RESET), Fail(RESET)], SHORT[:5], "interrupted"),
     "interrupted-without-a-word": ([Fail(RESET)] * 9, None, None),
-    "filtered": ([Cut(5, finish="content_filter")], SHORT[:5], None),
-    "length": ([Cut(5, finish="length")], SHORT[:5], None),
+    "filtered": ([Cut(5, finish_reason="content_filter")], SHORT[:5], None),
+    "length": ([Cut(5, finish_reason="length")], SHORT[:5], None),
 }
 
 
