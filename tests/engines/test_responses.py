@@ -445,6 +445,24 @@ async def test_leaving_an_asynchronous_one_stops_the_llm_at_once(answer: Any, le
     assert await aeventually(lambda: report.status is StreamStatus.CANCELLED, 1)
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_cancelling_a_reader_just_when_a_token_comes(steps: int) -> None:
+    """On Python 3.11 `asyncio.wait_for` swallows a cancellation in one of these steps of the event loop."""
+    response = await achatted(scripted([Stall(2)]))
+    tokens = response.async_response_gen()
+    assert await atake(tokens, 2) == "01"
+    reading = asyncio.ensure_future(anext(tokens))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    response.aqueue.put_nowait("2")
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if reading.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+    await response.acancel()
+
+
 @sync
 def test_leaving_does_not_wait_for_a_back_off(answer: Any) -> None:
     inner = scripted([Cut(3, RESET)])
