@@ -11,16 +11,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
 from llama_index.core.llms.llm import LLM
 
-from ..compat.llama_index import inner_llm, with_inner_llm
+from ..compat.llama_index import inner_llm, message_text, with_inner_llm
 from ..errors import EmptyStreamError, StreamInterruptedError, TruncatedStreamError
-from ..recovery.continuation import estimate_tokens
 from ..recovery.events import Chunk, Request
 from ..recovery.finish_reasons import FinishMeaning, FinishReason
 from ..report import Strategy, StreamReport, StreamStatus
@@ -37,7 +36,7 @@ PARSED = "parsed"
 NOT_SHOWN: Any = object()
 """The payload of a chunk that is evidence and nothing else."""
 
-_CLOSES = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.OTHER)
+_CLOSES = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.UNKNOWN)
 _FOR_EVERY_MODEL = ("system_prompt", "query_wrapper_prompt", "output_parser")
 
 
@@ -73,12 +72,19 @@ class OwnMethod(Question):
     def has_tools(self) -> bool:
         return True
 
-    def tokens(self) -> int:
-        texts = [str(each) for each in (*self.arguments, *self.kwargs.values()) if isinstance(each, (str, ChatMessage))]
+    @property
+    def answers_tool_result(self) -> bool:
+        history: Sequence[ChatMessage] = self.named_arguments.get("chat_history") or ()
+        return bool(history) and history[-1].role in (MessageRole.TOOL, MessageRole.FUNCTION)
+
+    def tokens(self, count: Callable[[str], int]) -> int:
+        texts = [each for each in (*self.arguments, *self.kwargs.values()) if isinstance(each, str)]
         for each in (*self.arguments, self.kwargs.get("prompt")):
             if callable(template := getattr(each, "get_template", None)):
                 texts.append(str(template()))
-        return sum(map(estimate_tokens, texts))
+            elif isinstance(each, (list, tuple)):
+                texts += [message_text(message) for message in each if isinstance(message, ChatMessage)]
+        return sum(map(count, texts))
 
     def call_on(self, llm: LLM) -> Any:
         """Call the method. Integrations write into `llm_kwargs`, so each call gets its own."""

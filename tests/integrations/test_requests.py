@@ -77,7 +77,7 @@ LLMS: dict[str, Callable[[Stub], LLM]] = {
     "openai-like": openai_like,
     "openai-responses": openai_responses,
     "anthropic-output-config": anthropic,
-    "anthropic-functions": lambda stub: anthropic(stub, "claude-3-5-sonnet-20241022"),
+    "anthropic-functions": lambda stub: anthropic(stub, "claude-3-haiku-20240307"),
     "ollama": ollama,
     "ollama-without-functions": lambda stub: ollama(stub, is_function_calling_model=False),
     "google-genai": google_genai,
