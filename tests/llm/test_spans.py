@@ -235,7 +235,7 @@ def test_a_healthy_call_is_one_llm_span_as_with_the_bare_llm(
 
 @pytest.mark.parametrize("method", ["chat", "stream_chat", "achat", "astream_chat"])
 def test_each_attempt_is_one_llm_span(method: str, tracer: Tracer, serve: Callable[..., FaultServer]) -> None:
-    run_to_the_end(Asked(serve, "http-503").llm, method)
+    run_to_the_end(Asked(serve, "http_503").llm, method)
     assert len(llm_spans(tracer)) == 2
     tracer.check()
     assert tracer.children(f"ResilientLLM.{method}") == [f"OpenAI.{method}"] * 2

@@ -296,7 +296,7 @@ def test_openai_s_json_mode_all_at_once(twin: str, serve: Serve) -> None:
 
 
 def finished(after: int) -> Cut:
-    return Cut(after, finish="stop")
+    return Cut(after, finish_reason="stop")
 
 
 @MODES
@@ -436,7 +436,7 @@ def test_the_class_s_own_request_is_used(read: Any, cue: Any, twin: str) -> None
 @READS
 @pytest.mark.parametrize("finish", [None, "stop", "length"])
 def test_half_an_object_is_never_handed_out_as_the_last_one(read: Any, finish: str | None, twin: str) -> None:
-    inner = Own(WHOLE, [Cut(20, finish=finish)] * 9)
+    inner = Own(WHOLE, [Cut(20, finish_reason=finish)] * 9)
     with pytest.raises(StreamInterruptedError if finish != "length" or read is stream else ValueError):
         read(ResilientLLM(inner, policy=QUICK), twin)
 

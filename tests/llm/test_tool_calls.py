@@ -178,7 +178,7 @@ def test_without_a_whole_call_it_is_as_if_there_was_none() -> None:
 @pytest.mark.parametrize("finish", ["stop", "tool_calls", None])
 @pytest.mark.parametrize("after", CUTS)
 def test_a_call_cut_all_at_once_is_asked_for_again(after: int, finish: str | None, till: Till, twin: str) -> None:
-    inner = paying([Cut(after, finish=finish)])
+    inner = paying([Cut(after, finish_reason=finish)])
     run(ResilientLLM(inner, policy=QUICK), "predict_and_call", twin, [till.tool], user_msg="Pay Ada.")
     assert till.paid == PAID
     assert len(inner.calls) == 2
@@ -186,7 +186,7 @@ def test_a_call_cut_all_at_once_is_asked_for_again(after: int, finish: str | Non
 
 @pytest.mark.parametrize("method", ["predict_and_call", "chat_with_tools"])
 def test_a_call_cut_all_at_once_every_time_is_an_error(method: str, till: Till, twin: str) -> None:
-    llm = ResilientLLM(paying([Cut(20, finish="tool_calls")] * 9), policy=QUICK)
+    llm = ResilientLLM(paying([Cut(20, finish_reason="tool_calls")] * 9), policy=QUICK)
     with pytest.raises(Exception, match=r"Incomplete|cut"):
         run(llm, method, twin, [till.tool], user_msg="Pay Ada.")
     assert till.paid == []
@@ -271,7 +271,7 @@ class DuckThatCalls(Duck):
         return str(tools[0].call(**call.tool_kwargs))
 
 
-@pytest.mark.parametrize("cue", [None, Fail(RESET), Cut(20, RESET), Cut(20), Cut(20, finish="stop")], ids=str)
+@pytest.mark.parametrize("cue", [None, Fail(RESET), Cut(20, RESET), Cut(20), Cut(20, finish_reason="stop")], ids=str)
 @pytest.mark.parametrize("method", ["chat_with_tools", "stream_chat_with_tools"])
 def test_functions_without_the_base_class(method: str, cue: Any, till: Till, twin: str) -> None:
     inner = paying([cue])
@@ -291,7 +291,7 @@ def test_a_stream_without_the_base_class_is_one_of_ours(till: Till) -> None:
 
 
 def test_the_class_s_own_way_to_predict_and_call(till: Till, twin: str) -> None:
-    inner = paying([Fail(RESET), Cut(20, finish="stop")])
+    inner = paying([Fail(RESET), Cut(20, finish_reason="stop")])
     llm = ResilientLLM(DuckThatCalls(inner=inner), policy=QUICK)
     assert run(llm, "predict_and_call", twin, [till.tool], user_msg="Pay Ada.") == ["paid"]
     assert till.paid == PAID, "the tool ran once"
@@ -299,7 +299,7 @@ def test_the_class_s_own_way_to_predict_and_call(till: Till, twin: str) -> None:
 
 
 @pytest.mark.parametrize("streaming", [True, False])
-@pytest.mark.parametrize("cue", [None, Cut(20, RESET), Cut(20, finish="stop")], ids=str)
+@pytest.mark.parametrize("cue", [None, Cut(20, RESET), Cut(20, finish_reason="stop")], ids=str)
 async def test_an_agent_without_the_base_class(cue: Any, streaming: bool, till: Till) -> None:
     workflow = pytest.importorskip("llama_index.core.agent.workflow", reason="no workflow agents in this core")
     inner = paying([cue])
