@@ -64,7 +64,7 @@ def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage
     others = [block for block in blocks if not is_text(block)]
     place = next((i for i, block in enumerate(blocks) if is_text(block)), None)
     if place is None:  # thoughts come before words, calls after them
-        place = sum(1 for block in others if type(block).__name__ == "ThinkingBlock")
+        place = len(_thoughts_in(others))
     message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[*others[:place], TextBlock(text=text), *others[place:]])
     if like is not None:
         message.additional_kwargs = dict(like.additional_kwargs)
@@ -80,7 +80,11 @@ def message_text(message: ChatMessage) -> str:
 
 def thoughts_of(message: ChatMessage) -> list[Any]:
     """The thinking blocks of a message, which came in 0.14.3."""
-    return [block for block in blocks_of(message) if type(block).__name__ == "ThinkingBlock"]
+    return _thoughts_in(blocks_of(message))
+
+
+def _thoughts_in(blocks: Sequence[Any]) -> list[Any]:
+    return [block for block in blocks if type(block).__name__ == "ThinkingBlock"]
 
 
 def inner_llm(llm: LLM) -> LLM:

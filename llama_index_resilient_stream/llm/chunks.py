@@ -11,7 +11,7 @@ from ..callbacks import ResumeEvent
 from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
 from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
-from ..recovery.finish_reasons import finish_reason_of, open_tool_call, usage_of
+from ..recovery.finish_reasons import FinishReason, finish_reason_of, open_tool_call, usage_of
 from ..recovery.machine import Recovery
 from ..report import StreamStatus
 
@@ -42,22 +42,17 @@ class Reader:
         message = response.message
         extra = message.additional_kwargs
         text = response.delta
-        if not text:
-            text = "" if text == "" or self._has_deltas else self._growth(message_text(message))
-        elif not self._has_deltas:
+        if text:
             self._has_deltas = True
-        finish_reason = finish_reason_of(response.raw, extra)
-        if finish_reason is None and response.additional_kwargs:
-            finish_reason = finish_reason_of(None, response.additional_kwargs)
-        tools = None
+        else:
+            text = "" if text == "" or self._has_deltas else self._growth(message_text(message))
+        finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
         blocks = blocks_of(message)
-        if extra or len(blocks) > 1 or (blocks and not is_text(blocks[0])):
-            tools = open_tool_call(extra, blocks)
+        tools = open_tool_call(extra, blocks) if extra or _more_than_text(blocks) else None
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
         # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
-        grown, self._tools = tools is not None and tools != self._tools, tools or self._tools
-        progress = bool(text) or grown or _is_thinking(response) or self._thinks_on(blocks)
+        progress = bool(text) or self._calls_grow(tools) or _is_thinking(response) or self._thinks_on(blocks)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw))
 
     def completion(self, response: CompletionResponse) -> Chunk:
@@ -72,6 +67,10 @@ class Reader:
             return Chunk(text, response, True)
         return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
 
+    def _calls_grow(self, tools: str | None) -> bool:
+        before, self._tools = self._tools, tools or self._tools
+        return tools is not None and tools != before
+
     def _growth(self, whole: str) -> str:
         """What is new in a stream without deltas, whose every chunk has the whole text so far."""
         new, self._length = whole[self._length :], max(self._length, len(whole))
@@ -82,6 +81,15 @@ class Reader:
         before = self._thoughts
         self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
         return self._thoughts > before
+
+
+def _reason_beside(response: ChatResponse) -> FinishReason | None:
+    extra = response.additional_kwargs
+    return finish_reason_of(None, extra) if extra else None
+
+
+def _more_than_text(blocks: Sequence[Any]) -> bool:
+    return len(blocks) > 1 or bool(blocks and not is_text(blocks[0]))
 
 
 def read_whole(response: Response) -> Chunk:

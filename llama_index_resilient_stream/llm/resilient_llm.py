@@ -60,7 +60,7 @@ from ..compat.llama_index import (
 from ..errors import ConfigurationError, StreamFault, StreamInterruptedError
 from ..policy import RecoveryPolicy
 from ..recovery.continuation import STRATEGIES, Continuation
-from ..recovery.events import Chunk, Learned
+from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
@@ -71,7 +71,16 @@ from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
 from .explanation import CallExplanation, refuses_like_bare
 from .identity import identity_of
-from .own_methods import OwnMethod, aask_own, acall_own, ask_own, call_own, objects_of, objects_of_async
+from .own_methods import (
+    OwnMethod,
+    aask_own,
+    acall_own,
+    ask_own,
+    call_own,
+    objects_of,
+    objects_of_async,
+    own_method,
+)
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -395,20 +404,11 @@ class ResilientLLM(FunctionCallingLLM):
         if self._calls is not None:
             self._calls.check()
         policy: RecoveryPolicy = self.policy
-        own = question if isinstance(question, OwnMethod) else None
-        if not streamed or (
-            isinstance(question, OwnMethod) and question.objects
-        ):  # no half answer to hand out, and nothing to go on from
+        if not streamed or _asks_for_objects(question):  # no half answer to hand out, and nothing to go on from
             policy = replace(policy, on_exhausted="raise", continue_on_length=0)
-        models = [
-            # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
-            model_of(inner_llm(llm), question, policy, self.continuation, learned if own is None else copy(learned))
-            for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
-        ]
-        by_its_settings = any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
         count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
-            models,
+            self._models(question, policy),
             policy,
             question=question,
             question_tokens=partial(question.tokens, count_tokens),
@@ -416,12 +416,24 @@ class ResilientLLM(FunctionCallingLLM):
             answers_tool_result=question.answers_tool_result,
             explanation=CallExplanation((self.llm, *self.fallbacks), question),
             partial_text=partial_text,
-            restart_only=restart_only or question.structured or by_its_settings or not streamed,
+            restart_only=restart_only or not streamed or self._is_structured(question),
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
             self._calls.add_call(recovery)
         return recovery
+
+    def _is_structured(self, question: Question) -> bool:
+        """Whether the answer must have a form that a continuation cannot keep, by the call or by an LLM's settings."""
+        return question.structured or any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
+
+    def _models(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
+        # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
+        own = isinstance(question, OwnMethod)
+        return [
+            model_of(inner_llm(llm), question, policy, self.continuation, copy(learned) if own else learned)
+            for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
+        ]
 
     # Objects
 
@@ -450,15 +462,7 @@ class ResilientLLM(FunctionCallingLLM):
         output_cls = (args[0] if args else kwargs.get("output_cls")) if objects else getattr(self, "output_cls", None)
         # What is set on a structured LLM does not concern the one inside.
         fields = {} if isinstance(self.llm, StructuredLLM) else {name: getattr(self, name) for name in _PROMPT_FIELDS}
-        return OwnMethod(
-            True,
-            method=method,
-            arguments=args,
-            kwargs=kwargs,
-            prompt_fields=fields,
-            output_cls=output_cls,
-            objects=objects,
-        )
+        return own_method(method, args, kwargs, prompt_fields=fields, output_cls=output_cls, objects=objects)
 
     # Tools
 
@@ -578,9 +582,13 @@ class ResilientLLM(FunctionCallingLLM):
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
-    if isinstance(question, OwnMethod) and question.objects:
+    if _asks_for_objects(question):
         return _payload
     return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _asks_for_objects(question: Question) -> bool:
+    return isinstance(question, OwnMethod) and question.objects
 
 
 def _payload(chunk: Chunk) -> Any:
