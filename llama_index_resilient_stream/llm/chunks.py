@@ -45,15 +45,19 @@ class Reader:
         if text:
             self._has_deltas = True
         else:
-            text = "" if text == "" or self._has_deltas else self._growth(message_text(message))
+            text = self._growth(message_text(message)) if text is None and not self._has_deltas else ""
         finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
         blocks = blocks_of(message)
         tools = open_tool_call(extra, blocks) if extra or _more_than_text(blocks) else None
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
-        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
-        progress = bool(text) or self._calls_grow(tools) or _is_thinking(response) or self._thinks_on(blocks)
+        progress = bool(text) or self._gets_on(response, tools, blocks)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw))
+
+    def _gets_on(self, response: ChatResponse, tools: str | None, blocks: Sequence[Any]) -> bool:
+        """Whether a chunk without text has something new. Runs through, as each look remembers what was seen."""
+        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
+        return any((self._calls_grow(tools), _is_thinking(response), self._thinks_on(blocks)))
 
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
