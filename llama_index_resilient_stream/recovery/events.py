@@ -25,6 +25,8 @@ class Chunk:
     tools: str | None = None
     """Changes whenever the tool calls seen so far grow; None where there are none."""
     usage: dict[str, int] | None = None
+    refusal: str | None = None
+    """New text of a refusal, where the provider keeps it apart from the answer."""
     untouched: bool = True
     """Whether the payload can be passed on exactly as it came."""
     reset: bool = False

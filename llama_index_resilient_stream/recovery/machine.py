@@ -200,7 +200,7 @@ class Recovery:
         if evidence.finish_reason is not None:
             model.learned.sends_finish_reason = True
             attempt.finish_reason = evidence.finish_reason.word
-            if evidence.finish_reason.kind is not FinishMeaning.OTHER and self.limit is not None:
+            if evidence.finish_reason.kind is not FinishMeaning.UNKNOWN and self.limit is not None:
                 self.limit = min(self.limit, TAIL_TIMEOUT)
 
     def _joined(self, chunk: Chunk, join: Join) -> Sequence[Chunk]:

@@ -20,20 +20,22 @@ from .finish_reasons import OPEN, FinishMeaning, FinishReason
 _STATUS = {
     FinishMeaning.COMPLETE: StreamStatus.COMPLETE,
     FinishMeaning.TOOL: StreamStatus.COMPLETE,
-    FinishMeaning.OTHER: StreamStatus.COMPLETE,
+    FinishMeaning.PAUSE: StreamStatus.LENGTH,
+    FinishMeaning.UNKNOWN: StreamStatus.UNKNOWN,
     FinishMeaning.LENGTH: StreamStatus.LENGTH,
     FinishMeaning.FILTER: StreamStatus.FILTERED,
 }
 # A later signal replaces an earlier one only when it says more.
 _WEIGHT = {
-    FinishMeaning.OTHER: 0,
+    FinishMeaning.UNKNOWN: 0,
     FinishMeaning.COMPLETE: 1,
     FinishMeaning.TOOL: 2,
+    FinishMeaning.PAUSE: 2,
     FinishMeaning.LENGTH: 3,
     FinishMeaning.FILTER: 4,
     FinishMeaning.ERROR: 5,
 }
-_CLOSES_A_CALL = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.OTHER)
+_CLOSES_A_CALL = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.UNKNOWN)
 # What befalls a connection when all has been said. Other errors are in the stream, and may stand before its terminator.
 _AFTER_THE_END = (FaultKind.TRANSPORT, FaultKind.TIMEOUT)
 # Errors that say in other words that the answer is at its end.

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ...report import FaultKind
-from ..finish_reasons import MEANING, FinishMeaning
+from ..finish_words import FinishMeaning, meaning_of
 from .exceptions import chain, class_names, status_of, text_of_error, words_of
 from .retry_after import seconds_asked
 from .tables import (
@@ -205,7 +205,7 @@ def _by_text(link: BaseException) -> _Opinion | None:
     """Read an exception of which the text is all there is."""
     text = text_of_error(link)
     if found := TERMINATED_EARLY.search(text):
-        finish = MEANING.get(found[1].lower(), FinishMeaning.OTHER)
+        finish = meaning_of(found[1].lower()).kind
         if finish in _BY_FINISH:
             return _Opinion(_BY_FINISH[finish], link, word=found[1])
     if CONTEXT_WINDOW.search(text):
