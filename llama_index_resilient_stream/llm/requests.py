@@ -19,6 +19,7 @@ from ..policy import RecoveryPolicy
 from ..providers import provider_of, reasons
 from ..recovery.continuation import Continuation, estimate_tokens
 from ..recovery.events import Chunk, Learned, Model, Request
+from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
@@ -257,7 +258,7 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
             Reader().completion,
         )
     if request.strategy is Strategy.APPEND:
-        text = _as_one_text(llm, question) + request.partial_text
+        text = _as_one_text(llm, question) + sendable(request.partial_text)
         return (
             "complete",
             _To(llm, text),

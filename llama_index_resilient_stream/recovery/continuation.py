@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..report import Strategy
+from .surrogates import sendable
 
 STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
 
@@ -76,6 +77,7 @@ class Continuation:
 
     def anchor(self, partial_text: str) -> str:
         """Return the end of `partial_text` that the model is asked, or bound, to begin with; "" where there is none."""
+        partial_text = sendable(partial_text)
         match self.strategy:
             case "ask":
                 return anchor_of(partial_text, self.anchor_length) if "{anchor}" in self.wording else ""
@@ -88,6 +90,7 @@ class Continuation:
 
     def turns(self, partial_text: str) -> tuple[Turn, ...]:
         """Return the turns that follow the user's own messages. Empty for "append" and "restart"."""
+        partial_text = sendable(partial_text)
         match self.strategy:
             case "ask":
                 nudge = self.wording.replace("{anchor}", self.anchor(partial_text))
