@@ -24,6 +24,8 @@ from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
 from .preambles import PreambleMatcher, initial_matchers
 
+_MOST_MATCHERS = 64  # a dozen is usual; white space behind a polite sentence makes ever more
+
 
 class Seam:
     """One continuation, joined to the partial text.
@@ -161,7 +163,7 @@ class Seam:
         seen = REPLACEMENT if is_half(char) else char  # as it stands in the text that was sent
         for matcher in self._open_matchers:
             begun += matcher.match(index, seen)
-        self._matchers = [matcher for matcher in (*self._matchers, *begun) if matcher.state != "dead"]
+        self._matchers = [matcher for matcher in (*self._matchers, *begun) if matcher.state != "dead"][:_MOST_MATCHERS]
         self._decide()
         if self.settled:
             return
