@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from llama_index_resilient_stream.cli import app as cli
 from llama_index_resilient_stream.cli.chat import app as chat
 from llama_index_resilient_stream.cli.chat.knowledge import ANSWERS, answer_to
 from llama_index_resilient_stream.cli.chat.provider import FAULT_CHOICES, ChatTiming, FlakyProvider
+
+pytestmark = pytest.mark.xdist_group("chromium")
 
 COMMAND = [*HEEDING_COMMAND, "serve-demo"]
 PATIENCE = 25.0  # seconds; only a failure takes that long
@@ -130,7 +133,13 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    road = Road(chat.create_app(TIMING))
+    with serving(TIMING) as site:
+        yield site
+
+
+@contextmanager
+def serving(timing: ChatTiming) -> Iterator[Site]:
+    road = Road(chat.create_app(timing))
     port = free_port()
     server = uvicorn.Server(
         uvicorn.Config(road, host=HOST, port=port, log_level="critical", ws="none", timeout_graceful_shutdown=1)
@@ -141,9 +150,11 @@ def site() -> Iterator[Site]:
     # Some of Starlette is imported with the first file. pytest compiles that, and Python 3.11 cannot do it while the
     # garbage collector reports a task that plain LlamaIndex has dropped.
     assert httpx.get(f"http://{HOST}:{port}/", trust_env=False).status_code == 200
-    yield Site(f"http://{HOST}:{port}", road)
-    server.should_exit = True
-    thread.join(PATIENCE)
+    try:
+        yield Site(f"http://{HOST}:{port}", road)
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -434,8 +445,17 @@ def test_the_conversation_is_there_after_a_reload(reader: Reader) -> None:
     assert not reader.busy
 
 
+@pytest.fixture(scope="module")
+def unhurried_site() -> Iterator[Site]:
+    """One where the story takes a minute, so that a browser on a busy machine is still in the middle of it."""
+    with serving(replace(PACE, token=60 / (len(ANSWERS[STORY]) / 4))) as site:
+        yield site
+
+
 @pytest.mark.parametrize("how", ["the button", "Esc"])
-def test_stop_stops(reader: Reader, site: Site, how: str) -> None:
+def test_stop_stops(reader: Reader, unhurried_site: Site, how: str) -> None:
+    site = unhurried_site
+    reader.open(site.url)
     reader.ask(STORY)
     (provider,) = until(lambda: list(site.providers), "a provider")
     reader.read_on(40)

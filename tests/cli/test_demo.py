@@ -25,6 +25,8 @@ from llama_index_resilient_stream.cli.demo.run import run
 from llama_index_resilient_stream.cli.demo.scenarios import SCENARIOS, Scenario
 from support.servers import HEEDING_COMMAND
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 COMMAND = [sys.executable, "-m", "llama_index_resilient_stream"]
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

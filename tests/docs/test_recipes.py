@@ -83,7 +83,7 @@ def surroundings(folder: Path, provider: FaultServer) -> dict[str, str]:
         "OPENAI_API_BASE": provider.url,
         "OPENAI_API_KEY": "none",
         "IS_TESTING": "1",
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "CHAINLIT_APP_ROOT": str(folder),
     }

@@ -200,13 +200,23 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name, marks=pytest.mark.xdist_group(f"endpoints on {row.server}"))
+        for name, row in TABLE.items()
+    ],
+)
 def test_the_cause_is_named(house: House, row: Row) -> None:
     if row.path == "/swallowed":
         require("fastapi.sse")
-    measurements, findings = examine(house, row)
+    for _ in range(3):  # a busy machine may be silent itself, but not each time
+        measurements, findings = examine(house, row)
+        hints = tuple(finding.rule for finding in findings if finding.level is Level.HINT)
+        if "no-heartbeat" not in hints or hints == row.hints:
+            break
     assert serious(findings) == row.found, measurements
-    assert tuple(finding.rule for finding in findings if finding.level is Level.HINT) == row.hints
+    assert hints == row.hints
     if row.timeout:
         assert [finding.timeout for finding in findings if finding.timeout] == [row.timeout]
 
