@@ -146,7 +146,7 @@ def test_an_error_says_what_the_provider_said(reader: Reader, serve: Any, status
 @pytest.mark.parametrize("where", ["status", "event"])
 def test_an_echo_of_key_header_and_prompt_is_left_out(reader: Reader, serve: Any, where: str, status: int) -> None:
     words = f"Not accepted: key {KEY}, header {HEADER}, user {PROMPT}; you wrote: How was it mended?"
-    in_stream = replace(FAULTS["error-event"], message=words, code=status)
+    in_stream = replace(FAULTS["error_event"], message=words, code=status)
     error = said(reader, serve, http_error(status, words) if where == "status" else in_stream)
     assert "Not accepted: key …, header …" in str(error)
     shown = [str(error), repr(error), str(error.report), repr(error.report), pickle.dumps(error).decode("latin-1")]
