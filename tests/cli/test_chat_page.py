@@ -448,7 +448,7 @@ def test_the_conversation_is_there_after_a_reload(reader: Reader) -> None:
 @pytest.fixture(scope="module")
 def unhurried_site() -> Iterator[Site]:
     """One where the story takes a minute, so that a browser on a busy machine is still in the middle of it."""
-    with serving(replace(PACE, token=60 / (len(ANSWERS[STORY]) / 4))) as site:
+    with serving(replace(TIMING, token=60 / (len(ANSWERS[STORY]) / 4))) as site:
         yield site
 
 
