@@ -14,7 +14,7 @@ from llama_index.llms.openai import OpenAI
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import ConfigurationError, RecoveryPolicy, ResilientLLM, StreamInterruptedError
-from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, Fault, ScriptedLLM
+from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, ScriptedLLM, WireFault
 from llama_index_resilient_stream.testing.faults import http_error
 from support.readers import QUICK, READERS, TEXT, Reader, openai_like, question
 
@@ -114,7 +114,7 @@ def test_the_original_exception_is_the_cause(reader: Reader) -> None:
 # What the provider said
 
 
-def said(reader: Reader, serve: Any, fault: Fault, **kwargs: Any) -> StreamInterruptedError:
+def said(reader: Reader, serve: Any, fault: WireFault, **kwargs: Any) -> StreamInterruptedError:
     server = serve(TEXT, [fault] * 20)
     inner = openai_like(server, default_headers={"X-Secret": HEADER}, **kwargs)
     inner.api_key = KEY
