@@ -46,7 +46,7 @@ def read_writer(response: StreamingAgentChatResponse, calls: CallLog) -> Generat
             if response.is_done and response.queue.empty():
                 return
             if not _writer_lives(response, calls) and response.queue.empty() and _is_dead(response):
-                if calls.cancelled:
+                if calls.scope.cancelled:
                     return
                 raise _writer_died(calls) from None
 
@@ -74,7 +74,7 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> 
             if response.is_done and tokens.empty():
                 return
             if not _writer_lives(response, calls) and tokens.empty() and _is_dead(response):
-                if calls.cancelled:
+                if calls.scope.cancelled:
                     return
                 raise _writer_died(calls) from None
 

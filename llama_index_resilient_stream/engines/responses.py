@@ -12,7 +12,6 @@ Divergences from LlamaIndex's classes, whose fields and methods they keep:
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any
@@ -53,10 +52,14 @@ class _Reported:
 
     def _watch(self, calls: CallLog) -> None:
         self.calls = calls
+
+    def __del__(self) -> None:
         # Whoever drops a response has left; the thread or task that writes for it would not notice. After the fact
-        # somebody may go on reading the original.
-        if not calls.found_later:
-            weakref.finalize(self, calls.cancel).atexit = False
+        # somebody may go on reading the original. No finalizer of weakref: its registry would hold on to the calls,
+        # and an error among them to the frames that it came through, and so to this response.
+        calls = vars(self).get("calls")
+        if calls is not None and not calls.found_later:
+            calls.cancel()
 
     def _note(self) -> str:
         report = self.report

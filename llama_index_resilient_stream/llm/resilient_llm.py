@@ -52,7 +52,8 @@ from ..recovery.continuation import STRATEGIES, Continuation
 from ..recovery.events import Chunk, Learned
 from ..recovery.machine import Recovery
 from ..streaming.drivers import adrive, drive
-from ..streaming.watchdog import AsyncHalt, Halt
+from ..streaming.scope import Scope
+from ..streaming.watchdog import InterruptibleWait
 from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
@@ -249,26 +250,29 @@ class ResilientLLM(FunctionCallingLLM):
 
     def _stream(self, question: Question, partial_text: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), Halt()
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
         trace, show = self._trace(question, recovery), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
         opened = within(trace, partial(ask, [self.llm, *self.fallbacks], question))
         observer = Announcer(self._listeners(calls, trace, show))
-        items = drive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientStream[Any] = ResilientStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        items = drive(opened, recovery, show=show, observer=observer, scope=scope)
+        stream: ResilientStream[Any] = ResilientStream(items, recovery, scope, calls)
         calls.add_stream(recovery, stream)
         return stream
 
     def _astream(
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
         opened = awithin(trace, partial(aask, [self.llm, *self.fallbacks], question))
         observer = AsyncAnnouncer(self._listeners(calls, trace, show))
-        items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        wait = InterruptibleWait(scope)
+        items = adrive(opened, recovery, show=show, observer=observer, scope=scope, wait=wait)
+        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, scope, calls, wait)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -304,10 +308,11 @@ class ResilientLLM(FunctionCallingLLM):
     def _call(self, question: Question) -> Any:
         refuse_coroutines(self.callbacks)
         recovery = self._recovery(question, streamed=False)
+        scope = _scope_of(recovery)
         opened = partial(call, [self.llm, *self.fallbacks], question)
         try:
             for answer in drive(  # noqa: B007 - the last one counts: one that ended in an error was asked for again
-                opened, recovery, show=_payload, observer=Announcer(self.callbacks), halt=Halt(), watched=False
+                opened, recovery, show=_payload, observer=Announcer(self.callbacks), scope=scope, watched=False
             ):
                 pass
         except StreamInterruptedError as error:
@@ -322,7 +327,7 @@ class ResilientLLM(FunctionCallingLLM):
         observer = AsyncAnnouncer(self.callbacks)
         try:
             async for answer in adrive(  # noqa: B007
-                opened, recovery, show=_payload, observer=observer, halt=AsyncHalt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=_scope_of(recovery), watched=False
             ):
                 pass
         except StreamInterruptedError as error:
@@ -466,6 +471,10 @@ class ResilientLLM(FunctionCallingLLM):
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
     return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _scope_of(recovery: Recovery, parent: Scope | None = None) -> Scope:
+    return Scope(parent, deadline=recovery.deadline_at, clock=recovery.clock)
 
 
 def _payload(chunk: Chunk) -> Any:

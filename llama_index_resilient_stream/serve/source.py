@@ -193,7 +193,7 @@ class Answer:
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
 
         def go_on_in_task(response: Any) -> None:
-            if channel.left:
+            if channel.scope.cancelled:
                 _discard(response)
                 return
             self._task = loop.create_task(self._read_in_task(response, channel), context=context)
@@ -214,12 +214,12 @@ class Answer:
     def _read_in_thread(self, response: Any, channel: Channel[Part | _Heard]) -> None:
         response = self._heard(response, channel)
         with contextlib.closing(tokens(response)) as texts:
-            if self._stopped or channel.left:
+            if self._stopped or channel.scope.cancelled:
                 response.cancel() if hasattr(response, "cancel") else _discard(response)
             for text in texts:
                 if self._to_be_left(response) or (text and not channel.put(Text(text))):
                     break
-        if self._stopped or channel.left:
+        if self._stopped or channel.scope.cancelled:
             _discard(response)  # whoever stopped it could not close what was just being read
         channel.push(_end(response, stopped=self._stopped))
 
@@ -239,7 +239,7 @@ class Answer:
                 async for text in texts:
                     if self._to_be_left(response) or (text and not await channel.aput(Text(text))):
                         break
-            if self._stopped or channel.left:
+            if self._stopped or channel.scope.cancelled:
                 await _stop(response)
                 if not hasattr(response, "acancel") and (aclose := getattr(response, "aclose", None)) is not None:
                     await aclose()
