@@ -67,8 +67,7 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> 
     while True:
         calls.look()
         try:
-            token = tokens.get_nowait() if not tokens.empty() else await asyncio.wait_for(tokens.get(), _nap(calls))
-            if token:
+            if token := await _next_of(tokens, _nap(calls)):
                 yield token
         except TimeoutError:
             if _is_over(response, calls, tokens.empty):
@@ -91,6 +90,14 @@ def _is_over(response: StreamingAgentChatResponse, calls: CallLog, is_empty: Cal
         report=calls.report,
         reason="cancelled",
     ) from None
+
+
+async def _next_of(tokens: asyncio.Queue[str | None], seconds: float) -> str | None:
+    if not tokens.empty():
+        return tokens.get_nowait()
+    # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with a token.
+    async with asyncio.timeout(seconds):
+        return await tokens.get()
 
 
 def _nap(calls: CallLog) -> float:

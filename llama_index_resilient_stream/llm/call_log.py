@@ -34,6 +34,8 @@ class CallLog:
         """Whether the user's policy wants an error where an answer is given up."""
         self.scope = Scope()
         """Cancelled when the engine's call is: its streams are, with it."""
+        self.shown_as_text = False
+        """Whether a partial answer was handed out as text, by `str(response)`, instead of an error."""
         self._recoveries: list[tuple[Recovery, bool]] = []
         self._streams: list[tuple[Recovery, weakref.ref[Any]]] = []
         # The garbage collector may drop a response, and so cancel, while this very thread is in here.
@@ -79,7 +81,8 @@ class CallLog:
 
         Only where the engine was not told: an engine that was given the error may well know what to do.
         """
-        if (error := self._error(lambda recovery: recovery.policy.on_exhausted == "partial")) is not None:
+        shown = self.shown_as_text
+        if (error := self._error(lambda recovery: shown or recovery.policy.on_exhausted == "partial")) is not None:
             raise error
 
     def add_call(self, recovery: Recovery) -> None:

@@ -45,18 +45,21 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
 from ..callbacks import HOOKS
-from ..compat.llama_index import copied, streams_objects_itself, tools_arguments
+from ..compat.llama_index import copied, streams_objects_itself, tools_arguments, users_token_counter
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..policy import RecoveryPolicy
 from ..recovery.continuation import STRATEGIES, Continuation
 from ..recovery.events import Chunk, Learned
 from ..recovery.machine import Recovery
+from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
+from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope
 from ..streaming.watchdog import InterruptibleWait
-from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .announcer import Announcer, AsyncAnnouncer, checked, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
+from .explanation import CallExplanation, refuses_like_bare
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -116,8 +119,7 @@ class ResilientLLM(FunctionCallingLLM):
         for each in (llm, *fallbacks):
             _check_llm(each)
         _check_settings(policy, continuation)
-        callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
-        check(callbacks)
+        callbacks = checked(callbacks)
         _check_names(kwargs, set(self._field_names()))
         inherited = {name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)}
         super().__init__(
@@ -233,18 +235,22 @@ class ResilientLLM(FunctionCallingLLM):
     # Streams
 
     @untraced
+    @refuses_like_bare
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
@@ -264,6 +270,7 @@ class ResilientLLM(FunctionCallingLLM):
     def _astream(
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
+        require_asyncio("An asynchronous stream of ResilientLLM")
         recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
@@ -287,18 +294,22 @@ class ResilientLLM(FunctionCallingLLM):
 
     # Calls that are not streamed
 
+    @refuses_like_bare
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = await self._acall(
             Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs)
@@ -322,6 +333,7 @@ class ResilientLLM(FunctionCallingLLM):
         raise _original(failure)
 
     async def _acall(self, question: Question) -> Any:
+        require_asyncio("An asynchronous call of ResilientLLM")
         recovery = self._recovery(question, streamed=False)
         opened = partial(acall, [self.llm, *self.fallbacks], question)
         observer = AsyncAnnouncer(self.callbacks)
@@ -349,11 +361,15 @@ class ResilientLLM(FunctionCallingLLM):
             for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
         ]
         by_its_settings = any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
+        count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
             models,
             policy,
             question=question,
-            question_tokens=question.tokens,
+            question_tokens=partial(question.tokens, count_tokens),
+            count_tokens=count_tokens,
+            answers_tool_result=question.answers_tool_result,
+            explanation=CallExplanation((self.llm, *self.fallbacks), question),
             partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,
@@ -515,17 +531,16 @@ def _check_settings(policy: Any, continuation: Any) -> None:
             f"policy must be a RecoveryPolicy, not {type(policy).__name__}. Write policy=RecoveryPolicy(deadline=60)."
         )
     if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
+        names = ", ".join(repr(str(strategy)) for strategy in STRATEGIES)
         raise ConfigurationError(
-            f"continuation is {continuation!r}. Use 'auto', {', '.join(repr(str(strategy)) for strategy in STRATEGIES)}, "
-            f"or a Continuation(strategy=..., wording=...)."
+            f"continuation is {continuation!r}. Use 'auto', {names}, or a Continuation(strategy=..., wording=...)."
         )
 
 
 def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
     """What was asked, what was said, and whether it can only be asked again."""
-    question = getattr(what, "question", None)
-    if text is None and isinstance(question, Question):
-        return question, what.partial_text, what.restart_only
+    if text is None and isinstance(what, StreamInterruptedError):
+        return _asked_before(what)
     if isinstance(text, str) and isinstance(what, str):
         return Question(False, prompt=what), text, False
     if isinstance(text, str) and isinstance(what, Sequence) and all(isinstance(each, ChatMessage) for each in what):
@@ -534,6 +549,15 @@ def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
         "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
         "except StreamInterruptedError as error: stream = llm.resume(error). "
         "Or pass what was asked and the text so far: llm.resume(messages, text)."
+    )
+
+
+def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
+    if isinstance(error.question, Question):
+        return error.question, error.partial_text, error.restart_only
+    raise ConfigurationError(
+        "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
+        "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
     )
 
 

@@ -185,16 +185,16 @@ def _read(
     attempt: AttemptReader, recovery: Recovery, show: Show[T], observer: Observer, scope: Scope, watched: bool
 ) -> Generator[T, None, None]:
     receive, tell, patience = recovery.receive, observer.watches_tokens, _Patience(recovery, scope, watched)
-    event: Chunk | Ended | None = None
-    while not isinstance(event, Ended) and not scope.cancelled:
+    while not scope.cancelled:
         event = attempt.next(patience.begin())
         if scope.cancelled:
             return
-        event = patience.end(event)
-        for chunk in receive(event):
+        for chunk in receive(patience.end(event)):
             if tell or chunk.reset:
                 observer.token(chunk, recovery)
             yield chunk.payload if chunk.untouched else show(chunk)
+        if not recovery.streaming:
+            return
 
 
 def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
@@ -251,13 +251,12 @@ async def _adrive(
             attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
-                patience, event = _Patience(recovery, scope, watched), None
-                while not isinstance(event, Ended):
+                patience = _Patience(recovery, scope, watched)
+                while recovery.streaming:
                     event = await attempt.next(patience.begin())
                     if scope.cancelled:
                         return
-                    event = patience.end(event)
-                    for chunk in receive(event):
+                    for chunk in receive(patience.end(event)):
                         if tell or chunk.reset:
                             await observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
 from llama_index_resilient_stream.recovery.seam import Seam
-from llama_index_resilient_stream.testing.continuation_styles import HABITS, find_anchor
+from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
 
 PROSE = (
     "The harbour master kept two clocks. One of them was right, the other one was loud. Visitors set their watches by "
@@ -161,7 +161,7 @@ EXACT_IN_PROSE = [
 def continue_in(habit: str, text: str, cut: int) -> tuple[str, str]:
     said = text[:cut]
     strategy: Strategy = "prefill" if habit in ("echo", "resent_space") else "ask"
-    continuation = HABITS[habit](text, said, anchor_for(said, strategy))
+    continuation = CONTINUATION_STYLES[habit](text, said, anchor_for(said, strategy))
     return said, shown(said, continuation, strategy=strategy, size=1)
 
 
@@ -199,28 +199,28 @@ JOINS = [
 def test_joins(habit: str, text: str, until: str, size: int) -> None:
     cut = text.index(until) + len(until)
     said = text[:cut]
-    continuation = HABITS[habit](text, said, anchor_of(said))
+    continuation = CONTINUATION_STYLES[habit](text, said, anchor_of(said))
     assert continuation != text[cut:]
     assert said + shown(said, continuation, size=size) == text
 
 
 DECISIONS = [
     ("anchor", "anchor", 200),
-    ("as is", "exact", 200),
+    ("as_is", "exact", 200),
     ("answer", "restart", 200),
     ("paragraph", "restart_paragraph", 300),
     ("sentence", "restart_sentence", 178),
     ("overlap", "overlap64", 178),
-    ("polite+anchor", "polite_anchor", 200),
-    ("polite", "polite_exact", 200),
-    ("polite+answer", "polite_restart", 200),
+    ("anchor", "polite_anchor", 200),
+    ("announcement", "polite_exact", 200),
+    ("answer", "polite_restart", 200),
 ]
 
 
 @pytest.mark.parametrize(("decision", "habit", "cut"), DECISIONS, ids=ids(DECISIONS))
 def test_decisions(decision: str, habit: str, cut: int) -> None:
     said = PROSE[:cut]
-    continuation = HABITS[habit](PROSE, said, anchor_of(said))
+    continuation = CONTINUATION_STYLES[habit](PROSE, said, anchor_of(said))
     seam = Seam(said, anchor_of(said))
     result = seam.feed(continuation)
     assert (seam.settled, seam.decision, said + result) == (True, decision, PROSE)
@@ -276,11 +276,11 @@ def test_a_retelling_that_goes_another_way_is_shown_in_full() -> None:
     other = PROSE[:180] + " but not this time, and so the story takes another turn."
     seam = Seam(said, anchor_of(said))
     assert "".join(map(seam.feed, other)) + seam.finish(complete=True) == other
-    assert (seam.decision, seam.dropped) == ("as is", 0)
+    assert (seam.decision, seam.dropped) == ("as_is", 0)
 
 
 def test_no_habit_loses_anything_that_was_not_shown() -> None:
-    for habit in sorted(HABITS):
+    for habit in sorted(CONTINUATION_STYLES):
         for cut in range(41, len(PROSE), 7):
             _, result = continue_in(habit, PROSE, cut)
             if habit != "anchor_stripped":  # here the anchor lacks the white space which the rest begins with
@@ -292,13 +292,13 @@ def test_no_habit_loses_anything_that_was_not_shown() -> None:
 
 @given(
     text=st.sampled_from(list(TEXTS.values())),
-    habit=st.sampled_from(sorted(HABITS)),
+    habit=st.sampled_from(sorted(CONTINUATION_STYLES)),
     where=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**32),
 )
 def test_chunks_do_not_matter(text: str, habit: str, where: float, seed: int) -> None:
     said = text[: max(1, int(where * len(text)))]
-    continuation = HABITS[habit](text, said, anchor_of(said))
+    continuation = CONTINUATION_STYLES[habit](text, said, anchor_of(said))
     sizes, at, chunks = random.Random(seed), 0, []
     while at < len(continuation):
         chunks.append(continuation[at : at + sizes.choice([1, 1, 2, 5, 40])])
@@ -317,10 +317,10 @@ AGAIN = st.sampled_from(["anchor", "exact", "restart", "overlap40", "overlap64",
 def test_cut_again_and_again(first: str, second: str, cut: int, then: int, size: int) -> None:
     said = PROSE[:cut]
     seam = Seam(said, anchor_of(said))
-    continuation = HABITS[first](PROSE, said, anchor_of(said))[:then]
+    continuation = CONTINUATION_STYLES[first](PROSE, said, anchor_of(said))[:then]
     said += "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=False)
     assert PROSE.startswith(said)
-    assert said + shown(said, HABITS[second](PROSE, said, anchor_of(said)), size=size) == PROSE
+    assert said + shown(said, CONTINUATION_STYLES[second](PROSE, said, anchor_of(said)), size=size) == PROSE
 
 
 CUT_SHORT = [
@@ -346,9 +346,9 @@ def test_a_continuation_that_ends_within_the_anchor_was_the_rest() -> None:
     assert seam.feed(PROSE[130:150]) + seam.finish(complete=True) == PROSE[130:150]
 
 
-def test_no_more_than_max_held_is_held_back() -> None:
+def test_no_more_than_max_held_characters_is_held_back() -> None:
     text = "Certainly, " + "well and indeed " * 20
-    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held=30)
+    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held_characters=30)
     results = [seam.feed(char) for char in text]
     assert "".join(results) == text
     assert seam.most_held == 30
@@ -364,7 +364,7 @@ def test_nothing_is_held_back_for_long() -> None:
 def test_neither_limit_applies_to_what_was_shown_already() -> None:
     said = PROSE + "\n\n" + MARKDOWN
     ticks = count()
-    seam = Seam(said, anchor_of(said), max_held=20, max_held_seconds=20, clock=lambda: float(next(ticks)))
+    seam = Seam(said, anchor_of(said), max_held_characters=20, max_held_seconds=20, clock=lambda: float(next(ticks)))
     assert "".join(map(seam.feed, said + "New.")) == "New."
 
 

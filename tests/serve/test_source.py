@@ -175,8 +175,8 @@ async def test_generators_of_strings_are_read_too(make: Callable[[], Any]) -> No
 
 ENDINGS: dict[str, tuple[Any, str, EndPart]] = {
     "complete": ([], TEXT, EndPart("complete")),
-    "length": ([Cut(40, finish="length")], TEXT[:40], EndPart("length")),
-    "filtered": ([Cut(40, finish="content_filter")], TEXT[:40], EndPart("filtered")),
+    "length": ([Cut(40, finish_reason="length")], TEXT[:40], EndPart("length")),
+    "filtered": ([Cut(40, finish_reason="content_filter")], TEXT[:40], EndPart("filtered")),
     "interrupted": ([Cut(40, RESET)], TEXT[:40], EndPart("interrupted", "attempts", retryable=True)),
     "not-retryable": ([Fail(ValueError("no"))], "", EndPart("interrupted", "not_retryable")),
 }
