@@ -65,7 +65,8 @@ from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
 from ..streaming.loops import require_asyncio
-from ..streaming.watchdog import AsyncHalt, Halt
+from ..streaming.scope import Scope
+from ..streaming.watchdog import InterruptibleWait
 from .announcer import Announcer, AsyncAnnouncer, checked, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
@@ -288,14 +289,15 @@ class ResilientLLM(FunctionCallingLLM):
 
     def _stream(self, question: Question, partial_text: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), Halt()
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
         trace, show = self._trace(question, recovery, "stream_"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
         asked: Any = ask_own if isinstance(question, OwnMethod) else ask
         opened = within(trace, partial(asked, [self.llm, *self.fallbacks], question))
         observer = Announcer(self._listeners(calls, trace, show))
-        items = drive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientStream[Any] = ResilientStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        items = drive(opened, recovery, show=show, observer=observer, scope=scope)
+        stream: ResilientStream[Any] = ResilientStream(items, recovery, scope, calls)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -303,14 +305,16 @@ class ResilientLLM(FunctionCallingLLM):
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
         require_asyncio("An asynchronous stream of ResilientLLM")
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
         trace, show = self._trace(question, recovery, "astream_"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
         asked: Any = aask_own if isinstance(question, OwnMethod) else aask
         opened = awithin(trace, partial(asked, [self.llm, *self.fallbacks], question))
         observer = AsyncAnnouncer(self._listeners(calls, trace, show))
-        items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        wait = InterruptibleWait(scope)
+        items = adrive(opened, recovery, show=show, observer=observer, scope=scope, wait=wait)
+        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, scope, calls, wait)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -356,13 +360,14 @@ class ResilientLLM(FunctionCallingLLM):
     def _call(self, question: Question) -> Any:
         refuse_coroutines(self.callbacks)
         recovery = self._recovery(question, streamed=False)
+        scope = _scope_of(recovery)
         trace = self._trace(question, recovery, "")
         asked: Any = call_own if isinstance(question, OwnMethod) else call
         opened = within(trace, partial(asked, [self.llm, *self.fallbacks], question))
         observer = Announcer(self._listeners(trace))
         try:
             for answer in drive(  # noqa: B007 - the last one counts: one that ended in an error was asked for again
-                opened, recovery, show=_payload, observer=observer, halt=Halt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=scope, watched=False
             ):
                 pass
         except StreamInterruptedError as error:
@@ -380,7 +385,7 @@ class ResilientLLM(FunctionCallingLLM):
         observer = AsyncAnnouncer(self._listeners(trace))
         try:
             async for answer in adrive(  # noqa: B007
-                opened, recovery, show=_payload, observer=observer, halt=AsyncHalt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=_scope_of(recovery), watched=False
             ):
                 pass
         except StreamInterruptedError as error:
@@ -581,6 +586,10 @@ def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]
     if isinstance(question, OwnMethod) and question.objects:
         return _payload
     return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _scope_of(recovery: Recovery, parent: Scope | None = None) -> Scope:
+    return Scope(parent, deadline=recovery.deadline_at, clock=recovery.clock)
 
 
 def _payload(chunk: Chunk) -> Any:
