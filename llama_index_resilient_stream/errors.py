@@ -6,6 +6,7 @@ ResilientStreamError
  |    |-- TruncatedStreamError     it ended without saying that it was done
  |    |-- EmptyStreamError         it ended without a word
  |    |-- ErrorFinishError         the model's own finish reason was an error
+ |    |-- RejectedAnswerError      the app's own `reject` did not accept the beginning
  |    `-- StreamTimeoutError       also a TimeoutError: no progress in time, or the deadline passed
  `-- ConfigurationError            also a ValueError: says what was wrong and the line that fixes it
 """
@@ -28,10 +29,31 @@ class ResilientStreamError(Exception):
 class StreamInterruptedError(ResilientStreamError):
     """A stream that could not be finished. Nothing that arrived is lost.
 
-    `partial_text` is all that the reader was shown. `report` says what was tried. `retryable` says whether asking
-    again later may help; `ResilientLLM.resume(error)` does so from where the text ends. `code` and `reason` are
-    for machines. The last original exception is `__cause__`.
+        try:
+            for chunk in llm.stream_chat(messages):
+                print(chunk.delta, end="")
+        except StreamInterruptedError as error:
+            stream = llm.resume(error)  # go on from where the text ends
+
+    It can be pickled and copied. What was asked, and with which keywords, stays behind then, so that no prompt and no
+    key travels with it: in another process, write `llm.resume(messages, error.partial_text)`.
+
+    Args:
+        message: one line for people.
+        partial_text: all that the reader was shown.
+        report: what was tried, attempt by attempt.
+        retryable: whether asking again later may help.
+        code: for machines, such as "llm/truncated-response-in-streaming-mode".
+        reason: why it was given up, as in `StreamReport.reason`.
+
+    The last original exception is `__cause__`.
     """
+
+    # In a slot it is no part of what is pickled, copied or shown by vars().
+    __slots__ = ("question",)
+
+    question: Any
+    """What `resume()` asks again; None in another process."""
 
     def __init__(
         self,
@@ -51,7 +73,7 @@ class StreamInterruptedError(ResilientStreamError):
         self.reason = reason
         self.restart_only = False
         """Whether the turn had tools or a form, so that it can be asked again and not continued."""
-        self.question: Any = None  # what resume() asks again; in no message, repr or log
+        self.question = None
 
 
 class StreamFault(ResilientStreamError):
@@ -79,6 +101,15 @@ class ErrorFinishError(StreamFault):
     """The model's own finish reason was an error."""
 
     code = "llm/error-finish-in-streaming-mode"
+
+
+class RejectedAnswerError(StreamFault):
+    """`RecoveryPolicy.reject` did not accept the beginning of the answer; nothing of it was shown."""
+
+    code = "llm/rejected-answer"
+
+    def __init__(self, message: str = "The beginning of the answer was rejected.") -> None:
+        super().__init__(message)
 
 
 class StreamTimeoutError(StreamFault, TimeoutError):

@@ -92,8 +92,6 @@ class GiveUpReason(StrEnum):
     """Another attempt cannot cure this fault."""
     CONTEXT_WINDOW = "context_window"
     """The question is too long for the model."""
-    NO_PROGRESS = "no_progress"
-    """The models ended every continuation well and added nothing."""
 
 
 class JoinDecision(StrEnum):
@@ -174,6 +172,8 @@ class StreamReport:
     resets: int = 0
     """How often a restarted tool or structured turn told it differently."""
     seconds: float = 0.0
+    refusal: str = ""
+    """What the model said instead of an answer, where it refused; the status is then "filtered"."""
     usage: dict[str, int] = field(default_factory=dict)
     """Tokens of all attempts: prompt_tokens, completion_tokens, total_tokens."""
     usage_estimated: bool = False

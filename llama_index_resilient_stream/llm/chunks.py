@@ -37,6 +37,7 @@ class Reader:
         self._length = 0
         self._thoughts = 0
         self._refusal = ""
+        self._tools: str | None = None
 
     def chat(self, response: ChatResponse) -> Chunk:
         """A chunk of a chat stream."""
@@ -56,8 +57,10 @@ class Reader:
             tools = open_tool_call(extra, blocks)
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
+        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
+        grown, self._tools = tools is not None and tools != self._tools, tools or self._tools
         refusal = self._refuses_on(response.raw)
-        progress = bool(text or refusal) or tools is not None or _is_thinking(response) or self._thinks_on(blocks)
+        progress = bool(text or refusal) or grown or _is_thinking(response) or self._thinks_on(blocks)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
 
     def completion(self, response: CompletionResponse) -> Chunk:
@@ -83,11 +86,10 @@ class Reader:
         self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
         return self._thoughts > before
 
-    def _refuses_on(self, raw: Any) -> str | None:
+    def _refuses_on(self, raw: Any) -> str:
         """What is new of a refusal."""
-        refusal = refusal_of(raw, self._refusal)
-        if refusal:
-            self._refusal += refusal
+        refusal = refusal_of(raw, self._refusal) or ""
+        self._refusal += refusal
         return refusal
 
 
@@ -100,7 +102,7 @@ def read_whole(response: Response) -> Chunk:
     else:
         extra, text = response.additional_kwargs, response.text
     raw = response.raw
-    refusal = refusal_of(raw) or refusal_in_kwargs(extra)
+    refusal = refusal_of(raw) or refusal_in_kwargs(extra) or ""
     return Chunk(text, response, True, finish_reason_of(raw, extra), tools, usage_of(raw), refusal)
 
 

@@ -11,10 +11,11 @@ No system message is added and the user's own messages stay as they are: a perso
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ..errors import ConfigurationError
 from ..report import Strategy
@@ -75,6 +76,14 @@ class Continuation:
         if self.anchor_length < 1:
             raise ConfigurationError("anchor_length must be at least 1 character. Write anchor_length=40.")
 
+    def with_strategy(self, strategy: Strategy) -> Self:
+        """The same, for another way to continue. Subclasses stay what they are."""
+        if strategy is self.strategy:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "strategy", strategy)  # frozen for everybody else
+        return other
+
     def anchor(self, partial_text: str) -> str:
         """Return the end of `partial_text` that the model is asked, or bound, to begin with; "" where there is none."""
         partial_text = sendable(partial_text)
@@ -118,11 +127,6 @@ def anchor_of(partial_text: str, least: int = 40) -> str:
     while start > earliest and _continues_a_character(partial_text, start):
         start -= 1
     return partial_text[start:]
-
-
-def estimate_tokens(text: str) -> int:
-    """Return about how many tokens a text is: four bytes of UTF-8 each."""
-    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
 def _continues_a_character(text: str, at: int) -> bool:

@@ -256,15 +256,15 @@ OPEN = "…"
 
 
 def _open_mark(arguments: Any) -> str:
-    if not isinstance(arguments, str):
+    """OPEN where arguments that are text are no JSON object. No arguments at all are those of a call without any."""
+    if not isinstance(arguments, str) or not (bare := arguments.strip()):
         return ""
-    if not arguments.rstrip().endswith(("}", "]")):  # spares parsing at every delta
+    if not bare.endswith("}"):  # spares parsing at every delta
         return OPEN
     try:
-        json.loads(arguments)
-    except ValueError:
+        return "" if isinstance(json.loads(bare), dict) else OPEN
+    except (ValueError, RecursionError):
         return OPEN
-    return ""
 
 
 def _size(arguments: Any) -> int:

@@ -112,7 +112,7 @@ def test_wrong_objects(respond: Callable[[Any], Any]) -> None:
 def test_coming_back_to_what_is_not_resumable(client: FlaskClient) -> None:
     url = f"/ask/{name()}/query/resilient/sync"
     lost = client.get(url, headers={"Last-Event-ID": "3"})
-    assert events(lost.data) == [("error", {"status": "lost", "reason": "not resumable", "retryable": True})]
+    assert events(lost.data) == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
     assert client.get(url, headers={"Last-Event-ID": "7.end"}).status_code == 204
 
 
@@ -129,7 +129,10 @@ def test_one_loop_serves_all_requests_of_a_process() -> None:
 # On gunicorn
 
 
-@pytest.fixture(scope="module", params=["preload", "worker"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(start, marks=pytest.mark.xdist_group(f"flask-{start}")) for start in ("preload", "worker")],
+)
 def app(request: pytest.FixtureRequest) -> Iterator[Running]:
     """With --preload the app is imported, and asked once, before the workers are forked."""
     args = ["--threads", "16", *(["--preload"] if request.param == "preload" else [])]

@@ -111,7 +111,7 @@ class Seam:
             self._decide()
             return self._release() + self._halves.finish()
         held = "".join(self._held) + self._halves.finish()
-        if self._is_repeating():
+        if self.is_repeating:
             self.dropped += len(held)
         else:
             self.leftover = held
@@ -129,9 +129,11 @@ class Seam:
             self._held_since = self._clock()
             return False
         late = self._clock() - self._held_since > self._max_held_seconds
-        return late and not self._is_repeating()
+        return late and not self.is_repeating
 
-    def _is_repeating(self) -> bool:
+    @property
+    def is_repeating(self) -> bool:
+        """Whether the continuation so far is most probably a repeat that is not over."""
         return any(matcher.is_repeating for matcher in self._open_matchers)
 
     def _take(self, text: str, index: int) -> int:
@@ -167,7 +169,7 @@ class Seam:
         self._decide()
         if self.settled:
             return
-        if self._is_repeating():
+        if self.is_repeating:
             self._follow()
         else:
             self._followed = []
