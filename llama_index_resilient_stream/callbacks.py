@@ -64,29 +64,53 @@ class ResumeEvent:
     """The kind of the fault that made it necessary; None where an interrupted answer is taken up again."""
 
 
+class TokenCallback(Protocol):
+    """An object that is told of text."""
+
+    def on_token(self, event: TokenEvent, /) -> Awaitable[None] | None:
+        """Take a piece of text that the reader is about to see."""
+
+
+class FaultCallback(Protocol):
+    """An object that is told of failed attempts."""
+
+    def on_fault(self, event: FaultEvent, /) -> Awaitable[None] | None:
+        """Take the news that an attempt failed."""
+
+
+class ResumeCallback(Protocol):
+    """An object that is told of further attempts."""
+
+    def on_resume(self, event: ResumeEvent, /) -> Awaitable[None] | None:
+        """Take the news that another attempt begins."""
+
+
+class EndCallback(Protocol):
+    """An object that is told of the end of a stream."""
+
+    def on_end(self, report: StreamReport, /) -> Awaitable[None] | None:
+        """Take the report of a stream that is over. Called once for each stream."""
+
+
 @runtime_checkable
-class StreamCallback(Protocol):
-    """Any object with some of these methods, each a plain function or, on async streams, also a coroutine function.
+class StreamCallback(TokenCallback, FaultCallback, ResumeCallback, EndCallback, Protocol):
+    """All that a callback can be told. Any object with some of these methods will do as one, derived or not.
 
-    A method that raises is logged and does no harm to the stream. A bare function is taken as `on_token`.
+        class Meter(StreamCallback):
+            def on_end(self, report: StreamReport) -> None:
+                print(report.seconds, report.status)
+
+        ResilientLLM(llm, callbacks=[Meter()])
+
+    Each method is a plain function or, on asynchronous streams, a coroutine function. One that raises is logged and
+    does no harm to the stream. A bare function is taken as `on_token`.
     """
-
-    def on_token(self, event: TokenEvent) -> Awaitable[None] | None:
-        """Some text was shown."""
-
-    def on_fault(self, event: FaultEvent) -> Awaitable[None] | None:
-        """An attempt failed."""
-
-    def on_resume(self, event: ResumeEvent) -> Awaitable[None] | None:
-        """Another attempt begins."""
-
-    def on_end(self, report: StreamReport) -> Awaitable[None] | None:
-        """The stream is over; called exactly once."""
 
 
 HOOKS = ("on_token", "on_fault", "on_resume", "on_end")
 
-Callback = StreamCallback | Callable[[TokenEvent], Any]
+Callback = TokenCallback | FaultCallback | ResumeCallback | EndCallback | Callable[[TokenEvent], Any]
+"""What `callbacks=[...]` takes: an object with one or more of the four methods, or a function of a `TokenEvent`."""
 
 
 class StreamFaultEvent(BaseEvent):

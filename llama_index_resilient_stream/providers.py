@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
 from .report import Strategy
@@ -49,15 +48,13 @@ class Provider:
     strategy: Strategy = Strategy.ASK
     """How it is asked to go on where the user says "auto"."""
     prefill: Prefill = "unknown"
-    prefill_extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    prefill_extra: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments that go with a prefill, where the user asks for one."""
 
 
 _TELLS = Provider(sends_finish_reason=True, prefill="unsupported")
 _SWALLOWS = Provider(sends_finish_reason=False, prefill="unsupported")
-_VLLM_FLAGS = MappingProxyType(
-    {"extra_body": {"continue_final_message": True, "add_generation_prompt": False}},
-)
+_VLLM_FLAGS = {"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}
 
 PROVIDERS: dict[str, Provider] = {
     # OpenAI's protocol. The finish reason is on the last chunk with a choice, a usage chunk may follow it.

@@ -5,6 +5,7 @@ Plain functions on purpose: a reader thread stuck in one of them keeps the wrapp
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import provider_of, reasons
+from ..providers import Provider, provider_of, reasons
 from ..recovery.continuation import Continuation, estimate_tokens
 from ..recovery.events import Chunk, Learned, Model, Request
 from ..report import Strategy
@@ -38,6 +39,9 @@ _STRUCTURED = (
 )  # fmt: skip
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "model_kwargs", "generate_kwargs", "options")
+
+
+_NO_WORD: Any = object()
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,13 @@ def model_of(
     policy: RecoveryPolicy,
     continuation: Continuation | Strategy | str,
     learned: Learned,
+    provider: Provider | None = None,
 ) -> Model:
-    """What the core has to know of this LLM for this question."""
-    provider = provider_of(type(llm))
+    """What the core has to know of this LLM for this question. `provider` stands in for its class's row."""
+    # A class of one's own need not be in the table: it can say so itself.
+    own_word = getattr(llm, "sends_finish_reason", _NO_WORD) if provider is None else _NO_WORD
+    speaks_for_itself = own_word is not _NO_WORD
+    provider = provider_of(type(llm)) if provider is None else provider
     name = name_of(llm)
     timeout = policy.first_token_timeout
     if timeout == "auto":
@@ -98,9 +106,8 @@ def model_of(
     return Model(
         name=name,
         continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
-        # A class of one's own need not be in the table: it can say so itself.
-        sends_finish_reason=getattr(llm, "sends_finish_reason", provider.sends_finish_reason),
-        assumed_from_protocol=provider.generic_server and not hasattr(llm, "sends_finish_reason"),
+        sends_finish_reason=own_word if speaks_for_itself else provider.sends_finish_reason,
+        assumed_from_protocol=provider.generic_server and not speaks_for_itself,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
@@ -139,7 +146,16 @@ def _continuation(
         fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands
         fitting = Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
-    return Continuation(fitting, chosen.wording, chosen.anchor_length, chosen.extra or extra)
+    return _with_extra(chosen.with_strategy(fitting), extra)
+
+
+def _with_extra(continuation: Continuation, extra: Mapping[str, Any]) -> Continuation:
+    """The same, of the same class, with the keyword arguments that this model's row has, unless it has some."""
+    if continuation.extra or not extra:
+        return continuation
+    other = copy.copy(continuation)
+    object.__setattr__(other, "extra", extra)
+    return other
 
 
 # Asking

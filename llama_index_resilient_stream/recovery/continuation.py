@@ -11,10 +11,11 @@ No system message is added and the user's own messages stay as they are: a perso
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ..errors import ConfigurationError
 from ..report import Strategy
@@ -63,6 +64,14 @@ class Continuation:
         object.__setattr__(self, "strategy", Strategy(self.strategy))  # its name alone will do
         if self.anchor_length < 1:
             raise ConfigurationError("anchor_length must be at least 1 character. Write anchor_length=40.")
+
+    def with_strategy(self, strategy: Strategy) -> Self:
+        """The same, for another way to continue. Subclasses stay what they are."""
+        if strategy is self.strategy:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "strategy", strategy)  # frozen for everybody else
+        return other
 
     def anchor(self, partial_text: str) -> str:
         """The end of `partial_text` that the model is asked, or bound, to begin with."""

@@ -444,7 +444,7 @@ class Recovery:
         strategy = self._strategy(partial_text)
         continuation = self.model.continuation
         if strategy not in (Strategy.FIRST, Strategy.RESTART):
-            continuation = replace(continuation, strategy=strategy)
+            continuation = continuation.with_strategy(strategy)
             anchor = continuation.anchor(partial_text)
             self._join = Seam(partial_text, anchor, strategy=strategy, clock=self.clock)
             self._request = Request(
