@@ -11,7 +11,6 @@ import threading
 from typing import Any, ClassVar
 
 import pytest
-from conftest import QUICK, Reader, question
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from llama_index.core.llms import MessageRole
@@ -26,6 +25,7 @@ from llama_index_resilient_stream import (
 )
 from llama_index_resilient_stream.recovery.continuation import anchor_of
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
+from support.readers import QUICK, Reader, question
 
 ERRORS = [ConnectionResetError("reset"), TimeoutError("slow"), json.JSONDecodeError("bad", "{", 1), None]
 
