@@ -17,7 +17,7 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import Provider, provider_of, reasons
+from ..providers import Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation, estimate_tokens
 from ..recovery.events import Chunk, Learned, Model, Request
 from ..report import Strategy
@@ -38,7 +38,6 @@ _STRUCTURED = (
     "grammar",
 )  # fmt: skip
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "model_kwargs", "generate_kwargs", "options")
 
 
 _NO_WORD: Any = object()
@@ -75,8 +74,7 @@ class Question:
 
 
 def _asks_for_form(settings: Mapping[str, Any]) -> bool:
-    nested = [value for name in _NESTED if isinstance(value := settings.get(name), Mapping)]
-    return any(source.get(name) for source in (settings, *nested) for name in _STRUCTURED)
+    return any(source.get(name) for source in all_settings(settings) for name in _STRUCTURED)
 
 
 def always_structured(llm: LLM) -> bool:
@@ -105,7 +103,7 @@ def model_of(
     retries = getattr(llm, "max_retries", 0)
     return Model(
         name=name,
-        continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
+        continuation=_continuation(llm, continuation, Strategy(provider.strategy), provider.prefill_extra),
         sends_finish_reason=own_word if speaks_for_itself else provider.sends_finish_reason,
         assumed_from_protocol=provider.generic_server and not speaks_for_itself,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
@@ -141,7 +139,7 @@ def _continuation(
         chosen = wanted
     else:
         chosen = Continuation(strategy=default if wanted == "auto" else wanted, extra=extra)  # type: ignore[arg-type]
-    strategy: Strategy = chosen.strategy
+    strategy = Strategy(chosen.strategy)
     if is_chat_model(llm):
         fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands

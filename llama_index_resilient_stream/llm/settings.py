@@ -15,11 +15,9 @@ from ..callbacks import HOOKS, Callback
 from ..errors import ConfigurationError
 from ..policy import RecoveryPolicy
 from ..providers import Provider
-from ..recovery.continuation import STRATEGIES, Continuation, Turn
+from ..recovery.continuation import STRATEGIES, Continuation, StrategyName, Turn
 from ..report import Strategy
 from .announcer import check
-
-StrategyName = Literal["ask", "prefill", "append", "restart"]
 
 ContinuationSetting = Continuation | Strategy | StrategyName | Literal["auto"]
 """What `ResilientLLM(continuation=...)` takes."""

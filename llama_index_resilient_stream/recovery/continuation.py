@@ -15,10 +15,12 @@ import copy
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..errors import ConfigurationError
 from ..report import Strategy
+
+StrategyName = Literal["ask", "prefill", "append", "restart"]
 
 STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
 
@@ -50,7 +52,7 @@ class Continuation:
     SGLang, for one, want `{"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}`.
     """
 
-    strategy: Strategy = Strategy.ASK
+    strategy: Strategy | StrategyName = Strategy.ASK
     wording: str = WORDING
     anchor_length: int = 40
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -24,7 +24,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
@@ -469,5 +468,5 @@ class Recovery:
             return Strategy.RESTART if self.report.attempts else Strategy.FIRST
         if self._restart_only:
             return Strategy.RESTART
-        wanted = self.model.continuation.strategy
+        wanted = Strategy(self.model.continuation.strategy)
         return Strategy.ASK if wanted is Strategy.PREFILL and self.model.learned.refuses_prefill else wanted

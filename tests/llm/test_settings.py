@@ -148,12 +148,12 @@ def test_one_callback_needs_no_list(how: str) -> None:
 def test_what_is_set_on_the_wrapper_reaches_the_wrapped_llm() -> None:
     inner = OpenAI(model="gpt-4o-mini", api_key="k")
     llm = ResilientLLM(inner, fallbacks=[OpenAI(model="gpt-4o", api_key="k", temperature=0.7)])
-    llm.temperature, llm.max_tokens, llm.model = 0.25, 77, "gpt-4.1"
+    llm.temperature, llm.max_tokens, llm.model = 0.25, 77, "gpt-4-turbo"
     llm.additional_kwargs = {"seed": 3}
-    assert (inner.temperature, inner.max_tokens, inner.model) == (0.25, 77, "gpt-4.1")
+    assert (inner.temperature, inner.max_tokens, inner.model) == (0.25, 77, "gpt-4-turbo")
     assert inner.additional_kwargs == llm.additional_kwargs == {"seed": 3}
     assert llm.fallbacks[0].temperature == 0.7
-    assert llm.metadata.model_name == "gpt-4.1"
+    assert llm.metadata.model_name == "gpt-4-turbo"
     assert "temperature" not in vars(llm)
 
 
