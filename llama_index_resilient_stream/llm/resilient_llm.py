@@ -183,21 +183,24 @@ class ResilientLLM(FunctionCallingLLM):
         raise AttributeError(self._unknown(name), name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "provider" and isinstance(value, str):
-            setattr(self.llm, name, value)  # a field of that name, of the wrapped LLM
+        if self._is_of_wrapped(name, value):
+            self._set_on_wrapped(name, value)
             return
         if (check := CHECKS.get(name)) is not None:
             value = check(value)
-        elif not name.startswith("_") and getattr_static(self, name, None) is None and name not in self._field_names():
-            self._set_on_wrapped(name, value)
-            return
-        before = dict(zip(map(id, self._models), self._learned, strict=True)) if name in ("llm", "fallbacks") else {}
+        known = list(zip(self._models, self._learned, strict=True)) if name in ("llm", "fallbacks") else []
         super().__setattr__(name, value)
-        if before:
-            self._learned = [before.get(id(llm)) or Learned() for llm in self._models]
+        if known:
+            self._learned = [next((has for llm, has in known if llm is each), Learned()) for each in self._models]
         if name == "callback_manager":  # LlamaIndex sets it on us; the events come from the wrapped ones
             for llm in self._models:
                 llm.callback_manager = value
+
+    def _is_of_wrapped(self, name: str, value: Any) -> bool:
+        if name == "provider":  # a setting of ours; some LLMs have a field of that name, which is a word
+            return isinstance(value, str)
+        is_ours = name.startswith("_") or name in self._field_names() or getattr_static(self, name, None) is not None
+        return not is_ours
 
     def _set_on_wrapped(self, name: str, value: Any) -> None:
         """`llm.temperature = 0.1` means the wrapped LLM's; what it has not is a mistake."""
