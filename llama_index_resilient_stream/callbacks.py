@@ -69,6 +69,7 @@ class TokenCallback(Protocol):
 
     def on_token(self, event: TokenEvent, /) -> Awaitable[None] | None:
         """Take a piece of text that the reader is about to see."""
+        return None  # so that who derives need not define it
 
 
 class FaultCallback(Protocol):
@@ -76,6 +77,7 @@ class FaultCallback(Protocol):
 
     def on_fault(self, event: FaultEvent, /) -> Awaitable[None] | None:
         """Take the news that an attempt failed."""
+        return None  # so that who derives need not define it
 
 
 class ResumeCallback(Protocol):
@@ -83,6 +85,7 @@ class ResumeCallback(Protocol):
 
     def on_resume(self, event: ResumeEvent, /) -> Awaitable[None] | None:
         """Take the news that another attempt begins."""
+        return None  # so that who derives need not define it
 
 
 class EndCallback(Protocol):
@@ -90,6 +93,7 @@ class EndCallback(Protocol):
 
     def on_end(self, report: StreamReport, /) -> Awaitable[None] | None:
         """Take the report of a stream that is over. Called once for each stream."""
+        return None  # so that who derives need not define it
 
 
 @runtime_checkable
