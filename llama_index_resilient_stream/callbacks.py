@@ -14,20 +14,40 @@ from llama_index.core.instrumentation.events import BaseEvent
 
 from .report import FaultKind, Strategy, StreamReport
 
+__all__ = [
+    "HOOKS",
+    "Callback",
+    "EndCallback",
+    "FaultCallback",
+    "FaultEvent",
+    "ResumeCallback",
+    "ResumeEvent",
+    "StreamCallback",
+    "StreamEndEvent",
+    "StreamFaultEvent",
+    "StreamResetEvent",
+    "StreamResumeEvent",
+    "TokenCallback",
+    "TokenEvent",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One piece of text, as the reader sees it."""
 
     stream_id: str
+    """That of the stream's report."""
     index: int
-    """Counts from 0 over all attempts."""
+    """Counts the pieces from 0, over all attempts."""
     text: str
+    """What is new."""
     seconds: float
     """Since the answer was asked for."""
     attempt: int
-    """Counts from 1."""
+    """The attempt that it came from, counted from 1."""
     model: str
+    """The model that said it."""
     reset: bool = False
     """A restarted turn tells it differently: forget what came before; `text` is a blank line and the new telling."""
 
@@ -37,15 +57,21 @@ class FaultEvent:
     """One attempt failed."""
 
     stream_id: str
+    """That of the stream's report."""
     attempt: int
+    """The attempt that failed, counted from 1."""
     model: str
+    """The model that was asked."""
     kind: FaultKind
+    """Why it failed; equal to its own word: `event.kind == "rate_limit"`."""
     message: str
     """Safe to log: no keys, no prompt text."""
     retryable: bool
+    """Whether the same request is worth another try."""
     characters: int
     """Length of the answer so far."""
     seconds: float
+    """Since the answer was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +79,19 @@ class ResumeEvent:
     """Another attempt begins."""
 
     stream_id: str
+    """That of the stream's report."""
     attempt: int
+    """The attempt that begins, counted from 1."""
     model: str
+    """The model that is asked."""
     strategy: Strategy
+    """How it is asked to go on."""
     delay: float
     """Seconds of back-off before it."""
     characters: int
+    """Length of the answer so far."""
     seconds: float
+    """Since the answer was asked for."""
     cause: FaultKind | None = None
     """The kind of the fault that made it necessary; None where an interrupted answer is taken up again."""
 

@@ -23,7 +23,7 @@ from .errors import ConfigurationError
 from .recovery.continuation import STRATEGIES, StrategyName
 from .report import Strategy
 
-__all__ = ["PROVIDERS", "UNKNOWN", "Prefill", "Provider", "provider_of", "reasons", "register_provider"]
+__all__ = ["PROVIDERS", "Prefill", "Provider", "provider_of", "register_provider"]
 
 Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 """What a model needs to write on from a last assistant turn.

@@ -69,12 +69,21 @@ class _Reported:
 
 
 class ResilientStreamingResponse(_Reported, StreamingResponse):
-    """A query engine's streaming response."""
+    """A query engine's streaming response.
+
+        response = resilient(engine).query("What happened to the cable?")
+        for token in response.response_gen:
+            print(token, end="")
+        print(response.report)
+
+    It is a context manager as well: leaving the block stops the LLM.
+    """
 
     _transcript: Transcript
 
     @classmethod
     def around(cls, response: StreamingResponse, calls: CallLog) -> ResilientStreamingResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
         made._transcript.at_token = calls.look
@@ -86,6 +95,11 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
+        """Give the tokens that were not given before.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self._tokens()
 
     @response_gen.setter
@@ -95,6 +109,7 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
     @property
     def response_txt(self) -> str | None:
+        """The whole text, when it is over and ended without an error; None before."""
         kept = self._transcript
         return kept.text if kept.over and kept.error is None else None
 
@@ -107,9 +122,19 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
         return self._transcript.whole()
 
     def get_response(self) -> Response:
+        """Read it to its end, and return LlamaIndex's response that does not stream, with an attribute `report`.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return _with_report(Response(self._transcript.whole(), self.source_nodes, self.metadata), self.report)
 
     def print_response_stream(self) -> None:
+        """Print the tokens as they come.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         for token in self.response_gen:
             print(token, end="", flush=True)
 
@@ -124,12 +149,21 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
 
 class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
-    """The same, asynchronous."""
+    """A query engine's streaming response, of `aquery`.
+
+        response = await resilient(engine).aquery("What happened to the cable?")
+        async for token in response.response_gen:
+            print(token, end="")
+        print(response.report)
+
+    It is an asynchronous context manager as well: leaving the block stops the LLM.
+    """
 
     _transcript: AsyncTranscript
 
     @classmethod
     def around(cls, response: AsyncStreamingResponse, calls: CallLog) -> ResilientAsyncStreamingResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
         made._transcript.at_token = calls.look
@@ -137,6 +171,11 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
     @property
     def response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self.async_response_gen()
 
     @response_gen.setter
@@ -145,11 +184,17 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
         vars(self).update(response_gen=source, response_txt=None)
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         async for token in self._transcript.tokens():
             yield token
 
     @property
     def response_txt(self) -> str | None:
+        """The whole text, when it is over and ended without an error; None before."""
         kept = self._transcript
         return kept.text if kept.over and kept.error is None else None
 
@@ -162,6 +207,11 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
         return _text_of_async(self._transcript)
 
     async def get_response(self) -> Response:
+        """Read it to its end, and return LlamaIndex's response that does not stream, with an attribute `report`.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         text = await self._transcript.whole()
         return _with_report(Response(text, self.source_nodes, self.metadata), self.report)
 
@@ -188,13 +238,22 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
 
 class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse):
-    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling."""
+    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling.
+
+        response = resilient(engine).stream_chat("What happened to the cable?")
+        for token in response.response_gen:         # of astream_chat: async for token in response.async_response_gen()
+            print(token, end="")
+        print(response.report)
+
+    It is a context manager as well, of both kinds: leaving the block stops the LLM.
+    """
 
     _transcript: Transcript
     _atranscript: AsyncTranscript
 
     @classmethod
     def around(cls, response: StreamingAgentChatResponse, calls: CallLog) -> ResilientStreamingAgentChatResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = object.__new__(cls)
         made.__dict__ = response.__dict__
         made._watch(calls)
@@ -211,6 +270,11 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
+        """Give the tokens that were not given before. Closing the generator stops the LLM.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self._leaving_stops(self._transcript)
 
     def _leaving_stops(self, transcript: Transcript) -> Generator[str, None, None]:
@@ -222,6 +286,11 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         self.response = self.unformatted_response = transcript.text.strip()
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         try:
             async for token in self._atranscript.tokens():
                 yield token
@@ -239,15 +308,26 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         return _text_of_async(self._atranscript).strip()
 
     def print_response_stream(self) -> None:
+        """Print the tokens as they come.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         for token in self.response_gen:
             print(token, end="", flush=True)
 
     async def aprint_response_stream(self) -> None:
+        """Print the tokens as they come.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         async for token in self.async_response_gen():
             print(token, end="", flush=True)
 
     @property
     def given(self) -> bool:
+        """Whether it was read to its end, token by token, so that there is nothing to be given any more."""
         return self._transcript.given or self._atranscript.given
 
     def cancel(self) -> None:
@@ -257,7 +337,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             let_writer_finish(self, self.calls)
 
     async def acancel(self) -> None:
-        """The same, asynchronously."""
+        """Stop the LLM, and return when its connection is closed and what it said so far is in the memory, marked."""
         await self.calls.acancel()
         if not self._atranscript.over:
             await alet_writer_finish(self, self.calls)

@@ -148,7 +148,7 @@ def _continuation(
 
 
 def _with_extra(continuation: Continuation, extra: Mapping[str, Any]) -> Continuation:
-    """The same, of the same class, with the keyword arguments that this model's row has, unless it has some."""
+    """Add, to a copy of the same class, the keyword arguments of this model's row, unless it has some of its own."""
     if continuation.extra or not extra:
         return continuation
     other = copy.copy(continuation)
@@ -187,7 +187,10 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
 
 
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
-    """The same, asynchronously; an LLM whose asynchronous endpoints block is asked in a thread."""
+    """Open the stream that answers the request, and read it, asynchronously.
+
+    An LLM whose asynchronous endpoints block is asked in a thread.
+    """
     if blocks_the_loop(llms[request.model], f"astream_{question.endpoint}"):
         return Offloaded(partial(ask, llms, question, upstream, request), upstream.break_read)
     return _Asked(llms, question, upstream, request)
@@ -240,7 +243,7 @@ def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: R
 
 
 async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
-    """The same, asynchronously."""
+    """Make one call that is not streamed, asynchronously, as a stream of one chunk."""
     if blocks_the_loop(llms[request.model], f"a{question.endpoint}"):
         async for chunk in Offloaded(partial(call, llms, question, _upstream, request)):
             yield chunk

@@ -41,6 +41,12 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         return self.send(None)
 
     def send(self, value: None) -> T:
+        """Give the next response, as `next()` does; `value` is None.
+
+        Raises:
+            StopIteration: The stream is over, or was cancelled.
+            StreamInterruptedError: The answer could not be finished.
+        """
         try:
             return self._items.send(value)
         except ValueError:
@@ -50,9 +56,11 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
             raise StopIteration from None
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
+        """Raise an exception where the stream stands, as in any generator. It ends there."""
         return self._items.throw(typ if val is None else val)
 
     def close(self) -> None:
+        """Stop: no retry, the upstream connection is closed. Of a stream that is over, nothing happens."""
         self._halt.set()
         try:
             self._items.close()
@@ -92,6 +100,12 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
         return self._stopped() if self._halt.is_set else self._items.__anext__()
 
     def asend(self, value: None) -> Coroutine[Any, Any, T]:
+        """Give the next response, as `anext()` does; `value` is None.
+
+        Raises:
+            StopAsyncIteration: The stream is over, or was cancelled.
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self._stopped() if self._halt.is_set else self._items.asend(value)
 
     async def _stopped(self) -> T:
@@ -99,9 +113,11 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
         raise StopAsyncIteration
 
     async def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
+        """Raise an exception where the stream stands, as in any asynchronous generator. It ends there."""
         return await self._items.athrow(typ if val is None else val)
 
     async def aclose(self) -> None:
+        """Stop, and return when the upstream connection is closed. Of a stream that is over, nothing happens."""
         # A callback that leaves runs inside of the reader's own task, which would wait for itself.
         await self._close(wait=not self._halt.is_reader())
 

@@ -38,6 +38,8 @@ except ImportError as error:
         'Serving needs Starlette, which is not installed: pip install "llama-index-resilient-stream[serve]"'
     ) from error
 
+__all__ = ["SSEResponse", "TextResponse"]
+
 _CLOSE = 10.0  # seconds that leaving may take, the source's own limits included
 _LAST_WORD = 1.0  # seconds to tell a reader that the server shuts down
 

@@ -26,6 +26,8 @@ try:
 except ImportError as error:
     raise ImportError('Serving with Flask needs Flask, which is not installed: pip install "flask"') from error
 
+__all__ = ["on_loop", "sse_response", "text_response"]
+
 T = TypeVar("T")
 
 

@@ -41,6 +41,8 @@ from .sse import EventId, is_generation
 from .store import MemoryStore, Store, StoreUnreachableError, Ticket
 from .subscriber import StoredFeed
 
+__all__ = ["Generation", "Generations", "MayRead", "TakeOver"]
+
 logger = logging.getLogger("llama_index_resilient_stream")
 
 MayRead = Callable[[Any, Ticket], bool | Awaitable[bool]]

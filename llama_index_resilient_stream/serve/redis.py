@@ -30,6 +30,8 @@ except ImportError as error:
         'RedisStore needs redis-py, which is not installed: pip install "llama-index-resilient-stream[redis]"'
     ) from error
 
+__all__ = ["RedisStore"]
+
 PATIENCE = 5.0  # seconds that an answer of Redis may take, whatever the client's own limits and retries are
 _BLOCK = 2.0  # seconds, at most, that a read waits in Redis
 

@@ -17,6 +17,18 @@ from typing import Any, Protocol
 from ..errors import ResilientStreamError
 from .source import End, Part
 
+__all__ = [
+    "FencedError",
+    "MemoryStore",
+    "MissingError",
+    "Pulse",
+    "State",
+    "Store",
+    "StoreError",
+    "StoreUnreachableError",
+    "Ticket",
+]
+
 PRESENCE = 2.5  # seconds that a reader counts as present after it was last heard of
 
 
