@@ -37,11 +37,12 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
 from ..callbacks import HOOKS, Callback
-from ..compat.llama_index import copied, streams_objects_itself, tools_arguments
+from ..compat.llama_index import copied, streams_objects_itself, tools_arguments, users_token_counter
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..policy import RecoveryPolicy
 from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
+from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
 from ..streaming.watchdog import AsyncHalt, Halt
 from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
@@ -585,11 +586,14 @@ class ResilientLLM(FunctionCallingLLM):
         if not streamed:  # an error is an error there: no half answer to hand out, and nothing to go on from
             policy = replace(policy, on_exhausted="raise", continue_on_length=0)
         by_its_settings = any(always_structured(llm) for llm in self._models)
+        count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
             self._described(question, policy),
             policy,
             question=question,
-            question_tokens=question.tokens,
+            question_tokens=partial(question.tokens, count_tokens),
+            count_tokens=count_tokens,
+            answers_tool_result=question.answers_tool_result,
             partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,

@@ -324,3 +324,20 @@ def test_a_field_named_provider_of_the_wrapped_llm_answers() -> None:
     llm.provider = "together"
     assert inner.provider == "together"
     assert texts(llm) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"strategy": "nope"}, "'nope' is unknown. Use one of 'ask'"),
+        ({"strategy": None}, "None is unknown"),
+        ({"wording": 3}, "wording is 3"),
+        ({"anchor_length": 0}, "anchor_length=40"),
+        ({"anchor_length": "40"}, "anchor_length=40"),
+        ({"anchor_length": True}, "anchor_length=40"),
+        ({"extra": ["x"]}, r"extra=\{"),
+    ],
+)
+def test_a_continuation_that_cannot_work_says_the_line_that_does(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Continuation(**settings)
