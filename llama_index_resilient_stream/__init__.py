@@ -27,7 +27,7 @@ from .errors import (
 )
 from .llm.resilient_llm import ResilientLLM
 from .llm.streams import ResilientAsyncStream, ResilientStream
-from .policy import RecoveryPolicy
+from .policy import AttemptResult, RecoveryPolicy, StreamEnd, retry_if_fault, retry_if_outcome
 from .providers import Provider, register_provider
 from .recovery.continuation import Continuation, Turn
 from .recovery.faults import Fault
@@ -37,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "AttemptResult",
     "Callback",
     "ConfigurationError",
     "Continuation",
@@ -60,6 +61,7 @@ __all__ = [
     "ResumeEvent",
     "Strategy",
     "StreamCallback",
+    "StreamEnd",
     "StreamFault",
     "StreamInterruptedError",
     "StreamReport",
@@ -74,6 +76,8 @@ __all__ = [
     "atokens",
     "register_provider",
     "resilient",
+    "retry_if_fault",
+    "retry_if_outcome",
     "tokens",
     "trace",
 ]

@@ -615,11 +615,21 @@ class ResilientLLM(FunctionCallingLLM):
     # Their signatures differ from one version of LlamaIndex to the next, so they are passed on as they come.
 
     def structured_predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a prompt with an object of a pydantic class, as the wrapped class does it; arguments are LlamaIndex's.
+
+        Raises:
+            Exception: The provider's own error when it fails for good.
+        """
         if not streams_objects_itself(self.llm):
             return super().structured_predict(*args, **kwargs)
         return _with_endpoints(self.llm, chat=self.chat).structured_predict(*args, **kwargs)
 
     async def astructured_predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Answer a prompt with an object of a pydantic class, asynchronously; arguments are LlamaIndex's.
+
+        Raises:
+            Exception: The provider's own error when it fails for good.
+        """
         if not streams_objects_itself(self.llm):
             return await super().astructured_predict(*args, **kwargs)
         return await _with_endpoints(self.llm, achat=self.achat).astructured_predict(*args, **kwargs)
@@ -702,6 +712,15 @@ class ResilientLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
+        """The tool calls of a response, as the wrapped class reads them.
+
+        Args:
+            response: A whole answer, or the last chunk of a stream.
+            error_on_no_tool_call: Whether a response without a call is an error.
+
+        Raises:
+            ConfigurationError: The wrapped LLM cannot call functions.
+        """
         if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
             return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
         return self._function_calling_llm().get_tool_calls_from_response(

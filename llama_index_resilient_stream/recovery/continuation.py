@@ -90,7 +90,7 @@ class Continuation:
             )
 
     def with_strategy(self, strategy: Strategy) -> Self:
-        """The same, for another way to continue. Subclasses stay what they are."""
+        """Return it for another way to continue. Of a subclass it is the same class."""
         if strategy is self.strategy:
             return self
         other = copy.copy(self)

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from .source import End, Part, Recovery, Text
-from .store import PRESENCE, FencedError, MissingError, Pulse, State, StoreUnreachableError, Ticket
+from .store import PRESENCE, FencedError, MissingError, Pulse, State, Store, StoreUnreachableError, Ticket
 
 try:
     import redis.asyncio as redis
@@ -118,7 +118,7 @@ return redis.call('HSET', KEYS[1], 'stop', 1) + 1
 """
 
 
-class RedisStore:
+class RedisStore(Store):
     """Everything in Redis 6.2 or newer, or what speaks like it.
 
     Each reader that waits holds a connection, and the pool keeps it. What bounds them is Redis's own `maxclients`.

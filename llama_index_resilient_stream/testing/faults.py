@@ -64,7 +64,7 @@ class Fault:
     tool_call: tuple[str, str] | None = None
 
     def at(self, after: int | None) -> Fault:
-        """The same fault behind `after` characters of the answer (None: behind all of them)."""
+        """Place the fault behind `after` characters of the answer (None: behind all of them)."""
         return replace(self, after=after)
 
     def error_body(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from llama_index.core import Settings, VectorStoreIndex
 from llama_index.core.llms import LLM, ChatMessage, ChatResponse, CompletionResponse
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index.llms.openai import OpenAI
-from tenacity import stop_after_attempt, wait_random_exponential
+from tenacity import retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from llama_index_resilient_stream import (
     Continuation,
@@ -34,6 +34,7 @@ from llama_index_resilient_stream import (
     ResilientStreamingResponse,
     ResumeEvent,
     StreamCallback,
+    StreamEnd,
     StreamInterruptedError,
     StreamReport,
     StreamStatus,
@@ -42,6 +43,8 @@ from llama_index_resilient_stream import (
     atokens,
     register_provider,
     resilient,
+    retry_if_fault,
+    retry_if_outcome,
     tokens,
     trace,
 )
@@ -197,7 +200,23 @@ calm = ResilientLLM(MyLLM(model="m"), continuation=Calm("ask"), provider=Provide
 both = ResilientLLM(MyLLM(model="m"), fallbacks=[OpenAI()], provider=[Provider(sends_finish_reason=True), None])
 
 
-def is_the_gateway_s(fault: Fault) -> bool:
+class MyGatewayError(Exception):
+    """What nobody but the user's own gateway raises."""
+
+
+def ends_with_a_full_stop(end: StreamEnd) -> bool | None:
+    return end.text.rstrip().endswith(".") or (None if end.finish_reason else False)
+
+
+decided = RecoveryPolicy(
+    retry=retry_if_fault() | retry_if_exception_type(MyGatewayError),
+    fallback_on=retry_if_fault(FaultKind.OVERLOADED, "rate_limit") | retry_if_outcome("filtered", "refused"),
+    completeness=ends_with_a_full_stop,
+    reject=lambda head: head.startswith("I cannot"),
+)
+
+
+def is_worth_a_page(fault: Fault) -> bool:
     return fault.kind is FaultKind.OVERLOADED and fault.retryable
 
 
