@@ -21,11 +21,12 @@ import anyio
 
 from ..report import StreamStatus
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
+from .generations import Generation, Generations
 from .resumption import Opening
 from .source import Answer, End
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 from .subscriber import StoredFeed
+from .types import Source
 
 try:
     from starlette.background import BackgroundTask
@@ -136,7 +137,7 @@ class SSEResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source | Generation,
         *,
         heartbeat: float = 15.0,
         retry: int | None = None,
@@ -189,7 +190,7 @@ class TextResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source,
         *,
         note: str = "\n\n[The answer was interrupted.]",
         headers: Mapping[str, str] | None = None,

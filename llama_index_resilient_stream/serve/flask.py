@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
+from .generations import Generation, Generations
 from .resumption import Opening
 from .source import Answer
 from .sse import HEADERS, TEXT_HEADERS
+from .types import Source
 
 try:
     from flask import Response, request
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 def sse_response(
-    source: Any,
+    source: Source | Generation,
     *,
     heartbeat: float = 15.0,
     retry: int | None = None,
@@ -58,7 +59,7 @@ def sse_response(
 
 
 def text_response(
-    source: Any, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
+    source: Source, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
 ) -> Response:
     """The text and nothing else, as `serve.fastapi.TextResponse` gives it, with the same arguments."""
     if request.method == "HEAD":

@@ -52,6 +52,8 @@ from llama_index_resilient_stream.http import async_http_client, http_client
 from llama_index_resilient_stream.serve.fastapi import SSEResponse, TextResponse
 from llama_index_resilient_stream.serve.generations import Generations
 from llama_index_resilient_stream.serve.redis import RedisStore
+from llama_index_resilient_stream.serve.store import Ticket
+from llama_index_resilient_stream.serve.types import Answerable
 from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, FaultServer, ScriptedLLM
 
 # The LLM
@@ -290,7 +292,21 @@ async def read_anything_asynchronously(response: Any) -> str:
 # Serving
 
 app = FastAPI()
-generations = Generations(RedisStore("redis://localhost"))
+
+
+def may_read(request: Any, ticket: Ticket) -> bool:
+    return bool(request.headers["user"] == ticket.owner)
+
+
+def take_over(ticket: Ticket, text: str) -> Answerable:
+    return llm.resume(str(ticket.payload), text)
+
+
+async def words() -> AsyncIterator[str]:
+    yield "a text of one's own"
+
+
+generations = Generations(RedisStore("redis://localhost"), may_read=may_read, take_over=take_over)
 
 
 def serve(engine: ResilientQueryEngine, chat_engine: ResilientChatEngine) -> None:
@@ -306,11 +322,19 @@ def serve(engine: ResilientQueryEngine, chat_engine: ResilientChatEngine) -> Non
     async def complete(prompt: str) -> SSEResponse:
         return SSEResponse(llm.stream_complete(prompt))
 
+    @app.get("/words")
+    async def own() -> SSEResponse:
+        return SSEResponse(words, retry=1000)
+
+    @app.get("/again")
+    async def again(key: str) -> SSEResponse:
+        return SSEResponse(generations.get(key))
+
     @app.get("/text")
     async def text(question: str) -> TextResponse:
         return TextResponse(await engine.aquery(question))
 
-    print(ask, chat, complete, text)
+    print(ask, chat, complete, own, again, text)
 
 
 # Testing

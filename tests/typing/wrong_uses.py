@@ -18,6 +18,8 @@ from llama_index_resilient_stream import (
     register_provider,
     resilient,
 )
+from llama_index_resilient_stream.serve.fastapi import SSEResponse
+from llama_index_resilient_stream.serve.generations import Generations
 from llama_index_resilient_stream.testing import ScriptedLLM
 
 llm = ResilientLLM(ScriptedLLM("x"))
@@ -53,6 +55,13 @@ def engines(query: ResilientQueryEngine, chat: ResilientChatEngine) -> None:
     query.query(3)  # wrong
     chat.stream_chat("?").reprot  # wrong  # noqa: B018
     chat.chat("?").reprot  # wrong  # noqa: B018
+
+
+def serving(query: ResilientQueryEngine) -> None:
+    SSEResponse("a text")  # wrong
+    SSEResponse(query)  # wrong
+    SSEResponse(lambda: 3)  # wrong
+    Generations(may_read=True)  # wrong
 
 
 class Wrong:
