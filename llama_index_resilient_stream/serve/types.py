@@ -31,5 +31,5 @@ Answerable = (
 generator of texts of your own."""
 
 Source = Answerable | Awaitable[Answerable] | Callable[[], Answerable | Awaitable[Answerable]]
-"""An answer; an awaitable of one; or a function that returns either. A function is called once, when its answer is first
-asked for: in a thread, unless it is a coroutine function."""
+"""An answer; an awaitable of one; or a function that returns either. A function is called once, when its answer is
+first asked for: in a thread, unless it is a coroutine function."""
