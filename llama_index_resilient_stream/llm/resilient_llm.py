@@ -44,10 +44,12 @@ from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
+from ..streaming.loops import require_asyncio
 from ..streaming.watchdog import AsyncHalt, Halt
 from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
+from .explanation import CallExplanation, refuses_like_bare
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .settings import CHECKS, ContinuationSetting, ProviderSetting, check_names, did_you_mean
 from .spans import StreamSpan, awithin, span_of, untraced, within
@@ -335,6 +337,7 @@ class ResilientLLM(FunctionCallingLLM):
     # Streams
 
     @untraced
+    @refuses_like_bare
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ResilientStream[ChatResponse]:
         """Stream the answer to a conversation.
 
@@ -359,6 +362,7 @@ class ResilientLLM(FunctionCallingLLM):
         return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> ResilientStream[CompletionResponse]:
@@ -384,6 +388,7 @@ class ResilientLLM(FunctionCallingLLM):
         return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ResilientAsyncStream[ChatResponse]:
         """Stream the answer to a conversation, asynchronously.
 
@@ -407,6 +412,7 @@ class ResilientLLM(FunctionCallingLLM):
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> ResilientAsyncStream[CompletionResponse]:
@@ -446,6 +452,7 @@ class ResilientLLM(FunctionCallingLLM):
     def _astream(
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
+        require_asyncio("An asynchronous stream of ResilientLLM")
         recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
@@ -467,6 +474,7 @@ class ResilientLLM(FunctionCallingLLM):
 
     # Calls that are not streamed
 
+    @refuses_like_bare
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation in one piece. Failed requests are sent again, as the policy says.
 
@@ -486,6 +494,7 @@ class ResilientLLM(FunctionCallingLLM):
         answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Complete a prompt in one piece. Failed requests are sent again, as the policy says.
 
@@ -507,6 +516,7 @@ class ResilientLLM(FunctionCallingLLM):
         answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation in one piece, asynchronously. Failed requests are sent again, as the policy says.
 
@@ -525,6 +535,7 @@ class ResilientLLM(FunctionCallingLLM):
         answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Complete a prompt in one piece, asynchronously. Failed requests are sent again, as the policy says.
 
@@ -563,6 +574,7 @@ class ResilientLLM(FunctionCallingLLM):
         raise _original(failure)
 
     async def _acall(self, question: Question) -> Any:
+        require_asyncio("An asynchronous call of ResilientLLM")
         recovery = self._recovery(question, streamed=False)
         opened = partial(acall, self._models, question)
         observer = AsyncAnnouncer(self.callbacks)
@@ -594,6 +606,7 @@ class ResilientLLM(FunctionCallingLLM):
             question_tokens=partial(question.tokens, count_tokens),
             count_tokens=count_tokens,
             answers_tool_result=question.answers_tool_result,
+            explanation=CallExplanation((self.llm, *self.fallbacks), question),
             partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,
@@ -764,9 +777,8 @@ def _is_shared(inner: LLM, name: str) -> bool:
 
 def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
     """What was asked, what was said, and whether it can only be asked again."""
-    question = getattr(what, "question", None)
-    if text is None and isinstance(question, Question):
-        return question, what.partial_text, what.restart_only
+    if text is None and isinstance(what, StreamInterruptedError):
+        return _asked_before(what)
     if isinstance(text, str) and isinstance(what, str):
         return Question(False, prompt=what), text, False
     if isinstance(text, str) and isinstance(what, Sequence) and all(isinstance(each, ChatMessage) for each in what):
@@ -775,6 +787,15 @@ def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
         "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
         "except StreamInterruptedError as error: stream = llm.resume(error). "
         "Or pass what was asked and the text so far: llm.resume(messages, text)."
+    )
+
+
+def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
+    if isinstance(error.question, Question):
+        return error.question, error.partial_text, error.restart_only
+    raise ConfigurationError(
+        "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
+        "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
     )
 
 

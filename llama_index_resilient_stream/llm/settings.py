@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 from llama_index.core.llms.llm import LLM
 
-from ..callbacks import HOOKS, Callback
 from ..errors import ConfigurationError
 from ..policy import RecoveryPolicy
 from ..providers import Provider
 from ..recovery.continuation import STRATEGIES, Continuation, StrategyName, Turn
 from ..report import Strategy
-from .announcer import check
+from .announcer import checked
 
 ContinuationSetting = Continuation | Strategy | StrategyName | Literal["auto"]
 """What `ResilientLLM(continuation=...)` takes."""
@@ -104,20 +103,6 @@ def _asked(continuation: Continuation, method: str) -> Any:
         ) from error
 
 
-def check_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    """Check the callbacks; one that stands by itself will do as well."""
-    if callable(callbacks) or any(hasattr(callbacks, hook) for hook in HOOKS):
-        callbacks = (callbacks,)
-    elif not isinstance(callbacks, Iterable):
-        raise ConfigurationError(
-            f"callbacks is a sequence of stream callbacks, not {type(callbacks).__name__}. "
-            f"Write callbacks=[lambda event: print(event.text)], or callbacks=() for none."
-        )
-    kept = tuple(callbacks)
-    check(kept)
-    return kept
-
-
 def check_provider(provider: Any) -> tuple[Provider | None, ...] | None:
     """Check what is said of the wrapped LLM, or of it and its fallbacks in their order."""
     if provider is None:
@@ -136,7 +121,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "fallbacks": check_fallbacks,
     "policy": check_policy,
     "continuation": check_continuation,
-    "callbacks": check_callbacks,
+    "callbacks": checked,
     "provider": check_provider,
 }
 

@@ -16,12 +16,12 @@ travels as JSON, where a line end is escaped.
 from __future__ import annotations
 
 import re
-import zlib
+
+from .decompression import Decompressor
 
 _TERMINATOR = re.compile(rb"[\r\n](?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed)[\r\n])")
 _TAIL = 32  # bytes, more than the longest terminator
 _ENDS_WITH_A_TERMINATOR = ("/completions", "/messages")
-_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 
 
 def promises(path: str) -> bool:
@@ -38,29 +38,15 @@ class TerminatorWatch:
 
     def __init__(self, *, promised: bool, encoding: str = "") -> None:
         self._promised = promised
-        self._blind = False
-        self._unzip = None
-        match encoding.strip().lower():
-            case "" | "identity":
-                pass
-            case "gzip" | "x-gzip" | "deflate":
-                self._unzip = zlib.decompressobj(_ZLIB_OR_GZIP)
-            case _:
-                self._blind = True
+        self._decompress = Decompressor(encoding)
         self._tail = b"\n"  # the first line begins as if one had ended
         self._seen = self._ended = False
 
     def feed(self, data: bytes) -> None:
         """The next piece of the body."""
-        if self._seen or self._blind:
+        if self._seen or not self._decompress.readable:
             return
-        if self._unzip is not None:
-            try:
-                data = self._unzip.decompress(data)
-            except zlib.error:  # deflate without its header, for one
-                self._blind = True
-                return
-        window = self._tail + data
+        window = self._tail + self._decompress(data)
         self._seen = _TERMINATOR.search(window) is not None
         self._tail = window[-_TAIL:]
 
@@ -73,4 +59,4 @@ class TerminatorWatch:
         """True: seen. False: promised by the protocol, and not sent. None: nobody can say."""
         if self._seen:
             return True
-        return False if self._ended and self._promised and not self._blind else None
+        return False if self._ended and self._promised and self._decompress.readable else None

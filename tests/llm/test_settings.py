@@ -73,7 +73,7 @@ WRONG = {
     "fallbacks-number": ("fallbacks", 3, "not int"),
     "callbacks-number": ("callbacks", 42, r"callbacks=\[lambda event"),
     "callbacks-numbers": ("callbacks", [42], "on_token, on_fault"),
-    "callbacks-word": ("callbacks", "print", "on_token, on_fault"),
+    "callbacks-word": ("callbacks", "print", r"callbacks=\[lambda event"),
     "callbacks-class": ("callbacks", [dict], "on_token, on_fault"),
     "provider-word": ("provider", ["openai"], r"provider=\[Provider\("),
     "provider-number": ("provider", 3, r"Pass a Provider"),

@@ -283,7 +283,7 @@ def test_a_missing_extra_is_answered_with_the_line_that_installs_it() -> None:
 
 
 def test_two_streams_share_one_connection(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, ["clean-eof", None])
+    server = serve(TEXT, ["clean_eof", None])
     llm = resilient(server)
     assert reader(llm).text == TEXT
     assert [record.connection for record in server.requests] == [1, 1]
@@ -352,9 +352,9 @@ def test_a_transport_of_the_user_s_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("after", [*range(0, len(SHORT), 4)])
-@pytest.mark.parametrize("cut", ["clean-eof", "close-eof"])
+@pytest.mark.parametrize("cut", ["clean_eof", "close_eof"])
 def test_a_cut_is_told_from_an_end_by_the_terminator(reader: Reader, serve: Serve, cut: str, after: int) -> None:
-    server = serve(SHORT, [FAULTS[cut].at(after), "never-tells"])
+    server = serve(SHORT, [FAULTS[cut].at(after), "no_finish_reason"])
     result = reader(resilient(server))
     assert result.text == SHORT
     assert result.report.status is StreamStatus.COMPLETE
@@ -365,7 +365,7 @@ def test_a_cut_is_told_from_an_end_by_the_terminator(reader: Reader, serve: Serv
 
 @pytest.mark.parametrize("llm_class", [OpenAILike, Untelling])
 def test_a_whole_answer_is_not_asked_for_twice(reader: Reader, serve: Serve, llm_class: Any) -> None:
-    server = serve(SHORT, ["never-tells"] * 3)
+    server = serve(SHORT, ["no_finish_reason"] * 3)
     inner = llm_class(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
     llm = ResilientLLM(inner, policy=WATCHED)
     assert read(llm).text == SHORT
@@ -374,7 +374,7 @@ def test_a_whole_answer_is_not_asked_for_twice(reader: Reader, serve: Serve, llm
 
 
 def test_a_class_said_never_to_tell_is_told_from_a_cut_all_the_same(reader: Reader, serve: Serve) -> None:
-    server = serve(SHORT, [FAULTS["clean-eof"].at(20), "never-tells"])
+    server = serve(SHORT, [FAULTS["clean_eof"].at(20), "no_finish_reason"])
     inner = Untelling(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
     result = reader(ResilientLLM(inner, policy=WATCHED))
     assert result.text == SHORT
@@ -382,14 +382,14 @@ def test_a_class_said_never_to_tell_is_told_from_a_cut_all_the_same(reader: Read
 
 
 def test_a_completion_stream_too(reader: Reader, serve: Serve) -> None:
-    server = serve(SHORT, [FAULTS["clean-eof"].at(20), "never-tells"])
+    server = serve(SHORT, [FAULTS["clean_eof"].at(20), "no_finish_reason"])
     result = reader(resilient(server), endpoint="complete")
     assert result.text == SHORT
     assert result.report.status is StreamStatus.COMPLETE
 
 
 def test_a_terminator_too_early_is_seen_through_once_the_server_has_told(reader: Reader, serve: Serve) -> None:
-    server = serve(SHORT, [None, FAULTS["done-without-finish"].at(20)])
+    server = serve(SHORT, [None, FAULTS["done_without_finish"].at(20)])
     llm = resilient(server)
     assert read(llm).text == SHORT
     result = reader(llm)
@@ -399,22 +399,22 @@ def test_a_terminator_too_early_is_seen_through_once_the_server_has_told(reader:
 
 
 def test_where_neither_comes_lenient_says_unknown(reader: Reader, serve: Serve) -> None:
-    server = serve(SHORT, ["never-tells-no-done"])
+    server = serve(SHORT, ["no_finish_reason_no_done"])
     result = reader(resilient(server, replace(WATCHED, completeness="lenient")))
     assert result.text == SHORT
     assert result.report.status is StreamStatus.UNKNOWN
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", ["tool-call-eof", "tool-call-done", "tool-call-whole-done"])
+@pytest.mark.parametrize("fault", ["tool_call_eof", "tool_call_done", "tool_call_whole_done"])
 def test_an_open_tool_call_outweighs_the_terminator(reader: Reader, serve: Serve, fault: str) -> None:
-    server = serve(SHORT, [fault, "tool-call"])
+    server = serve(SHORT, [fault, "tool_call"])
     result = reader(resilient(server), tools=TOOLS)
     assert len(server.requests) == 2
-    assert not server.requests[1].said
+    assert not server.requests[1].partial_text
     assert result.report.status is StreamStatus.COMPLETE
     calls = result.chunks[-1].message.additional_kwargs["tool_calls"]
-    assert calls[0].function.arguments == FAULTS["tool-call"].tool_call[1]  # type: ignore[index]
+    assert calls[0].function.arguments == FAULTS["tool_call"].tool_call[1]  # type: ignore[index]
 
 
 # What the verdict makes of it
@@ -482,7 +482,7 @@ def test_a_terminator_alone_is_an_empty_answer() -> None:
 
 
 def test_a_deadline_is_not_excused_by_a_terminator_that_the_reader_has_not_reached(serve: Serve) -> None:
-    server = serve(TEXT, ["never-tells"])
+    server = serve(TEXT, ["no_finish_reason"])
     llm = resilient(server, replace(WATCHED, deadline=0.3, stop=stop_after_attempt(1)))
     stream: Any = llm.stream_chat(question())
     next(stream)
@@ -497,7 +497,7 @@ def test_a_deadline_is_not_excused_by_a_terminator_that_the_reader_has_not_reach
 # A stall before the first event
 
 
-@pytest.mark.parametrize("fault", ["stall-first", "comments-first", "stall-headers"])
+@pytest.mark.parametrize("fault", ["stall_first", "comments_first", "stall_headers"])
 def test_a_stall_before_the_first_event_leaves_no_thread(serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     llm = resilient(server, replace(QUICK, first_token_timeout=0.3))
@@ -512,7 +512,7 @@ def test_a_stall_before_the_first_event_leaves_no_thread(serve: Serve, fault: st
     assert server.wait_closed()
 
 
-@pytest.mark.parametrize("fault", ["stall-first", "stall-headers"])
+@pytest.mark.parametrize("fault", ["stall_first", "stall_headers"])
 def test_cancelling_such_a_stall_ends_it_for_good(serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     llm = resilient(server, max_retries=3)  # the SDK's own, which must not ask again for nobody
@@ -531,7 +531,7 @@ def test_cancelling_such_a_stall_ends_it_for_good(serve: Serve, fault: str) -> N
 
 
 def test_a_call_that_is_not_streamed_is_broken_too(serve: Serve) -> None:
-    server = serve(TEXT, ["stall-headers"])
+    server = serve(TEXT, ["stall_headers"])
     llm = resilient(server, replace(QUICK, first_token_timeout=0.3))
     llm.llm._get_client()  # type: ignore[attr-defined]
     assert llm.chat(question()).message.content == TEXT
@@ -562,7 +562,7 @@ def test_a_connection_given_back_is_not_broken(serve: Serve) -> None:
 @pytest.mark.parametrize("http2", [False, True])
 def test_only_http_1_makes_its_socket_known_before_it_answers(serve: Serve, http2: bool) -> None:
     pytest.importorskip("h2")
-    server, upstream = serve(TEXT, ["stall-first"]), Upstream()
+    server, upstream = serve(TEXT, ["stall_first"]), Upstream()
     url, body = f"{server.url}/chat/completions", {"stream": True}
     with http_client(http2=http2) as client, upstream.asking():
         with client.stream("POST", url, json=body):
@@ -580,7 +580,16 @@ def sockets() -> int:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts sockets as Linux shows them")
 def test_sixty_broken_closed_and_cancelled_streams_leave_nothing(serve: Serve) -> None:
-    faults = ["reset", "stall-first", "clean-eof", None, "stall-headers", "http-503", "never-tells", "comments-first"]
+    faults = [
+        "reset",
+        "stall_first",
+        "clean_eof",
+        None,
+        "stall_headers",
+        "http_503",
+        "no_finish_reason",
+        "comments_first",
+    ]
     server = serve(TEXT, [FAULTS[fault] if fault else None for fault in faults] * 30)
     policy = replace(QUICK, stop=stop_never, max_attempts=99, idle_timeout=0.1, first_token_timeout=0.1)
     llm = resilient(server, policy)
