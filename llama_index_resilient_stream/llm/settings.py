@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from llama_index.core.llms.llm import LLM
 
+from ..compat.llama_index import inner_llm
 from ..errors import ConfigurationError
 from ..policy import RecoveryPolicy
 from ..providers import Provider
@@ -31,7 +32,7 @@ def check_llm(llm: Any) -> LLM:
     """Check that this is an LLM of LlamaIndex, and not a resilient one already."""
     from .resilient_llm import ResilientLLM  # which imports this module
 
-    if isinstance(llm, ResilientLLM):
+    if isinstance(llm, ResilientLLM) or (isinstance(llm, LLM) and isinstance(inner_llm(llm), ResilientLLM)):
         raise ConfigurationError(
             "This LLM is resilient already, and two layers of retries multiply. Change its settings with "
             "llm.bind(policy=...), or wrap the LLM inside: ResilientLLM(llm.llm, ...)."

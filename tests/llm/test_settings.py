@@ -239,13 +239,12 @@ def test_private_helpers_of_the_wrapped_llm_can_be_called() -> None:
 
 def test_private_state_is_ours() -> None:
     bound = ResilientLLM(ScriptedLLM("x")).bind()
-    assert bound._objects is False
     assert bound._calls is None
 
 
 @pytest.mark.parametrize("load", [lambda llm: llm.from_dict(llm.to_dict()), lambda llm: llm.from_json(llm.to_json())])
 def test_what_cannot_be_loaded_says_why(load: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"names of its models and no credentials.*OpenAI\.from_dict"):
+    with pytest.raises(ConfigurationError, match=r"no credentials and no policy.*OpenAI\.from_dict"):
         load(ResilientLLM(OpenAI(api_key="k")))
 
 
