@@ -38,7 +38,7 @@ class Ladder:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        wanted = model.continuation.strategy
+        wanted = Strategy(model.continuation.strategy)
         # An API that refuses a prefill can be asked; who was asked and had nothing to add is asked once more.
         rungs = [wanted, Strategy.ASK] if wanted in (Strategy.PREFILL, Strategy.ASK) else [wanted]
         self._rungs = [rung for rung in rungs if rung not in model.learned.refused_strategies] or [Strategy.ASK]

@@ -23,11 +23,12 @@ from ..report import StreamStatus
 from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope as AnswerScope
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
+from .generations import Generation, Generations
 from .resumption import EventStreamSetup
 from .source import EndPart, EndReason, SourceReader
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 from .subscriber import StoredFeed
+from .types import Source
 
 try:
     from starlette.background import BackgroundTask
@@ -39,6 +40,8 @@ except ImportError as error:
     raise ImportError(
         'Serving needs Starlette, which is not installed: pip install "llama-index-resilient-stream[serve]"'
     ) from error
+
+__all__ = ["SSEResponse", "TextResponse"]
 
 _CLOSE = 10.0  # seconds that leaving may take, the source's own limits included
 _LAST_WORD = 1.0  # seconds to tell a reader that the server shuts down
@@ -137,7 +140,7 @@ class SSEResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source | Generation,
         *,
         heartbeat: float = 15.0,
         retry: int | None = None,
@@ -192,7 +195,7 @@ class TextResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source,
         *,
         note: str = "\n\n[The answer was interrupted.]",
         headers: Mapping[str, str] | None = None,
