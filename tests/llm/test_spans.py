@@ -168,7 +168,7 @@ def test_one_trace_with_the_attempts_under_one_span(script: Any, attempts: int, 
     assert counted[-1]
 
 
-def test_with_back_off_between_the_attempts(reader: Reader, tracer: Tracer) -> None:
+def test_spans_of_attempts_with_back_off_between(reader: Reader, tracer: Tracer) -> None:
     from tenacity import wait_fixed
 
     llm = ResilientLLM(ScriptedLLM(TEXT, [Cut(40, RESET)]), policy=RecoveryPolicy(wait=wait_fixed(0.3)))
@@ -227,7 +227,7 @@ def test_read_in_another_thread(tracer: Tracer) -> None:
     assert len(tracer.children("ResilientLLM.stream_chat")) == 3
 
 
-def test_many_at_once_each_in_its_own_trace(tracer: Tracer) -> None:
+def test_concurrent_streams_have_their_own_traces(tracer: Tracer) -> None:
     async def run() -> None:
         await asyncio.gather(*(aread(resilient([Cut(20 + i, RESET)])) for i in range(10)))
 
