@@ -9,23 +9,27 @@ Each endpoint is a thin line to `drive.py`. What differs from what one might exp
 3. Prompt fields (`system_prompt` and the like) are copied from the wrapped LLM: LlamaIndex applies them on the object
    whose `predict` or `stream` is called, which is ours, and not again on the wrapped one.
 4. Public attributes it does not have itself are read from the wrapped LLM: `llm.model`, `llm.temperature`.
-5. A call that is not streamed and fails for good raises the original exception, with a note of what was tried.
+5. A call that is not streamed and fails for good raises the original exception, with a note of what was tried. An
+   object that was cut every time has none: that is a `StreamInterruptedError`, streamed or not.
 6. An agent's reader sees a reset (a restarted turn that tells it differently) in `AgentStream.response`, which holds
    the new telling alone, while `delta` is a blank line and that telling; LlamaIndex drops a chunk's `additional_kwargs`
    there. The moment is told by `TokenEvent.reset` (`callbacks=`) and `StreamResetEvent` (LlamaIndex's dispatcher).
 7. Thinking: a continued answer keeps the thinking blocks of all of its parts; a restarted one has only its own.
-8. Streamed objects may start over when a turn is told again; the last one is right, or an error is raised. Objects
-   have no place for a mark, so `on_exhausted="partial"` does not apply to them. Where the wrapped class streams
-   objects in a JSON mode of its own through its chat endpoints (LlamaIndex's OpenAI), that mode is used.
-9. Tracing: one span per stream, open until the stream is over, the attempts inside it (see `tracing.py`). A stream
-   that nobody began to read has none. The span of a chat engine's own method ends before its stream, as LlamaIndex has
-   it. The subclass that overrides a stream method has it decorated by LlamaIndex again, unless it is `@untraced`.
+8. Objects are asked for as the wrapped class asks for them (`structured_predict` and its kin are its own methods, see
+   `own_methods.py`). Streamed ones may start over when a turn is told again; the last one is right, or an error is
+   raised. Objects have no place for a mark, so `on_exhausted="partial"` does not apply to them.
+9. Around `llm.as_structured_llm(X)` it is a structured LLM, too: `ResilientLLM(...)` makes a subclass of both.
+10. `get_tool_calls_from_response` leaves out calls whose arguments are no JSON object, which LlamaIndex repairs.
+11. Tracing: one span per answer, open until it is over, the attempts inside it (see `spans.py`). A stream that nobody
+   began to read has none. The span of a chat engine's own method ends before its stream, as LlamaIndex has it. The
+   subclass that overrides an endpoint has it decorated by LlamaIndex again, unless it is `@untraced`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, overload
@@ -45,8 +49,15 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
 from ..callbacks import HOOKS
-from ..compat.llama_index import copied, streams_objects_itself, tools_arguments, users_token_counter
-from ..errors import ConfigurationError, StreamInterruptedError
+from ..compat.llama_index import (
+    StructuredLLM,
+    inner_llm,
+    serializer,
+    tools_arguments,
+    users_token_counter,
+    with_inner_llm,
+)
+from ..errors import ConfigurationError, StreamFault, StreamInterruptedError
 from ..policy import RecoveryPolicy
 from ..recovery.continuation import STRATEGIES, Continuation
 from ..recovery.events import Chunk, Learned
@@ -54,15 +65,18 @@ from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
 from ..streaming.loops import require_asyncio
-from ..streaming.watchdog import AsyncHalt, Halt
+from ..streaming.scope import Scope
+from ..streaming.watchdog import InterruptibleWait
 from .announcer import Announcer, AsyncAnnouncer, checked, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
 from .explanation import CallExplanation, refuses_like_bare
+from .identity import identity_of
+from .own_methods import OwnMethod, aask_own, acall_own, ask_own, call_own, objects_of, objects_of_async
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
-from .structured import Tellings
+from .tool_calls import without_cut_calls
 
 _Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
 
@@ -74,6 +88,12 @@ _PROMPT_FIELDS = (
     "pydantic_program_mode",
     "query_wrapper_prompt",
 )
+
+
+_ENDPOINTS = tuple(
+    f"{a}{stream}{kind}" for kind in ("chat", "complete") for stream in ("", "stream_") for a in ("", "a")
+)
+_TOOL_METHODS = tuple(f"{name}_with_tools" for name in _ENDPOINTS if name.endswith("chat"))
 
 
 class ResilientLLM(FunctionCallingLLM):
@@ -102,7 +122,14 @@ class ResilientLLM(FunctionCallingLLM):
 
     _learned: Any = PrivateAttr()
     _calls: Any = PrivateAttr(default=None)
-    _objects: bool = PrivateAttr(default=False)
+
+    def __new__(cls, llm: Any = None, *_: Any, **__: Any) -> ResilientLLM:
+        """Around `llm.as_structured_llm(X)`, an LLM that LlamaIndex knows as a structured one."""
+        if isinstance(llm, StructuredLLM) and not issubclass(cls, StructuredLLM):
+            from .structured_llm import resilient_structured
+
+            cls = resilient_structured(cls)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -173,15 +200,22 @@ class ResilientLLM(FunctionCallingLLM):
     __str__ = __repr__
 
     def to_dict(self, **kwargs: Any) -> _Json:
-        """Names only: under core 0.10 the inherited one shows the wrapped LLM's credentials."""
+        """What tells this LLM's answers from another's, without credentials: LlamaIndex's caches use it as a key."""
         return {
             "class_name": self.class_name(),
-            "llm": {"class_name": self.llm.class_name(), "model": name_of(self.llm)},
-            "fallbacks": [{"class_name": llm.class_name(), "model": name_of(llm)} for llm in self.fallbacks],
+            "system_prompt": self.system_prompt,
+            "pydantic_program_mode": str(getattr(self.pydantic_program_mode, "value", self.pydantic_program_mode)),
+            "llm": identity_of(self.llm),
+            "fallbacks": [identity_of(llm) for llm in self.fallbacks],
         }
 
     def dict(self, **kwargs: Any) -> _Json:
-        """The same."""
+        """What `to_dict()` says."""
+        return self.to_dict()
+
+    @serializer
+    def custom_model_dump(self) -> _Json:  # type: ignore[override]
+        """What `to_dict()` says, also where this LLM is a field of another model."""
         return self.to_dict()
 
     # Per request
@@ -255,13 +289,15 @@ class ResilientLLM(FunctionCallingLLM):
 
     def _stream(self, question: Question, partial_text: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), Halt()
-        trace, show = self._trace(question, recovery), _presenter(question, recovery)
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
+        trace, show = self._trace(question, recovery, "stream_"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
-        opened = within(trace, partial(ask, [self.llm, *self.fallbacks], question))
+        asked: Any = ask_own if isinstance(question, OwnMethod) else ask
+        opened = within(trace, partial(asked, [self.llm, *self.fallbacks], question))
         observer = Announcer(self._listeners(calls, trace, show))
-        items = drive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientStream[Any] = ResilientStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        items = drive(opened, recovery, show=show, observer=observer, scope=scope)
+        stream: ResilientStream[Any] = ResilientStream(items, recovery, scope, calls)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -269,13 +305,16 @@ class ResilientLLM(FunctionCallingLLM):
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
         require_asyncio("An asynchronous stream of ResilientLLM")
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
-        trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
+        trace, show = self._trace(question, recovery, "astream_"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
-        opened = awithin(trace, partial(aask, [self.llm, *self.fallbacks], question))
+        asked: Any = aask_own if isinstance(question, OwnMethod) else aask
+        opened = awithin(trace, partial(asked, [self.llm, *self.fallbacks], question))
         observer = AsyncAnnouncer(self._listeners(calls, trace, show))
-        items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        wait = InterruptibleWait(scope)
+        items = adrive(opened, recovery, show=show, observer=observer, scope=scope, wait=wait)
+        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, scope, calls, wait)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -283,28 +322,34 @@ class ResilientLLM(FunctionCallingLLM):
         # Not a bare function: as a callback it would be told of tokens.
         return [*self.callbacks, *(each for each in ours if any(hasattr(each, h) for h in HOOKS))]
 
-    def _trace(self, question: Question, recovery: Recovery, twin: str = "") -> StreamSpan | None:
+    def _trace(self, question: Question, recovery: Recovery, kind: str) -> StreamSpan | None:
+        if isinstance(question, OwnMethod):
+            return span_of(self, question.method, question.named_arguments, recovery, streamed="stream" in kind)
         asked = {"messages": question.messages} if question.chat else {"prompt": question.prompt}
-        method = f"{twin}stream_{'chat' if question.chat else 'complete'}"
-        return span_of(self, method, {**asked, **question.kwargs}, recovery)
+        method = kind + question.endpoint
+        return span_of(self, method, {**asked, **question.kwargs}, recovery, streamed="stream" in kind)
 
     # Calls that are not streamed
 
+    @untraced
     @refuses_like_bare
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @untraced
     @refuses_like_bare
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
         return answer
 
+    @untraced
     @refuses_like_bare
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @untraced
     @refuses_like_bare
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = await self._acall(
@@ -315,33 +360,39 @@ class ResilientLLM(FunctionCallingLLM):
     def _call(self, question: Question) -> Any:
         refuse_coroutines(self.callbacks)
         recovery = self._recovery(question, streamed=False)
-        opened = partial(call, [self.llm, *self.fallbacks], question)
+        scope = _scope_of(recovery)
+        trace = self._trace(question, recovery, "")
+        asked: Any = call_own if isinstance(question, OwnMethod) else call
+        opened = within(trace, partial(asked, [self.llm, *self.fallbacks], question))
+        observer = Announcer(self._listeners(trace))
         try:
             for answer in drive(  # noqa: B007 - the last one counts: one that ended in an error was asked for again
-                opened, recovery, show=_payload, observer=Announcer(self.callbacks), halt=Halt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=scope, watched=False
             ):
                 pass
         except StreamInterruptedError as error:
             failure = error
         else:
             return answer
-        raise _original(failure)
+        raise _original(failure, question)
 
     async def _acall(self, question: Question) -> Any:
         require_asyncio("An asynchronous call of ResilientLLM")
         recovery = self._recovery(question, streamed=False)
-        opened = partial(acall, [self.llm, *self.fallbacks], question)
-        observer = AsyncAnnouncer(self.callbacks)
+        trace = self._trace(question, recovery, "a")
+        asked: Any = acall_own if isinstance(question, OwnMethod) else acall
+        opened = awithin(trace, partial(asked, [self.llm, *self.fallbacks], question))
+        observer = AsyncAnnouncer(self._listeners(trace))
         try:
             async for answer in adrive(  # noqa: B007
-                opened, recovery, show=_payload, observer=observer, halt=AsyncHalt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=_scope_of(recovery), watched=False
             ):
                 pass
         except StreamInterruptedError as error:
             failure = error
         else:
             return answer
-        raise _original(failure)
+        raise _original(failure, question)
 
     def _recovery(
         self, question: Question, *, partial_text: str = "", restart_only: bool = False, streamed: bool = True
@@ -349,10 +400,14 @@ class ResilientLLM(FunctionCallingLLM):
         if self._calls is not None:
             self._calls.check()
         policy: RecoveryPolicy = self.policy
-        if not streamed:  # an error is an error there: no half answer to hand out, and nothing to go on from
+        own = question if isinstance(question, OwnMethod) else None
+        if not streamed or (
+            isinstance(question, OwnMethod) and question.objects
+        ):  # no half answer to hand out, and nothing to go on from
             policy = replace(policy, on_exhausted="raise", continue_on_length=0)
         models = [
-            model_of(llm, question, policy, self.continuation, learned)
+            # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
+            model_of(inner_llm(llm), question, policy, self.continuation, learned if own is None else copy(learned))
             for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
         ]
         by_its_settings = any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
@@ -366,7 +421,7 @@ class ResilientLLM(FunctionCallingLLM):
             answers_tool_result=question.answers_tool_result,
             explanation=CallExplanation((self.llm, *self.fallbacks), question),
             partial_text=partial_text,
-            restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
+            restart_only=restart_only or question.structured or by_its_settings or not streamed,
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
@@ -377,56 +432,85 @@ class ResilientLLM(FunctionCallingLLM):
 
     # Their signatures differ from one version of LlamaIndex to the next, so they are passed on as they come.
 
+    @untraced
     def structured_predict(self, *args: Any, **kwargs: Any) -> Any:
-        if not streams_objects_itself(self.llm):
-            return super().structured_predict(*args, **kwargs)
-        return _with_endpoints(self.llm, chat=self.chat).structured_predict(*args, **kwargs)
+        return self._call(self._own_method("structured_predict", args, kwargs, objects=True))
 
+    @untraced
     async def astructured_predict(self, *args: Any, **kwargs: Any) -> Any:
-        if not streams_objects_itself(self.llm):
-            return await super().astructured_predict(*args, **kwargs)
-        return await _with_endpoints(self.llm, achat=self.achat).astructured_predict(*args, **kwargs)
+        return await self._acall(self._own_method("astructured_predict", args, kwargs, objects=True))
 
-    def _structured_stream_call(self, *args: Any, **kwargs: Any) -> Iterator[Any]:  # type: ignore[override]
-        asked, tellings = self._for_objects()
-        try:
-            while not tellings.over:
-                yield from asked._structured_stream_call(*args, **kwargs)
-        finally:
-            tellings.close()
+    @untraced
+    def stream_structured_predict(self, *args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+        return objects_of(self._stream(self._own_method("stream_structured_predict", args, kwargs, objects=True)))
 
-    async def _structured_astream_call(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
-        asked, tellings = self._for_objects()
+    @untraced
+    async def astream_structured_predict(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        question = self._own_method("astream_structured_predict", args, kwargs, objects=True)
+        return objects_of_async(self._astream(question))
 
-        async def objects() -> AsyncIterator[Any]:
-            try:
-                while not tellings.over:
-                    async for each in await asked._structured_astream_call(*args, **kwargs):
-                        yield each
-            finally:
-                await tellings.aclose()
-
-        return objects()
-
-    def _for_objects(self) -> tuple[Any, Tellings]:
-        """Whom to ask for an object, and the tellings of that one answer."""
-        bound = self.bind(policy=replace(self.policy, on_exhausted="raise"))
-        bound._calls, bound._objects = self._calls, True
-        tellings = Tellings(bound)
-        endpoints: _Json = {
-            "stream_chat": tellings.stream_chat,
-            "stream_complete": tellings.stream_complete,
-            "astream_chat": tellings.astream_chat,
-            "astream_complete": tellings.astream_complete,
-        }
-        if streams_objects_itself(self.llm):
-            return _with_endpoints(self.llm, **endpoints), tellings
-        asked = _with_endpoints(bound, **endpoints)
-        for name in ("_structured_stream_call", "_structured_astream_call"):  # LlamaIndex's own, not ours once more
-            asked.__dict__[name] = partial(getattr(FunctionCallingLLM, name), asked)
-        return asked, tellings
+    def _own_method(
+        self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, objects: bool = False
+    ) -> OwnMethod:
+        output_cls = (args[0] if args else kwargs.get("output_cls")) if objects else getattr(self, "output_cls", None)
+        # What is set on a structured LLM does not concern the one inside.
+        fields = {} if isinstance(self.llm, StructuredLLM) else {name: getattr(self, name) for name in _PROMPT_FIELDS}
+        return OwnMethod(
+            True,
+            method=method,
+            arguments=args,
+            kwargs=kwargs,
+            prompt_fields=fields,
+            output_cls=output_cls,
+            objects=objects,
+        )
 
     # Tools
+
+    def chat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponse:
+        if not self._has_own("chat_with_tools"):
+            return super().chat_with_tools(*args, **kwargs)
+        answer: ChatResponse = self._call(self._own_method("chat_with_tools", args, kwargs))
+        return answer
+
+    async def achat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponse:
+        if not self._has_own("achat_with_tools"):
+            return await super().achat_with_tools(*args, **kwargs)
+        answer: ChatResponse = await self._acall(self._own_method("achat_with_tools", args, kwargs))
+        return answer
+
+    def stream_chat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponseGen:
+        if not self._has_own("stream_chat_with_tools"):
+            return super().stream_chat_with_tools(*args, **kwargs)
+        return self._stream(self._own_method("stream_chat_with_tools", args, kwargs))
+
+    async def astream_chat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponseAsyncGen:
+        if not self._has_own("astream_chat_with_tools"):
+            return await super().astream_chat_with_tools(*args, **kwargs)
+        return self._astream(self._own_method("astream_chat_with_tools", args, kwargs))
+
+    def predict_and_call(self, *args: Any, **kwargs: Any) -> Any:
+        return self._predicting("predict_and_call")(*args, **kwargs)
+
+    async def apredict_and_call(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._predicting("apredict_and_call")(*args, **kwargs)
+
+    def _predicting(self, method: str) -> Callable[..., Any]:
+        """The wrapped class's way to predict and call, whose requests go through this LLM. Tools run once."""
+        inner = self.llm
+        if not isinstance(inner, FunctionCallingLLM):
+            if not self._has_own(method):
+                return partial(getattr(LLM, method), self)
+        elif not self._has_own(method):
+            return partial(getattr(FunctionCallingLLM, method), self)
+        endpoints = {name: getattr(self, name) for name in (*_ENDPOINTS, *_TOOL_METHODS) if hasattr(inner, name)}
+        made: Callable[..., Any] = getattr(with_inner_llm(inner, endpoints), method)
+        return made
+
+    def _has_own(self, method: str) -> bool:
+        """Whether the wrapped class has this method from nobody but itself or a class of the user's."""
+        own = getattr(type(self.llm), method, None)
+        return own not in (None, *(getattr(cls, method, None) for cls in (FunctionCallingLLM, LLM)))
 
     def _prepare_chat_with_tools(
         self,
@@ -438,8 +522,9 @@ class ResilientLLM(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> _Json:
+        self._need("_prepare_chat_with_tools")
         return tools_arguments(
-            self._function_calling_llm(),
+            self.llm,
             {
                 "tools": tools,
                 "user_msg": user_msg,
@@ -458,45 +543,61 @@ class ResilientLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        return self._function_calling_llm()._validate_chat_with_tools_response(
+        validate = getattr(self.llm, "_validate_chat_with_tools_response", None)
+        if validate is None:
+            return response
+        validated: ChatResponse = validate(
             response, tools, allow_parallel_tool_calls=allow_parallel_tool_calls, **kwargs
         )
+        return validated
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
-            return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
-        return self._function_calling_llm().get_tool_calls_from_response(
-            response, error_on_no_tool_call=error_on_no_tool_call, **kwargs
-        )
+        """The tool calls of a response, as the wrapped class reads them, without those that were cut.
 
-    def _function_calling_llm(self) -> FunctionCallingLLM:
-        if not isinstance(self.llm, FunctionCallingLLM):
+        Args:
+            response: a whole answer or any chunk of a stream.
+            error_on_no_tool_call: whether a response without a whole call is an error.
+
+        Returns:
+            The calls whose arguments are a JSON object, or empty for tools without parameters. Others are left out,
+            though LlamaIndex would repair them.
+        """
+        if not hasattr(self.llm, "get_tool_calls_from_response") and not error_on_no_tool_call:
+            return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
+        calls: list[ToolSelection] = self._need("get_tool_calls_from_response")(
+            without_cut_calls(response), error_on_no_tool_call=error_on_no_tool_call, **kwargs
+        )
+        return calls
+
+    def _need(self, method: str) -> Callable[..., Any]:
+        """A method of the wrapped LLM that only those have that can call functions."""
+        found: Callable[..., Any] | None = getattr(self.llm, method, None)
+        if found is None:
             raise ConfigurationError(
                 f"{type(self.llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
                 f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
             )
-        return self.llm
+        return found
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
+    if isinstance(question, OwnMethod) and question.objects:
+        return _payload
     return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _scope_of(recovery: Recovery, parent: Scope | None = None) -> Scope:
+    return Scope(parent, deadline=recovery.deadline_at, clock=recovery.clock)
 
 
 def _payload(chunk: Chunk) -> Any:
     return chunk.payload
 
 
-def _with_endpoints(llm: LLM, **endpoints: Callable[..., Any]) -> Any:
-    """A shallow copy of an LLM, some of whose endpoints are others'. It shares its client."""
-    made = copied(llm)
-    made.__dict__.update(endpoints)
-    return made
-
-
 def _check_llm(llm: Any) -> None:
-    if isinstance(llm, ResilientLLM):
+    if isinstance(llm, ResilientLLM) or (isinstance(llm, LLM) and isinstance(inner_llm(llm), ResilientLLM)):
         raise ConfigurationError(
             "This LLM is resilient already, and two layers of retries multiply. Change its settings with "
             "llm.bind(policy=...), or wrap the LLM inside: ResilientLLM(llm.llm, ...)."
@@ -552,8 +653,10 @@ def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
     )
 
 
-def _original(error: StreamInterruptedError) -> BaseException:
+def _original(error: StreamInterruptedError, question: Question) -> BaseException:
     original = error.__cause__ or error
+    if isinstance(question, OwnMethod) and isinstance(original, StreamFault):  # nothing below raised anything
+        return error
     report = error.report
     if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
         original.add_note(

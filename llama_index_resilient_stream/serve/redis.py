@@ -19,7 +19,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from .source import End, Part, Recovery, Text
+from .source import EndPart, Part, RecoveryPart, TextPart
 from .store import PRESENCE, FencedError, MissingError, Pulse, State, StoreUnreachableError, Ticket
 
 try:
@@ -240,7 +240,7 @@ def _ms(seconds: float) -> int:
 
 
 def _over(parts: Sequence[Part]) -> int:
-    return int(bool(parts) and isinstance(parts[-1], End))
+    return int(bool(parts) and isinstance(parts[-1], EndPart))
 
 
 def _text(answered: bytes | str) -> str:
@@ -250,19 +250,19 @@ def _text(answered: bytes | str) -> str:
 
 def _written(part: Part) -> str:
     match part:
-        case Text(text):
+        case TextPart(text):
             return json.dumps(text)
-        case Recovery(attempt, reason):
+        case RecoveryPart(attempt, reason):
             return json.dumps([attempt, reason])
-        case End(status, reason, retryable):
+        case EndPart(status, reason, retryable):
             return json.dumps({"status": status, "reason": reason, "retryable": retryable})
 
 
 def _read(written: bytes | str) -> Part:
     match json.loads(written):
         case str(text):
-            return Text(text)
+            return TextPart(text)
         case [attempt, reason]:
-            return Recovery(attempt, reason)
+            return RecoveryPart(attempt, reason)
         case end:
-            return End(**end)
+            return EndPart(**end)

@@ -202,7 +202,7 @@ def test_an_endpoint_heals_and_stops(
         refused = read(served.url + path)
         assert refused == [("error", {"status": "interrupted", "reason": "not_retryable", "retryable": False})]
         lost = read(served.url + path, **{"Last-Event-ID": "3"})
-        assert lost == [("error", {"status": "lost", "reason": "not resumable", "retryable": True})]
+        assert lost == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
 
 
 def test_a_partial_answer_is_part_of_the_conversation(folder: Path, provider: Callable[..., FaultServer]) -> None:

@@ -213,7 +213,7 @@ def test_the_cause_is_named(house: House, row: Row) -> None:
     for _ in range(3):  # a busy machine may be silent itself, but not each time
         measurements, findings = examine(house, row)
         hints = tuple(finding.rule for finding in findings if finding.level is Level.HINT)
-        if "no-heartbeat" not in hints or hints == row.hints:
+        if "no_heartbeat" not in hints or hints == row.hints:
             break
     assert serious(findings) == row.found, measurements
     assert hints == row.hints

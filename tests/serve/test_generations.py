@@ -24,8 +24,8 @@ from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response
 from llama_index_resilient_stream.serve.generations import Generations
 from llama_index_resilient_stream.serve.redis import RedisStore
-from llama_index_resilient_stream.serve.resumption import Opening
-from llama_index_resilient_stream.serve.source import End, Text
+from llama_index_resilient_stream.serve.resumption import EventStreamSetup
+from llama_index_resilient_stream.serve.source import EndPart, TextPart
 from llama_index_resilient_stream.serve.store import StoreUnreachableError, Ticket
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM, Stall
 from support.readers import QUICK, TEXT, question
@@ -43,7 +43,7 @@ def lost(reason: str) -> tuple[str, dict[str, Any]]:
 class Tab:
     """A browser's EventSource: it comes back with the id of the last event, until it is told to stop."""
 
-    def __init__(self, ask: Callable[[], Opening], request: Any = None) -> None:
+    def __init__(self, ask: Callable[[], EventStreamSetup], request: Any = None) -> None:
         self._ask, self._request = ask, request
         self.last_id = ""
         self.events: list[Any] = []
@@ -81,7 +81,7 @@ class Tab:
 
 
 def tab(home: Generations, key: str, request: Any = None, **get: Any) -> Tab:
-    return Tab(lambda: Opening(home.get(key, **get)), request)
+    return Tab(lambda: EventStreamSetup(home.get(key, **get)), request)
 
 
 class Source:
@@ -259,7 +259,7 @@ async def test_anything_that_can_be_served_can_be_resumed(make: MakeHome, how: s
 
 async def test_one_request_that_starts_and_comes_back(make: MakeHome) -> None:
     home, source = make(), Source()
-    reader = Tab(lambda: Opening(source, home))
+    reader = Tab(lambda: EventStreamSetup(source, home))
     for _ in range(5):
         await reader.read(2)
     await reader.read()
@@ -273,14 +273,14 @@ async def test_one_request_that_starts_and_comes_back(make: MakeHome) -> None:
 
 async def test_generation_replays_until_it_expires_and_runs_once(make: MakeHome) -> None:
     home, source = make(ttl=0.8, lease=0.1), Source("One", " two")
-    reader = Tab(lambda: Opening(source, home))
+    reader = Tab(lambda: EventStreamSetup(source, home))
     await reader.read(1)
     key = reader.last_id.partition(".")[0]
     await reader.read()
     assert (await tab(home, key).read()).text == "One two"
     await asyncio.sleep(1)
     assert (await tab(home, key).read()).end == EXPIRED
-    late = Tab(lambda: Opening(source, home))
+    late = Tab(lambda: EventStreamSetup(source, home))
     late.last_id = f"{key}.1"
     assert (await late.read()).end == EXPIRED
     assert (await late.read()).status == 204
@@ -332,7 +332,7 @@ async def test_impossible_generation_key_has_expired(make: MakeHome, key: str) -
 @pytest.mark.parametrize("sent", ["7", "{x}.1", "0"])
 async def test_foreign_event_id_starts_nothing(make: MakeHome, sent: str) -> None:
     home, source = make(lease=0.1), Source()
-    reader = Tab(lambda: Opening(source, home))
+    reader = Tab(lambda: EventStreamSetup(source, home))
     reader.last_id = sent.format(x="x" * 32)
     assert (await reader.read()).end == EXPIRED
     assert source.asked == 0
@@ -401,7 +401,7 @@ async def test_application_decides_who_may_read(make: MakeHome, kind: str) -> No
 
 async def test_starter_may_read_and_returning_readers_are_authorised(make: MakeHome) -> None:
     home = make(may_read=lambda request, ticket: request is ticket.owner or request.user == ticket.owner)
-    reader = Tab(lambda: Opening(Source(), home, "ann"), BOB)
+    reader = Tab(lambda: EventStreamSetup(Source(), home, "ann"), BOB)
     await reader.read(2)
     assert reader.text
     assert (await reader.read()).status == 404
@@ -515,7 +515,7 @@ async def test_generation_length_is_bounded(make: MakeHome) -> None:
 
     home = make(limit=50)
     reader = await tab(home, await home.start(endless)).read()
-    assert reader.end == ("error", {"status": "interrupted", "reason": "too long", "retryable": False})
+    assert reader.end == ("error", {"status": "interrupted", "reason": "too_long", "retryable": False})
     assert len(reader.events) == 50
 
 
@@ -584,7 +584,7 @@ async def test_what_a_dead_worker_leaves_is_lost_in_so_many_words(workers: MakeH
     begun = asyncio.get_running_loop().time()
     await reader.read()
     assert asyncio.get_running_loop().time() - begun < 1 + 1 + 1.5  # the lease, a look, and a busy machine
-    assert reader.end == lost("worker lost")
+    assert reader.end == lost("worker_lost")
     assert (await tab(there, key).read()).text == reader.text == TEXT[:45]
 
 
@@ -600,7 +600,7 @@ async def test_what_a_dead_worker_leaves_is_taken_over_by_one(workers: MakeHome)
         assert reader.text == TEXT
         assert reader.end == COMPLETE
         assert [json.loads(e.data) for e in reader.events if e.event == "recovery"] == [
-            {"attempt": 2, "reason": "worker lost"}
+            {"attempt": 2, "reason": "worker_lost"}
         ]
     assert texts == [TEXT[:180]]
     assert len(inner.calls) == 1
@@ -736,8 +736,8 @@ async def test_a_store_that_stays_away(make: MakeHome) -> None:
     cable.cut = True
     source.let()
     await reader.read()
-    assert reader.end == lost("store unreachable")
-    assert (await tab(home, key).read()).end == lost("store unreachable")
+    assert reader.end == lost("store_unreachable")
+    assert (await tab(home, key).read()).end == lost("store_unreachable")
     await until(lambda: not home._running)  # nor does it go on for ever
     for ask in (home.start(source), home.stop(key), home.allows(None, key)):
         with pytest.raises(StoreUnreachableError):
@@ -790,16 +790,18 @@ async def test_a_redis_that_has_forgotten_and_a_worker_that_is_dead(workers: Mak
     await kill(here)
     async with redis.from_url(redis_url) as client:
         await client.flushall()
-    assert (await reading).end == lost("store lost it")
+    assert (await reading).end == lost("store_lost")
 
 
 async def test_a_gap_is_never_passed_over(workers: MakeHome) -> None:
     home = workers()
-    await home.store.create(Ticket("x" * 32), 1, [Text("a"), Text("b"), Text("c"), End("complete")], lease=5, ttl=60)
+    await home.store.create(
+        Ticket("x" * 32), 1, [TextPart("a"), TextPart("b"), TextPart("c"), EndPart("complete")], lease=5, ttl=60
+    )
     await home.store._redis.xdel(home.store._keys("x" * 32)[1], "2-0")
     reader = await tab(home, "x" * 32, after=1).read()
     assert reader.text == ""
-    assert reader.end == lost("store lost it")
+    assert reader.end == lost("store_lost")
 
 
 # With the frameworks

@@ -11,17 +11,17 @@ import redis.asyncio as redis
 
 from llama_index_resilient_stream.serve import store as stores
 from llama_index_resilient_stream.serve.redis import RedisStore
-from llama_index_resilient_stream.serve.source import End, Part, Recovery, Text
+from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, TextPart
 from llama_index_resilient_stream.serve.store import FencedError, MemoryStore, MissingError, State, Store, Ticket
 from support.servers import redis_server
 
 PARTS: list[Part] = [
-    Text("Say \"it\": 'ja' – 是的, \u2028 \U0001f600\n"),
-    Text("\ud83d"),  # half an emoji
-    Recovery(2, "transport"),
-    Text("."),
+    TextPart("Say \"it\": 'ja' – 是的, \u2028 \U0001f600\n"),
+    TextPart("\ud83d"),  # half an emoji
+    RecoveryPart(2, "transport"),
+    TextPart("."),
 ]
-END = End("interrupted", "no_progress", True)
+END = EndPart("interrupted", "no_progress", True)
 TICKET = Ticket("key-of-a-generation", "somebody", {"question": "Why?"})
 
 

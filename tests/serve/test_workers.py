@@ -200,12 +200,12 @@ async def test_killed_worker_is_noticed_and_replaced(team: Team, http: httpx.Asy
             await browser.has(20)
         victim.process.kill()
     await within(LEASE + 1 + BUSY, reading[0])
-    assert told.events[-1] == lost("worker lost")
+    assert told.events[-1] == lost("worker_lost")
     assert TEXT.startswith(told.text)
     await cut_off.read(team.plain)
     assert (cut_off.text, cut_off.events[-1]) == (told.text, told.events[-1])
     await within(20, reading[1])
-    assert ("recovery", {"attempt": 2, "reason": "worker lost"}) in continued.events
+    assert ("recovery", {"attempt": 2, "reason": "worker_lost"}) in continued.events
     assert continued.exact()
 
 
@@ -233,7 +233,7 @@ async def test_terminated_worker_hands_its_answer_on(team: Team, http: httpx.Asy
         victim.process.terminate()
         await within(20, reading)  # the lease is over before its time
     assert browser.exact()
-    assert ("recovery", {"attempt": 2, "reason": "worker lost"}) in browser.events
+    assert ("recovery", {"attempt": 2, "reason": "worker_lost"}) in browser.events
 
 
 async def test_terminated_worker_without_successor_states_the_end(team: Team, http: httpx.AsyncClient) -> None:
@@ -297,6 +297,6 @@ async def test_redis_is_gone_for_good(team: Team, http: httpx.AsyncClient) -> No
         assert (await http.post(f"{team.plain.url}/answers")).status_code == 500
     finally:
         team.start_redis_again()
-    assert browser.events[-1] == lost("store unreachable")
+    assert browser.events[-1] == lost("store_unreachable")
     assert browser.heartbeats >= heartbeats + 3
     assert TEXT.startswith(browser.text)

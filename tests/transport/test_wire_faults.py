@@ -208,7 +208,7 @@ def test_retry_after_is_obeyed_up_to_a_bound(
     server = serve(TEXT, [http_error(429, "slow down", retry_after=retry_after, retry_form=form)])
     slept: list[float] = []
     monkeypatch.setattr(
-        "llama_index_resilient_stream.streaming.watchdog.Halt.sleep", lambda self, delay: slept.append(delay)
+        "llama_index_resilient_stream.streaming.scope.Scope.sleep", lambda self, delay: slept.append(delay)
     )
     llm = resilient(server, replace(WATCHED, max_retry_after=5.0))
     assert READERS["sync"](llm, endpoint="complete").text == TEXT
@@ -219,7 +219,7 @@ def test_retry_after_may_be_a_date(serve: Serve, monkeypatch: pytest.MonkeyPatch
     server = serve(TEXT, [http_error(503, "later", retry_after=20, retry_form="date")])
     slept: list[float] = []
     monkeypatch.setattr(
-        "llama_index_resilient_stream.streaming.watchdog.Halt.sleep", lambda self, delay: slept.append(delay)
+        "llama_index_resilient_stream.streaming.scope.Scope.sleep", lambda self, delay: slept.append(delay)
     )
     assert READERS["sync"](resilient(server), endpoint="complete").text == TEXT
     assert 15 < slept[0] <= 21
