@@ -218,7 +218,7 @@ class Recovery:
         )
         self.report.attempts.append(record)
         request, join = self._request(strategy)
-        clock, began = self.clock, self._began  # not `self`: a finished stream is freed by reference count
+        clock, began = self.clock, self._began  # not self: what holds each other waits for the garbage collector
         return RunningAttempt(record, request, self.model, self.policy, join=join, elapsed=lambda: clock() - began)
 
     def _strategy(self) -> Strategy:
