@@ -96,7 +96,3 @@ def test_importing_the_package_needs_neither_openai_nor_httpx() -> None:
         "import llama_index_resilient_stream, llama_index_resilient_stream.testing"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_type_marker_is_there() -> None:
-    assert (PACKAGE / "py.typed").exists()

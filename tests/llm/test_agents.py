@@ -181,7 +181,9 @@ BLOCKS = pytest.mark.parametrize(
 @BLOCKS
 @pytest.mark.parametrize("end", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("parts", CALL_CUTS.values(), ids=CALL_CUTS)
-async def test_wherever_the_call_is_kept(parts: list[Any], end: Exception | None, blocks: bool, till: Till) -> None:
+async def test_cut_call_is_found_wherever_the_message_keeps_it(
+    parts: list[Any], end: Exception | None, blocks: bool, till: Till
+) -> None:
     llm = PartsLLM(Turn(parts, end), WHOLE, Turn([ANSWER]), blocks=blocks)
     answer, events = await run("function", ResilientLLM(llm, policy=QUICK), [till.tool])
     assert till.paid == PAID
@@ -382,7 +384,7 @@ def test_an_llm_that_cannot_call_functions_says_so(till: Till) -> None:
 
 
 @needs_workflows
-async def test_nor_is_it_made_a_function_agent(till: Till) -> None:
+async def test_plain_llm_is_not_made_a_function_agent(till: Till) -> None:
     with pytest.raises(Exception, match="FunctionCallingLLM"):
         await run("function", ResilientLLM(MockLLM()), [till.tool])
     agents = workflow.AgentWorkflow.from_tools_or_functions([till.tool], llm=ResilientLLM(MockLLM())).agents

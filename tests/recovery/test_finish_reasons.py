@@ -192,7 +192,7 @@ UNFINISHED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("raw", UNFINISHED.values(), ids=UNFINISHED.keys())
-def test_no_finish_signal(raw: Any) -> None:
+def test_chunk_without_finish_reason(raw: Any) -> None:
     assert finish_reason_of(raw, {}) is None
 
 
@@ -388,7 +388,7 @@ class ToolCallBlock(BaseModel):
     ("extra", "blocks"),
     [(None, None), ({}, []), ({"tool_calls": []}, [Object(text="x")]), ({"tool_calls": None}, ())],
 )
-def test_no_tool_call(extra: Any, blocks: Any) -> None:
+def test_chunks_without_a_tool_call(extra: Any, blocks: Any) -> None:
     assert open_tool_call(extra, blocks) is None
 
 

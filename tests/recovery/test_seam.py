@@ -146,7 +146,7 @@ def test_a_model_that_goes_on_in_one_text_opens_nothing_again(strategy: Strategy
 
 
 @pytest.mark.parametrize(("said", "rest"), [row[1:] for row in TELLING], ids=[row[0] for row in TELLING])
-def test_what_only_looks_like_a_repeat_is_kept(said: str, rest: str) -> None:
+def test_text_that_only_looks_repeated_is_kept(said: str, rest: str) -> None:
     assert shown(said, rest, strategy="append", size=1) == rest
     if not rest.startswith(anchor_of(said)):
         assert shown(said, rest, size=1) == rest
@@ -387,7 +387,7 @@ def test_very_long_answers_are_followed() -> None:
     assert shown("same line of text again\n" * 8_000 + "end", "zebra", size=1) == "zebra"
 
 
-def test_with_nothing_said_everything_is_new() -> None:
+def test_seam_without_earlier_text_passes_everything() -> None:
     seam = Seam("", "")
     assert seam.settled
     assert seam.feed("Hello") + seam.finish(complete=True) == "Hello"

@@ -165,7 +165,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("make", GENERATORS.values(), ids=GENERATORS)
-async def test_generators_of_strings_are_read_too(make: Callable[[], Any]) -> None:
+async def test_generators_of_strings_are_read(make: Callable[[], Any]) -> None:
     parts = await parts_of(SourceReader(make()))
     assert text_of(parts) == "abc"
     assert parts[-1] == EndPart("unknown"), "nobody says whether that was all"
@@ -317,7 +317,7 @@ async def test_wrong_objects_from_a_function_are_in_the_log(
     assert words.replace("\\", "") in record.getMessage()
 
 
-async def test_what_was_never_asked_for_is_closed_without_a_warning() -> None:
+async def test_unused_source_is_closed_without_a_warning() -> None:
     llm = ResilientLLM(paced())
     stream = llm.stream_chat(question())
     coroutine = query_engine(llm).aquery("?")
@@ -525,7 +525,7 @@ FOREIGN: dict[str, Callable[[ScriptedLLM], Any]] = {
 
 
 @pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
-async def test_what_is_none_of_ours_can_be_stopped_as_well(make: Callable[[ScriptedLLM], Any]) -> None:
+async def test_foreign_source_can_be_stopped(make: Callable[[ScriptedLLM], Any]) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     answer = SourceReader(make(inner))
     parts = await answer.take()
