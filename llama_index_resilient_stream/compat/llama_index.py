@@ -60,15 +60,20 @@ def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage
     if not HAS_BLOCKS:
         extra = {} if like is None else dict(like.additional_kwargs)
         return ChatMessage(role=MessageRole.ASSISTANT, content=text, additional_kwargs=extra)
-    blocks: list[Any] = [] if like is None else list(like.blocks)
+    message = ChatMessage(
+        role=MessageRole.ASSISTANT, blocks=_with_one_text(list(blocks_of(like)) if like else [], text)
+    )
+    if like is not None:
+        message.additional_kwargs = dict(like.additional_kwargs)
+    return message
+
+
+def _with_one_text(blocks: list[Any], text: str) -> list[Any]:
     others = [block for block in blocks if not is_text(block)]
     place = next((i for i, block in enumerate(blocks) if is_text(block)), None)
     if place is None:  # thoughts come before words, calls after them
         place = len(_thoughts_in(others))
-    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[*others[:place], TextBlock(text=text), *others[place:]])
-    if like is not None:
-        message.additional_kwargs = dict(like.additional_kwargs)
-    return message
+    return [*others[:place], TextBlock(text=text), *others[place:]]
 
 
 def message_text(message: ChatMessage) -> str:

@@ -13,6 +13,7 @@ from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
 from ..recovery.finish_reasons import FinishReason, finish_reason_of, open_tool_call, usage_of
 from ..recovery.machine import Recovery
+from ..recovery.refusals import refusal_in_kwargs, refusal_of
 from ..report import StreamStatus
 
 RESET_KEY = "resilient_reset"
@@ -35,24 +36,28 @@ class Reader:
         self._has_deltas = False
         self._length = 0
         self._thoughts = 0
+        self._refusal = ""
         self._tools: str | None = None
 
     def chat(self, response: ChatResponse) -> Chunk:
         """A chunk of a chat stream."""
         message = response.message
         extra = message.additional_kwargs
-        text = response.delta
-        if text:
-            self._has_deltas = True
-        else:
-            text = self._growth(message_text(message)) if text is None and not self._has_deltas else ""
+        text = self._text_of(response)
         finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
         blocks = blocks_of(message)
         tools = open_tool_call(extra, blocks) if extra or _more_than_text(blocks) else None
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
-        progress = bool(text) or self._gets_on(response, tools, blocks)
-        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw))
+        refusal = self._refuses_on(response.raw)
+        progress = self._gets_on(response, tools, blocks) or bool(text or refusal)
+        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
+
+    def _text_of(self, response: ChatResponse) -> str:
+        if response.delta:
+            self._has_deltas = True
+            return response.delta
+        return self._growth(message_text(response.message)) if response.delta is None and not self._has_deltas else ""
 
     def _gets_on(self, response: ChatResponse, tools: str | None, blocks: Sequence[Any]) -> bool:
         """Whether a chunk without text has something new. Runs through, as each look remembers what was seen."""
@@ -86,6 +91,12 @@ class Reader:
         self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
         return self._thoughts > before
 
+    def _refuses_on(self, raw: Any) -> str:
+        """What is new of a refusal."""
+        refusal = refusal_of(raw, self._refusal) or ""
+        self._refusal += refusal
+        return refusal
+
 
 def _reason_beside(response: ChatResponse) -> FinishReason | None:
     extra = response.additional_kwargs
@@ -104,7 +115,9 @@ def read_whole(response: Response) -> Chunk:
         tools = open_tool_call(extra, blocks_of(response.message))
     else:
         extra, text = response.additional_kwargs, response.text
-    return Chunk(text, response, True, finish_reason_of(response.raw, extra), tools, usage_of(response.raw))
+    raw = response.raw
+    refusal = refusal_of(raw) or refusal_in_kwargs(extra) or ""
+    return Chunk(text, response, True, finish_reason_of(raw, extra), tools, usage_of(raw), refusal)
 
 
 def _is_thinking(response: Response) -> bool:

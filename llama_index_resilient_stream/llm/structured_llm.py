@@ -13,14 +13,13 @@ from typing import Any
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
-    ChatResponseAsyncGen,
-    ChatResponseGen,
     CompletionResponse,
 )
 
 from ..compat.llama_index import StructuredLLM
 from .resilient_llm import ResilientLLM
 from .spans import untraced
+from .streams import ResilientAsyncStream, ResilientStream
 
 
 class ResilientStructuredLLM(ResilientLLM, StructuredLLM):
@@ -45,11 +44,11 @@ class ResilientStructuredLLM(ResilientLLM, StructuredLLM):
         return answer
 
     @untraced
-    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ResilientStream[ChatResponse]:
         return self._stream(self._own_method("stream_chat", (list(messages),), kwargs))
 
     @untraced
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ResilientAsyncStream[ChatResponse]:
         return self._astream(self._own_method("astream_chat", (list(messages),), kwargs))
 
     @untraced

@@ -258,7 +258,7 @@ def test_a_call_of_a_subclass_of_the_user_s(tracer: Tracer) -> None:
     assert tracer.spans[0].attributes["output.value"]
 
 
-def test_with_back_off_between_the_attempts(reader: Reader, tracer: Tracer) -> None:
+def test_spans_of_attempts_with_back_off_between(reader: Reader, tracer: Tracer) -> None:
     from tenacity import wait_fixed
 
     llm = ResilientLLM(ScriptedLLM(TEXT, [Cut(40, RESET)]), policy=RecoveryPolicy(wait=wait_fixed(0.3)))
@@ -317,7 +317,7 @@ def test_read_in_another_thread(tracer: Tracer) -> None:
     assert len(tracer.children("ResilientLLM.stream_chat")) == 3
 
 
-def test_many_at_once_each_in_its_own_trace(tracer: Tracer) -> None:
+def test_concurrent_streams_have_their_own_traces(tracer: Tracer) -> None:
     async def run() -> None:
         await asyncio.gather(*(aread(resilient([Cut(20 + i, RESET)])) for i in range(10)))
 

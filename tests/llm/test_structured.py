@@ -145,7 +145,7 @@ def test_an_object_cut_by_the_token_limit_is_an_error(mode: Callable[..., Script
 
 
 @MODES
-def test_as_structured_llm(mode: Callable[..., ScriptedLLM], twin: str) -> None:
+def test_structured_llm_answers(mode: Callable[..., ScriptedLLM], twin: str) -> None:
     llm = ResilientLLM(mode([Fail(RESET)]), policy=QUICK).as_structured_llm(Payment)
     messages = PROMPT.format_messages(hint="?")
     response = asyncio.run(llm.achat(messages)) if twin == "async" else llm.chat(messages)
@@ -171,7 +171,7 @@ def test_a_cut_object_is_asked_for_again(
 
 @needs_streams
 @pytest.mark.parametrize("method", ["stream_chat", "astream_chat"])
-async def test_as_structured_llm_streams(method: str) -> None:
+async def test_structured_llm_streams(method: str) -> None:
     inner = calling([Cut(20, RESET)])
     llm = ResilientLLM(inner, policy=QUICK).as_structured_llm(Payment)
     messages = PROMPT.format_messages(hint="?")
@@ -260,7 +260,7 @@ async def test_leaving_asynchronously_closes_the_stream() -> None:
 
 @pytest.mark.parametrize("fault", ["reset", "clean_eof", "done_without_finish", "half_event"])
 @needs_streams
-def test_on_the_wire(fault: str, twin: str, serve: Serve) -> None:
+def test_structured_output_cut_on_the_wire(fault: str, twin: str, serve: Serve) -> None:
     server = serve("", [FAULTS[fault].at(16)], tool_call=("Payment", WHOLE))
     inner = openai_like(server, is_function_calling_model=True)
     assert stream(ResilientLLM(inner, policy=QUICK), twin)[-1] == OBJECT
@@ -635,5 +635,5 @@ def test_a_structured_llm_around_a_resilient_one_is_not_wrapped_again() -> None:
     ],
     ids=["nothing", "a-setting", "no-tools", "tools", "json-mode", "guided"],
 )
-def test_what_is_structured(kwargs: dict[str, Any], structured: bool) -> None:
+def test_settings_that_mean_structured_output(kwargs: dict[str, Any], structured: bool) -> None:
     assert Question(True, kwargs=kwargs).structured is structured
