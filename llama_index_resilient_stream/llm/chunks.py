@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,10 +12,11 @@ from ..callbacks import ResumeEvent
 from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
 from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
-from ..recovery.finish_reasons import FinishReason, finish_reason_of, open_tool_call, usage_of
+from ..recovery.finish_reasons import OPEN, FinishReason, finish_reason_of, open_tool_call, usage_of
 from ..recovery.machine import Recovery
 from ..recovery.refusals import refusal_in_kwargs, refusal_of
 from ..report import StreamStatus
+from .tool_calls import arguments_are_whole
 
 RESET_KEY = "resilient_reset"
 """In a chunk's `additional_kwargs`: forget the text so far; `message.content` is the new telling."""
@@ -38,6 +40,7 @@ class Reader:
         self._thoughts = 0
         self._refusal = ""
         self._tools: str | None = None
+        self._written: defaultdict[Any, str] = defaultdict(str)
 
     def chat(self, response: ChatResponse) -> Chunk:
         """A chunk of a chat stream."""
@@ -46,12 +49,25 @@ class Reader:
         text = self._text_of(response)
         finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
         blocks = blocks_of(message)
-        tools = open_tool_call(extra, blocks) if extra or _more_than_text(blocks) else None
+        tools = self._calls_of(response, blocks) if extra or _more_than_text(blocks) else None
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
         refusal = self._refuses_on(response.raw)
         progress = self._gets_on(response, tools, blocks) or bool(text or refusal)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
+
+    def _calls_of(self, response: ChatResponse, blocks: Sequence[Any]) -> str | None:
+        """The fingerprint of the calls so far.
+
+        LlamaIndex's Anthropic class repairs arguments while they come; what the model wrote is in its events alone.
+        """
+        calls = open_tool_call(response.message.additional_kwargs, blocks)
+        if calls is None:
+            return None
+        piece = dig(response.raw, "delta", "partial_json")
+        if isinstance(piece, str):
+            self._written[read(response.raw, "index")] += piece
+        return calls if all(map(_may_be_whole, self._written.values())) else calls + OPEN
 
     def _text_of(self, response: ChatResponse) -> str:
         if response.delta:
@@ -96,6 +112,11 @@ class Reader:
         refusal = refusal_of(raw, self._refusal) or ""
         self._refusal += refusal
         return refusal
+
+
+def _may_be_whole(arguments: str) -> bool:
+    bare = arguments.strip()
+    return not bare or (bare.endswith("}") and arguments_are_whole(bare))  # spares parsing at every piece
 
 
 def _reason_beside(response: ChatResponse) -> FinishReason | None:

@@ -226,6 +226,8 @@ async def acall_own(
 
 def _rest(witness: Witness, question: OwnMethod, last: Any) -> Chunk | None:
     if last is NOT_SHOWN:
+        if question.objects and not witness.used:
+            raise TruncatedStreamError
         return None
     chunk = witness.rest(last)
     if chunk is not None and question.objects:

@@ -16,7 +16,7 @@ from llama_index.core.llms.llm import LLM
 from ..compat.llama_index import inner_llm, with_inner_llm
 from ..errors import EmptyStreamError, TruncatedStreamError
 from ..recovery.events import Chunk, Request
-from ..recovery.finish_reasons import FinishMeaning, FinishReason
+from ..recovery.finish_reasons import OPEN, FinishMeaning, FinishReason
 from ..report import Strategy
 from ..transport.connection import Upstream
 from .chunks import Reader
@@ -177,10 +177,12 @@ class _Ending:
         self._last: Chunk | None = None
         self._finish_reason: FinishReason | None = None
         self._said = False
+        self._calls = ""
 
     def read(self, chunk: Chunk) -> Chunk:
         """A chunk as the verdict may see it: no finish reason closes half an object."""
         self._last = chunk
+        self._calls = chunk.tools or self._calls
         self._said = self._said or bool(chunk.text) or chunk.tools is not None
         self._text.feed(chunk.text)
         self._finish_reason = chunk.finish_reason or self._finish_reason
@@ -203,7 +205,7 @@ class _Ending:
     def _is_cut(self) -> bool:
         payload = self._last.payload if self._last is not None else None
         message = getattr(payload, "message", None)
-        return self._text.is_cut or (message is not None and has_cut_calls(message))
+        return self._text.is_cut or OPEN in self._calls or (message is not None and has_cut_calls(message))
 
 
 _FIRST = Request(0, Strategy.FIRST)

@@ -16,7 +16,9 @@ from llama_index.core.tools import FunctionTool
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, StreamInterruptedError
 from llama_index_resilient_stream.compat.llama_index import HAS_BLOCKS
+from llama_index_resilient_stream.llm.chunks import Reader
 from llama_index_resilient_stream.llm.tool_calls import arguments_are_whole, without_cut_calls
+from llama_index_resilient_stream.recovery.finish_reasons import OPEN
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
 from support.readers import QUICK
 
@@ -209,6 +211,21 @@ def test_calls_that_are_legal_are_asked_for_once(arguments: str, method: str, ti
     (call,) = llm.get_tool_calls_from_response(answer[-1] if isinstance(answer, list) else answer)
     assert call.tool_kwargs == (PAID[0] if "amount" in arguments else {})
     assert len(inner.calls) == 1
+
+
+def _anthropic_chunk(index: int, piece: str, repaired: dict[str, Any]) -> ChatResponse:
+    """As LlamaIndex's Anthropic class makes them: the arguments repaired, and what came in the event."""
+    raw = {"type": "content_block_delta", "index": index, "delta": SimpleNamespace(partial_json=piece)}
+    return ChatResponse(message=in_dicts(repaired), delta="", raw=raw)
+
+
+@pytest.mark.parametrize("after", [1, 9, len(ARGUMENTS) - 1])
+def test_a_call_that_the_integration_repairs_while_it_comes_is_open_until_it_is_whole(after: int) -> None:
+    reads = Reader()
+    pieces = ["", ARGUMENTS[:after], ARGUMENTS[after:], "\n"]
+    prints = [reads.chat(_anthropic_chunk(0, piece, {"amount": 1})).tools for piece in pieces]
+    assert [OPEN in (each or "") for each in prints] == [False, True, False, False]
+    assert OPEN in (reads.chat(_anthropic_chunk(1, "{", {})).tools or ""), "another call begins"
 
 
 # Functions by metadata and methods, without LlamaIndex's base class
