@@ -158,7 +158,13 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
 
 class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
-    """The same, asynchronous."""
+    """A query engine's asynchronous streaming response.
+
+        response = await engine.aquery("...")
+        async for token in response.async_response_gen():
+            print(token, end="")
+        print(response.report.status)
+    """
 
     _buffer: AsyncTokenBuffer
 
@@ -307,7 +313,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             let_writer_finish(self, self.calls)
 
     async def acancel(self) -> None:
-        """The same, asynchronously."""
+        """Stop the LLM, and wait until what it said so far is in the memory, marked."""
         await self.calls.acancel()
         if not self._abuffer.over:
             await alet_writer_finish(self, self.calls)

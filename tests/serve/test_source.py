@@ -18,7 +18,8 @@ from tenacity import stop_after_attempt
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, resilient
 from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
-from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, SourceReader, TextPart
+from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, TextPart
+from llama_index_resilient_stream.serve.source import SourceReader
 from llama_index_resilient_stream.testing import Cut, Fail, FaultServer, ScriptedLLM, Stall
 from support.engines import CHATS, MODE, MODES_OF_CHAT, chat_engine, index, query_engine
 from support.readers import QUICK, TEXT, openai_like, question
