@@ -577,7 +577,7 @@ async def test_what_stops_an_answer_stops_everything_below_it() -> None:
     made: list[Any] = []
 
     def ask() -> Any:
-        made.append(resilient(query_engine(ResilientLLM(paced(text=LONG), policy=QUICK), MODE)).query("?"))
+        made.append(resilient(query_engine(ResilientLLM(ScriptedLLM(LONG, token=1, delay=0.02), policy=QUICK), MODE)).query("?"))
         return made[0]
 
     reader = SourceReader(ask)
