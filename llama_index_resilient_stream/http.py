@@ -35,6 +35,8 @@ from .transport.connection import Upstream
 from .transport.sockets import Line, watch_pools, watch_pools_async
 from .transport.terminator import TerminatorWatch, promises
 
+__all__ = ["LIMITS", "TIMEOUT", "async_http_client", "http_client"]
+
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=45.0)
 """A stream holds its connection for as long as it lasts, so there may be many; these are the OpenAI SDK's own numbers.
 

@@ -100,12 +100,21 @@ class _Reported:
 
 
 class ResilientStreamingResponse(_Reported, StreamingResponse):
-    """A query engine's streaming response."""
+    """A query engine's streaming response.
+
+        response = resilient(engine).query("What happened to the cable?")
+        for token in response.response_gen:
+            print(token, end="")
+        print(response.report)
+
+    It is a context manager as well: leaving the block stops the LLM.
+    """
 
     _buffer: TokenBuffer
 
     @classmethod
     def around(cls, response: StreamingResponse, calls: CallLog) -> ResilientStreamingResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
         made._buffer.at_token = calls.look
@@ -117,6 +126,11 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
+        """Give the tokens that were not given before.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self._tokens()
 
     @response_gen.setter
@@ -126,8 +140,9 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
     @property
     def response_txt(self) -> str | None:
-        buffer = self._buffer
-        return buffer.text if buffer.over and buffer.error is None else None
+        """The whole text, when it is over and ended without an error; None before."""
+        kept = self._buffer
+        return kept.text if kept.over and kept.error is None else None
 
     @response_txt.setter
     def response_txt(self, text: str | None) -> None:
@@ -141,9 +156,15 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
             return self._interrupted(error)
 
     def get_response(self) -> Response:
+        """Read it to its end, and return LlamaIndex's response that does not stream, with an attribute `report`.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return _with_report(Response(self._buffer.whole(), self.source_nodes, self.metadata), self.report)
 
     def print_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             for token in self.response_gen:
                 print(token, end="", flush=True)
@@ -158,18 +179,21 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
 
 class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
-    """A query engine's asynchronous streaming response.
+    """A query engine's streaming response, of `aquery`.
 
-        response = await engine.aquery("...")
-        async for token in response.async_response_gen():
+        response = await resilient(engine).aquery("What happened to the cable?")
+        async for token in response.response_gen:
             print(token, end="")
-        print(response.report.status)
+        print(response.report)
+
+    It is an asynchronous context manager as well: leaving the block stops the LLM.
     """
 
     _buffer: AsyncTokenBuffer
 
     @classmethod
     def around(cls, response: AsyncStreamingResponse, calls: CallLog) -> ResilientAsyncStreamingResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
         made._buffer.at_token = calls.look
@@ -177,6 +201,11 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
     @property
     def response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self.async_response_gen()
 
     @response_gen.setter
@@ -185,13 +214,19 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
         vars(self).update(response_gen=source, response_txt=None)
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         async for token in self._buffer.tokens():
             yield token
 
     @property
     def response_txt(self) -> str | None:
-        buffer = self._buffer
-        return buffer.text if buffer.over and buffer.error is None else None
+        """The whole text, when it is over and ended without an error; None before."""
+        kept = self._buffer
+        return kept.text if kept.over and kept.error is None else None
 
     @response_txt.setter
     def response_txt(self, text: str | None) -> None:
@@ -205,10 +240,16 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
             return self._interrupted(error)
 
     async def get_response(self) -> Response:
+        """Read it to its end, and return LlamaIndex's response that does not stream, with an attribute `report`.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         text = await self._buffer.whole()
         return _with_report(Response(text, self.source_nodes, self.metadata), self.report)
 
     async def print_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             async for token in self._buffer.tokens():
                 print(token, end="", flush=True)
@@ -231,13 +272,22 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
 
 class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse):
-    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling."""
+    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling.
+
+        response = resilient(engine).stream_chat("What happened to the cable?")
+        for token in response.response_gen:         # of astream_chat: async for token in response.async_response_gen()
+            print(token, end="")
+        print(response.report)
+
+    It is a context manager as well, of both kinds: leaving the block stops the LLM.
+    """
 
     _buffer: TokenBuffer
     _abuffer: AsyncTokenBuffer
 
     @classmethod
     def around(cls, response: StreamingAgentChatResponse, calls: CallLog) -> ResilientStreamingAgentChatResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = object.__new__(cls)
         made.__dict__ = response.__dict__
         made._watch(calls)
@@ -254,6 +304,11 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
+        """Give the tokens that were not given before. Closing the generator stops the LLM.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self._leaving_stops(self._buffer)
 
     def _leaving_stops(self, buffer: TokenBuffer) -> Generator[str, None, None]:
@@ -265,6 +320,11 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         self.response = self.unformatted_response = buffer.text.strip()
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         try:
             async for token in self._abuffer.tokens():
                 yield token
@@ -289,6 +349,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             return self._interrupted(error)
 
     def print_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             for token in self.response_gen:
                 print(token, end="", flush=True)
@@ -296,6 +357,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             print(_why(error), flush=True)
 
     async def aprint_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             async for token in self.async_response_gen():
                 print(token, end="", flush=True)
@@ -304,6 +366,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 
     @property
     def given(self) -> bool:
+        """Whether it was read to its end, token by token, so that there is nothing to be given any more."""
         return self._buffer.given or self._abuffer.given
 
     def cancel(self) -> None:
@@ -313,7 +376,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             let_writer_finish(self, self.calls)
 
     async def acancel(self) -> None:
-        """Stop the LLM, and wait until what it said so far is in the memory, marked."""
+        """Stop the LLM, and return when its connection is closed and what it said so far is in the memory, marked."""
         await self.calls.acancel()
         if not self._abuffer.over:
             await alet_writer_finish(self, self.calls)

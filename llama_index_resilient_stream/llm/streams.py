@@ -54,10 +54,11 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         return self.send(None)
 
     def send(self, value: None) -> T:
-        """Read the next chunk.
+        """Give the next response, as `next()` does; `value` is None.
 
         Raises:
-            StreamInterruptedError: the answer was given up.
+            StopIteration: The stream is over, or was cancelled.
+            StreamInterruptedError: The answer could not be finished.
         """
         try:
             return self._items.send(value)
@@ -68,11 +69,11 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
             raise StopIteration from None
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
-        """Raise an exception in the stream, as in any generator: it ends as cancelled."""
+        """Raise an exception where the stream stands, as in any generator. It ends there."""
         return self._items.throw(typ if val is None else val)
 
     def close(self) -> None:
-        """Stop, as `cancel()` does."""
+        """Stop: no retry, the upstream connection is closed. Of a stream that is over, nothing happens."""
         self.scope.cancel()
         try:
             self._items.close()
@@ -133,10 +134,11 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
         return self._stopped() if self.scope.cancelled else self._items.__anext__()
 
     def asend(self, value: None) -> Coroutine[Any, Any, T]:
-        """Read the next chunk.
+        """Give the next response, as `anext()` does; `value` is None.
 
         Raises:
-            StreamInterruptedError: the answer was given up.
+            StopAsyncIteration: The stream is over, or was cancelled.
+            StreamInterruptedError: The answer could not be finished.
         """
         return self._stopped() if self.scope.cancelled else self._items.asend(value)
 
@@ -145,11 +147,11 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
         raise StopAsyncIteration
 
     async def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
-        """Raise an exception in the stream, as in any async generator: it ends as cancelled."""
+        """Raise an exception where the stream stands, as in any asynchronous generator. It ends there."""
         return await self._items.athrow(typ if val is None else val)
 
     async def aclose(self) -> None:
-        """Stop, and return when the upstream connection is closed."""
+        """Stop, and return when the upstream connection is closed. Of a stream that is over, nothing happens."""
         # A callback that leaves runs inside of the reader's own task, which would wait for itself.
         await self._close(wait=not self._wait.is_in_current_task)
 

@@ -23,12 +23,13 @@ from ..report import StreamStatus
 from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope as AnswerScope
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
+from .generations import Generation, Generations
 from .parts import EndPart, EndReason
 from .resumption import EventStreamSetup
 from .source import SourceReader
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 from .subscriber import StoredFeed
+from .types import Source
 
 try:
     from starlette.background import BackgroundTask
@@ -40,6 +41,8 @@ except ImportError as error:
     raise ImportError(
         'Serving needs Starlette, which is not installed: pip install "llama-index-resilient-stream[serve]"'
     ) from error
+
+__all__ = ["SSEResponse", "TextResponse"]
 
 _CLOSE = 10.0  # seconds that leaving may take, the source's own limits included
 _LAST_WORD = 1.0  # seconds to tell a reader that the server shuts down
@@ -138,7 +141,7 @@ class SSEResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source | Generation,
         *,
         heartbeat: float = 15.0,
         retry: int | None = None,
@@ -193,7 +196,7 @@ class TextResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source,
         *,
         note: str = "\n\n[The answer was interrupted.]",
         headers: Mapping[str, str] | None = None,

@@ -16,21 +16,24 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
+from .generations import Generation, Generations
 from .resumption import EventStreamSetup
 from .source import SourceReader
 from .sse import HEADERS, TEXT_HEADERS
+from .types import Source
 
 try:
     from flask import Response, request
 except ImportError as error:
     raise ImportError('Serving with Flask needs Flask, which is not installed: pip install "flask"') from error
 
+__all__ = ["on_loop", "sse_response", "text_response"]
+
 T = TypeVar("T")
 
 
 def sse_response(
-    source: Any,
+    source: Source | Generation,
     *,
     heartbeat: float = 15.0,
     retry: int | None = None,
@@ -56,7 +59,7 @@ def sse_response(
 
 
 def text_response(
-    source: Any, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
+    source: Source, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
 ) -> Response:
     """The text and nothing else, as `serve.fastapi.TextResponse` gives it, with the same arguments."""
     if request.method == "HEAD":

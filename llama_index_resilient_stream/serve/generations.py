@@ -41,11 +41,16 @@ from .source import SourceReader
 from .sse import EventId, is_generation
 from .store import MemoryStore, Store, StoreUnreachableError, Ticket
 from .subscriber import StoredFeed
+from .types import Answerable, Source
+
+__all__ = ["Generation", "Generations", "MayRead", "TakeOver"]
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
 MayRead = Callable[[Any, Ticket], bool | Awaitable[bool]]
-TakeOver = Callable[[Ticket, str], Any]
+"""Whether a request may read a generation: `may_read(request, ticket)`, with the framework's own request."""
+TakeOver = Callable[[Ticket, str], Answerable | Awaitable[Answerable]]
+"""The rest of a generation whose worker died: `take_over(ticket, text_so_far)`."""
 
 
 class Generations:
@@ -81,12 +86,15 @@ class Generations:
                 raise ConfigurationError(f"{name} is {value!r}, and must be more than 0: Generations({name}=30).")
         if not shutdown >= 0:
             raise ConfigurationError(f"shutdown is {shutdown!r}. It is in seconds: Generations(shutdown=20).")
+        for hook, function in {"may_read": may_read, "take_over": take_over}.items():
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"{hook} is {function!r}. Pass a function: Generations({hook}={hook}).")
         self.store: Store = MemoryStore() if store is None else store
         self._settings = GenerationSettings(self.store, ttl, grace, lease, limit)
         self._shutdown, self._may_read, self._take_over = shutdown, may_read, take_over
         self._running: dict[str, Producer] = {}
 
-    async def start(self, source: Any, *, owner: str | None = None, payload: Any = None) -> str:
+    async def start(self, source: Source, *, owner: str | None = None, payload: Any = None) -> str:
         """Begin to generate, and return the id under which the answer can be read. It cannot be guessed.
 
         `source` is what `SSEResponse` takes. `owner` and `payload` (JSON-able) are kept with the answer, in the
@@ -169,7 +177,11 @@ class Generations:
         # In a thread unless it is a coroutine function: it may ask a database.
         ask = partial(self._may_read, request, ticket)
         allowed = ask() if inspect.iscoroutinefunction(self._may_read) else await aside(ask)
-        return bool(await allowed if inspect.isawaitable(allowed) else allowed)
+        if inspect.isawaitable(allowed):
+            allowed = await allowed
+        if allowed is None:
+            raise ConfigurationError("may_read returned None, which says neither yes nor no. Return True or False.")
+        return bool(allowed)
 
     async def _adopt(self, key: str) -> None:
         """Look after a generation whose worker has died. Any number of readers may call it; one of them will do it."""

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from .parts import EndPart, Part, RecoveryPart, TextPart
-from .store import PRESENCE, FencedError, GenerationState, MissingError, Pulse, StoreUnreachableError, Ticket
+from .store import PRESENCE, FencedError, GenerationState, MissingError, Pulse, Store, StoreUnreachableError, Ticket
 
 try:
     import redis.asyncio as redis
@@ -29,6 +29,8 @@ except ImportError as error:
     raise ImportError(
         'RedisStore needs redis-py, which is not installed: pip install "llama-index-resilient-stream[redis]"'
     ) from error
+
+__all__ = ["RedisStore"]
 
 PATIENCE = 5.0  # seconds that an answer of Redis may take, whatever the client's own limits and retries are
 _BLOCK = 2.0  # seconds, at most, that a read waits in Redis
@@ -116,7 +118,7 @@ return redis.call('HSET', KEYS[1], 'stop', 1) + 1
 """
 
 
-class RedisStore:
+class RedisStore(Store):
     """Everything in Redis 6.2 or newer, or what speaks like it.
 
     Each reader that waits holds a connection, and the pool keeps it. What bounds them is Redis's own `maxclients`.

@@ -17,6 +17,18 @@ from typing import Any, Protocol
 from ..errors import ResilientStreamError
 from .parts import EndPart, Part
 
+__all__ = [
+    "FencedError",
+    "GenerationState",
+    "MemoryStore",
+    "MissingError",
+    "Pulse",
+    "Store",
+    "StoreError",
+    "StoreUnreachableError",
+    "Ticket",
+]
+
 PRESENCE = 2.5  # seconds that a reader counts as present after it was last heard of
 
 
@@ -98,7 +110,8 @@ class Store(Protocol):
     async def claim(self, key: str) -> int | None:
         """Take the lease of a generation that nobody holds: the new epoch. None: somebody does, or it is over."""
 
-    async def ticket(self, key: str) -> Ticket | None: ...
+    async def ticket(self, key: str) -> Ticket | None:
+        """What is known of a generation; None where it expired or never was."""
 
     async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
         """The parts after number `after`; waits up to `seconds` for the next one."""
@@ -109,7 +122,8 @@ class Store(Protocol):
     async def stop(self, key: str) -> bool:
         """Ask whoever is at work to stop. Whether there is such a generation, and it goes on."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Let go of connections and of what is kept in this process. Nothing is called after it."""
 
 
 @dataclass
@@ -131,7 +145,7 @@ class _Stored:
         return bool(self.parts) and isinstance(self.parts[-1], EndPart)
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Everything in this process, on one event loop at a time."""
 
     shared = False

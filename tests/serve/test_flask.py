@@ -81,7 +81,7 @@ def test_closing_is_leaving(client: FlaskClient, case: tuple[str, str, str], rea
 
 
 @pytest.mark.parametrize("method", ["get", "head"])
-def test_what_nobody_begins_to_read_is_closed(method: str) -> None:
+def test_response_that_nobody_reads_is_closed(method: str) -> None:
     closed: list[bool] = []
 
     class Noticing(Iterator[str]):

@@ -166,7 +166,7 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("make", GENERATORS.values(), ids=GENERATORS)
-async def test_generators_of_strings_are_read_too(make: Callable[[], Any]) -> None:
+async def test_generators_of_strings_are_read(make: Callable[[], Any]) -> None:
     parts = await parts_of(SourceReader(make()))
     assert text_of(parts) == "abc"
     assert parts[-1] == EndPart("unknown"), "nobody says whether that was all"
@@ -318,7 +318,7 @@ async def test_wrong_objects_from_a_function_are_in_the_log(
     assert words.replace("\\", "") in record.getMessage()
 
 
-async def test_what_was_never_asked_for_is_closed_without_a_warning() -> None:
+async def test_unused_source_is_closed_without_a_warning() -> None:
     llm = ResilientLLM(paced())
     stream = llm.stream_chat(question())
     coroutine = query_engine(llm).aquery("?")
@@ -526,7 +526,7 @@ FOREIGN: dict[str, Callable[[ScriptedLLM], Any]] = {
 
 
 @pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
-async def test_what_is_none_of_ours_can_be_stopped_as_well(make: Callable[[ScriptedLLM], Any]) -> None:
+async def test_foreign_source_can_be_stopped(make: Callable[[ScriptedLLM], Any]) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     answer = SourceReader(make(inner))
     parts = await answer.take()
@@ -577,7 +577,9 @@ async def test_what_stops_an_answer_stops_everything_below_it() -> None:
     made: list[Any] = []
 
     def ask() -> Any:
-        made.append(resilient(query_engine(ResilientLLM(ScriptedLLM(LONG, token=1, delay=0.02), policy=QUICK), MODE)).query("?"))
+        made.append(
+            resilient(query_engine(ResilientLLM(ScriptedLLM(LONG, token=1, delay=0.02), policy=QUICK), MODE)).query("?")
+        )
         return made[0]
 
     reader = SourceReader(ask)

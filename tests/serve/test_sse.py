@@ -156,7 +156,7 @@ def test_any_event_is_read_as_it_was_written(data: str, event: str, id_: str, re
 
 @pytest.mark.parametrize("broken", ["a\nb", "a\rb", "a\0b", "\r\n", "x\n"])
 @pytest.mark.parametrize("field", ["event", "id"])
-def test_what_the_format_cannot_write_is_refused(field: str, broken: str) -> None:
+def test_event_that_sse_cannot_write_is_refused(field: str, broken: str) -> None:
     with pytest.raises(ConfigurationError, match=f"The {field} of a server-sent event is one line"):
         ServerSentEvent("x", **{field: broken}).encode()
 
@@ -171,7 +171,7 @@ def test_a_heartbeat_is_no_event() -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, len(event_of(TextPart("half"), EventId(7)).encode())))
-def test_half_an_event_is_no_event_and_its_id_is_not_taken(cut: int) -> None:
+def test_incomplete_event_is_dropped_with_its_id(cut: int) -> None:
     whole, half = event_of(TextPart("a"), EventId(6)).encode(), event_of(TextPart("half"), EventId(7)).encode()[:cut]
     assert [each.last_event_id for each in literal_reader(whole + half)] == ["6"]
 
@@ -206,7 +206,7 @@ def test_an_id_is_parsed_as_it_was_written(given_id: EventId) -> None:
 
 
 @given(st.text())
-def test_whatever_a_client_sends_for_an_id_harms_nobody(text: str) -> None:
+def test_any_last_event_id_is_harmless(text: str) -> None:
     parsed = EventId.parse(text)
     assert parsed is None or EventId.parse(str(parsed)) == parsed
 
@@ -214,7 +214,7 @@ def test_whatever_a_client_sends_for_an_id_harms_nobody(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "-1", "1.2", "1.end.end", " 1", "1 ", "1\n", "²", "٣", "9" * 16, "short.1", f"{'x' * 65}.1", ".1"]
 )
-def test_what_is_no_id_of_ours(text: str) -> None:
+def test_foreign_event_ids_are_not_parsed(text: str) -> None:
     assert EventId.parse(text) is None
 
 

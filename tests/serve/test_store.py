@@ -58,7 +58,7 @@ async def begun(store: Store, **times: Any) -> str:
     return TICKET.id
 
 
-async def test_what_is_written_is_read_from_any_point_on(store: Store) -> None:
+async def test_events_are_read_from_any_point_on(store: Store) -> None:
     key = await begun(store)
     await store.append(key, 1, 1, PARTS[:1])
     await store.append(key, 1, 2, [*PARTS[1:], END])
@@ -88,7 +88,7 @@ async def test_parts_that_are_sent_again_are_there_once(store: Store) -> None:
     assert [part for _, part in await store.read(key, 0, 0)] == PARTS[:3]
 
 
-async def test_whoever_was_taken_over_is_fenced_off(store: Store) -> None:
+async def test_worker_that_was_taken_over_is_fenced_off(store: Store) -> None:
     key = await begun(store, lease=0.5)
     await store.append(key, 1, 1, PARTS[:1])
     assert await store.attend(key) is GenerationState.RUNNING
@@ -115,7 +115,7 @@ async def test_a_beat_keeps_the_lease_and_a_release_gives_it_up(store: Store) ->
     assert await store.claim(key) is not None
 
 
-async def test_what_was_given_up_is_not_taken_back(store: Store) -> None:
+async def test_released_generation_is_not_written_any_more(store: Store) -> None:
     """A beat that was under way, or a part, would keep the next worker from it for another lease, or be told twice."""
     key = await begun(store)
     await store.release(key, 1)
@@ -138,7 +138,7 @@ async def test_the_worker_hears_of_readers_and_of_a_stop(store: Store, monkeypat
     assert await store.beat(key, 1) == stores.Pulse(stop=True, attended=False)
 
 
-async def test_what_is_over_is_over(store: Store) -> None:
+async def test_finished_generation_stays_finished(store: Store) -> None:
     key = await begun(store)
     await store.append(key, 1, 1, [*PARTS, END])
     assert await store.attend(key) is GenerationState.OVER
@@ -146,7 +146,7 @@ async def test_what_is_over_is_over(store: Store) -> None:
     assert await store.claim(key) is None
 
 
-async def test_it_expires(store: Store) -> None:
+async def test_generation_expires(store: Store) -> None:
     key = await begun(store, ttl=0.1, lease=0.05)
     await store.append(key, 1, 1, [*PARTS, END])
     await asyncio.sleep(0.2)
@@ -159,7 +159,7 @@ async def test_it_expires(store: Store) -> None:
             await act
 
 
-async def test_while_it_is_written_it_does_not_expire(store: Store) -> None:
+async def test_generation_does_not_expire_while_it_is_written(store: Store) -> None:
     key = await begun(store, ttl=1)
     for number, part in enumerate(PARTS, 1):
         await asyncio.sleep(0.1)
@@ -179,7 +179,7 @@ async def test_a_part_that_would_leave_a_gap_is_refused(store: Store) -> None:
     assert [part for _, part in await store.read(key, 0, 0)] == PARTS[:1]
 
 
-async def test_what_was_lost_is_put_back_at_once(store: Store) -> None:
+async def test_lost_events_are_put_back_at_once(store: Store) -> None:
     await store.create(TICKET, 3, [*PARTS, END], lease=5, ttl=60)
     assert await store.read(TICKET.id, 2, 0) == list(enumerate([*PARTS, END], 1))[2:]
     assert await store.attend(TICKET.id) is GenerationState.OVER
@@ -264,7 +264,7 @@ async def test_the_parts_alone_were_evicted(redis_url: str) -> None:
     await store.aclose()
 
 
-async def test_whatever_redis_says_instead_of_an_answer_is_an_error_of_the_store(redis_url: str) -> None:
+async def test_redis_errors_are_store_errors(redis_url: str) -> None:
     store = RedisStore(redis_url, prefix="full")
     key = await begun(store)
     await store._redis.config_set("maxmemory", 1)

@@ -78,7 +78,7 @@ async def test_closing_an_async_stream_closes_the_connection_at_once(serve: Serv
     await inner._aclient.close()
 
 
-def test_dropping_the_last_reference_is_leaving_too(serve: Serve) -> None:
+def test_dropping_the_last_reference_closes_the_connection(serve: Serve) -> None:
     server = serve(TEXT, delay=0.01)
     inner = openai_like(server)
     stream: Any = ResilientLLM(inner).stream_chat(question())
@@ -245,6 +245,7 @@ async def test_leaving_ends_an_async_back_off() -> None:
 # In numbers
 
 
+@pytest.mark.slow
 def test_two_hundred_broken_closed_and_cancelled_streams_leave_nothing(serve: Serve) -> None:
     faults = ["reset", "stall", "clean_eof", None, "fin_in_chunk", "http_503", None, "comments", "half_event", None]
     server = serve(TEXT, [FAULTS[f].at(100) if f else None for f in faults] * 60)
@@ -268,6 +269,7 @@ def test_two_hundred_broken_closed_and_cancelled_streams_leave_nothing(serve: Se
     assert eventually(lambda: (sockets(), threading.active_count()) <= before)
 
 
+@pytest.mark.slow
 async def test_two_hundred_async_streams_leave_nothing(serve: Serve) -> None:
     faults = ["reset", "stall", "clean_eof", None, "fin_in_chunk", "http_503", None, "comments", "half_event", None]
     server = serve(TEXT, [FAULTS[f].at(100) if f else None for f in faults] * 60)
