@@ -116,7 +116,7 @@ class Upstream:
             each.close()
 
     async def aclose(self) -> None:
-        """The same for an asynchronous stream."""
+        """Close the response of an asynchronous stream. May be called twice."""
         for each in self._let_go():
             closing = each.close()
             if inspect.isawaitable(closing):
