@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .transport.connection import Upstream
-from .transport.sockets import Line, watch_pools, watch_pools_async
+from .transport.sockets import short_reads, watch_connections, watch_connections_async
 from .transport.terminator import TerminatorWatch, promises
 
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=45.0)
@@ -73,10 +73,12 @@ def _settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
 class _Client(httpx.Client):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        watch_pools(self, settings)
+        self._watches_connections = _makes_its_own_connections(settings) and not settings.get("http2")
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         _be_brief(request, self.timeout)
+        if self._watches_connections:
+            watch_connections(request)
         upstream = Upstream.current()
         if upstream is None:
             response = super().send(request, **options)
@@ -89,7 +91,7 @@ class _Client(httpx.Client):
                 upstream.check()  # the SDK would try again, for a reader who is gone
                 raise
         if not response.is_closed:
-            _Body(response, upstream)
+            _Body(response, upstream, drains=self._watches_connections)
         elif upstream is not None:
             upstream.disconnect()
         return response
@@ -98,14 +100,21 @@ class _Client(httpx.Client):
 class _AsyncClient(httpx.AsyncClient):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        watch_pools_async(self, settings)
+        self._watches_connections = _makes_its_own_connections(settings)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         _be_brief(request, self.timeout)
+        if self._watches_connections:
+            watch_connections_async(request)
         response = await super().send(request, **options)
         if not response.is_closed:
             _AsyncBody(response, Upstream.current())
         return response
+
+
+def _makes_its_own_connections(settings: Mapping[str, Any]) -> bool:
+    """Whether no transport of the user's is involved, which is left alone."""
+    return not settings.get("transport") and not settings.get("mounts")
 
 
 def _be_brief(request: httpx.Request, own: httpx.Timeout) -> None:
@@ -123,28 +132,36 @@ def _be_brief(request: httpx.Request, own: httpx.Timeout) -> None:
 
 
 class _Body(httpx.SyncByteStream):
-    """Stands between a response and its body."""
+    """Stands between a response and its body.
 
-    def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
+    `drains`: whether the end of the body may be read behind the terminator, so that the connection can be used again.
+    """
+
+    def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
         assert isinstance(response.stream, httpx.SyncByteStream)
         self._stream = response.stream
         self._parts = iter(self._stream)
-        self._line = response.extensions.get("network_stream")
-        self._witness = _witness(response, upstream)
+        self._connection = response.extensions.get("network_stream") if drains else None
+        self._watch = _watch(response)
         self._upstream = upstream
         response.stream = self
+        if upstream is not None:
+            upstream.opened(response, self._watch, response.close)
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._watch is None:
+            yield from self._parts
+            return
         for part in self._parts:
-            self._witness.feed(part)
+            self._watch.feed(part)
             yield part
-        self._witness.end()
+        self._watch.end()
 
     def close(self) -> None:
         if self._upstream is not None:  # closing gives the connection back to the pool
             self._upstream.disconnect()
-        if self._witness.terminated and isinstance(self._line, Line):
-            with contextlib.suppress(Exception), self._line.hurried(_LAST_SECONDS):
+        if self._connection is not None and self._watch is not None and self._watch.terminated:
+            with contextlib.suppress(Exception), short_reads(self._connection, _LAST_SECONDS):
                 for _ in islice(self._parts, _LAST_PARTS):
                     pass
         self._stream.close()
@@ -157,29 +174,30 @@ class _AsyncBody(httpx.AsyncByteStream):
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._stream = response.stream
         self._parts = aiter(self._stream)
-        self._witness = _witness(response, upstream)
+        self._watch = _watch(response)
         response.stream = self
+        if upstream is not None:
+            upstream.opened(response, self._watch, response.aclose)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._parts:
-            self._witness.feed(part)
+            if self._watch is not None:
+                self._watch.feed(part)
             yield part
-        self._witness.end()
+        if self._watch is not None:
+            self._watch.end()
 
     async def aclose(self) -> None:
-        if self._witness.terminated:
+        if self._watch is not None and self._watch.terminated:
             with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
                 for _ in range(_LAST_PARTS):
                     await anext(self._parts)
         await self._stream.aclose()
 
 
-def _witness(response: httpx.Response, upstream: Upstream | None) -> TerminatorWatch:
-    """Whoever looks at this body; also `upstream`'s, if it is a stream."""
-    encoding = response.headers.get("content-encoding", "")
+def _watch(response: httpx.Response) -> TerminatorWatch | None:
+    """The watch over this body; None where it is no event stream."""
     if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return TerminatorWatch(promised=False, encoding="unread")
-    witness = TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
-    if upstream is not None:
-        upstream.witness = witness
-    return witness
+        return None
+    encoding = response.headers.get("content-encoding", "")
+    return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)

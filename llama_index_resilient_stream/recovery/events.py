@@ -37,6 +37,11 @@ class Ended:
     error: Exception | None = None
     terminated: bool | None = None
     """Whether the wire's own terminator was seen. False: it is due and did not come. None: nobody looked."""
+    finish_reason: FinishReason | None = None
+    """The last finish reason on the wire that no content followed, or a refusal, also where no chunk carried it.
+
+    None: none came, or nobody looked.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ class Recovery:
         self._index = 0
         self._patience = self._new_patience()
         self._barren_rounds = self._length_rounds = self._free_attempts = 0
+        self._untold_ends = 0  # attempts in a row whose only fault is that no finish reason came, see Verdict
         self._counted = 0  # characters that an output limit has counted already: after it a new one begins
         self._cut: Fault | None = None  # the first fault since the last new text
         self._delay: float | None = None
@@ -265,7 +266,10 @@ class Recovery:
             self._patience.progress(self._last_text_at)
             self._cut = None
         self._cut = self._cut or verdict.fault
-        if verdict.fault is not None:
+        self._untold_ends = self._untold_ends + 1 if verdict.only_untold else 0
+        if verdict.fault is not None and self._told_all(attempt):
+            self._finish(StreamStatus.UNKNOWN)
+        elif verdict.fault is not None:
             self._after_fault(verdict.fault, attempt)
         elif verdict.status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
             self._length_rounds += 1
@@ -361,6 +365,20 @@ class Recovery:
             and not (self._evidence.text and attempt.seam == "")
         )
 
+    def _told_all(self, attempt: Attempt) -> bool:
+        """Whether two attempts ended without a finish reason, and the last said what it was asked to and no more.
+
+        That is the repeated anchor, the same calls again, or nothing at all where the model just writes on.
+        """
+        if not self._told_nothing_new(attempt):
+            return False
+        repeated = self._evidence.text and attempt.seam != ""
+        return repeated or self._evidence.has_calls or attempt.strategy in ("append", "prefill")
+
+    def _told_nothing_new(self, attempt: Attempt) -> bool:
+        has_answer = bool(self._request.partial_text) or self._evidence.has_calls
+        return self._untold_ends >= 2 and not attempt.characters and has_answer
+
     def _spent_budget(self, delay: float) -> str | None:
         """The total that forbids another attempt after `delay` seconds."""
         if self.report.requests - self._free_attempts >= self.policy.max_attempts:
@@ -382,6 +400,9 @@ class Recovery:
         return "no progress" if self._barren_rounds >= 2 else "attempts"
 
     def _give_up(self, fault: Fault, reason: str) -> None:
+        if self._told_nothing_new(self.report.attempts[-1]):
+            self._finish(StreamStatus.UNKNOWN)  # an error behind what may well be the whole answer helps nobody
+            return
         self.report.reason, self.report.retryable = reason, fault.retryable
         self._finish(StreamStatus.INTERRUPTED)
         silent = isinstance(fault.error, TruncatedStreamError)

@@ -2,8 +2,8 @@
 
 Strongest evidence first: a finish signal seen on ANY chunk (a usage chunk may follow it, and an error after it is no
 fault); then the wire's own terminator, where somebody looked; then what this model is known, or has shown, to do. A
-terminator does not do for a model that tells, and did not this time: gateways write it under what they have lost. Where
-there is none and a model never tells, a clean end is `unknown`, never `complete`.
+terminator does not do for a model that is expected to tell, and did not this time: gateways write it under what they
+have lost. Where there is none and a model never tells, a clean end is `unknown`, never `complete`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ class Verdict:
 
     status: StreamStatus | None = None
     fault: Fault | None = None
+    only_untold: bool = False
+    """The fault is only that no finish reason came, from a model that never sent one. The wire's own terminator did.
+
+    Some servers end every answer so. Where another attempt ends so too and adds nothing, this was the whole answer, as
+    far as anybody can tell.
+    """
 
 
 class Evidence:
@@ -110,7 +116,7 @@ def judge(
     if seen.finish_reason is not None:
         return _finished(seen, seen.finish_reason, first)
     must_tell = _must_have_told(seen, model, completeness, terminated)
-    whole = terminated is True and not must_tell and not _is_due(model, witnessed=True)
+    whole = terminated is True and not must_tell and not _is_due(model)
     if error is not None:
         fault = _fault_of(error, seen)
         if whole and fault.kind in _AFTER_THE_END:
@@ -120,7 +126,9 @@ def judge(
             return Verdict(status)
         return Verdict(fault=fault)
     if must_tell:
-        return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
+        silent_cut = _silent(TruncatedStreamError(), FaultKind.TRUNCATED)
+        open_to_doubt = terminated is True and completeness != "strict" and not seen.unclosed_calls
+        return Verdict(fault=silent_cut, only_untold=open_to_doubt and not model.learned.sends_finish_reason)
     return _ended(seen, first, StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN)
 
 
@@ -160,14 +168,12 @@ def _must_have_told(seen: Evidence, model: Model, completeness: Completeness, te
         return True
     if completeness == "lenient":
         return False
-    return terminated is False or _is_due(model, witnessed=terminated is not None)
+    return terminated is False or _is_due(model)
 
 
-def _is_due(model: Model, *, witnessed: bool) -> bool:
-    """Whether a finish signal has to come from this model. What is presumed of it gives way to what was witnessed."""
-    if model.sends_finish_reason is None or (model.assumed_from_protocol and witnessed):
-        return model.learned.sends_finish_reason
-    return model.sends_finish_reason
+def _is_due(model: Model) -> bool:
+    """Whether a finish reason has to come from this model: because its class sends one, or because it has before."""
+    return model.learned.sends_finish_reason if model.sends_finish_reason is None else model.sends_finish_reason
 
 
 def _empty() -> Fault:

@@ -90,9 +90,9 @@ class Unwatched:
                 self._chunks = self._open()
             return next(self._chunks)
         except StopIteration:
-            return Ended(None, self._upstream.terminated)
+            return self._upstream.ended()
         except Exception as error:
-            return Ended(error, self._upstream.terminated)
+            return self._upstream.ended(error)
 
     def close(self) -> None:
         _close(self._chunks)
@@ -164,9 +164,9 @@ class Watched:
             # The context that the stream began in: what it set there it finds again, and can reset.
             event = self._context.run(next, chunks)
         except StopIteration:
-            event = Ended(None, self._upstream.terminated)
+            event = self._upstream.ended()
         except Exception as error:
-            event = Ended(error, self._upstream.terminated)
+            event = self._upstream.ended(error)
         guard.due = None
         return None if guard.rang and isinstance(event, Ended) else event
 
@@ -201,9 +201,9 @@ def _read(
                 chunks = open_stream()
             event = next(chunks)
         except StopIteration:
-            event = Ended(None, upstream.terminated)
+            event = upstream.ended()
         except Exception as error:
-            event = Ended(error, upstream.terminated)
+            event = upstream.ended(error)
         except BaseException as error:
             event = error
         answers.put(event)
@@ -372,13 +372,13 @@ class AsyncAttemptReader:
                 self._chunks = self._open()
             return await anext(self._chunks)
         except StopAsyncIteration:
-            return Ended(None, self._upstream.terminated)
+            return self._upstream.ended()
         except asyncio.CancelledError:
             if alarm.took_over():
                 return None
             raise
         except Exception as error:
-            return None if alarm.took_over() else Ended(error, self._upstream.terminated)
+            return None if alarm.took_over() else self._upstream.ended(error)
         finally:
             alarm.disarm()
 
