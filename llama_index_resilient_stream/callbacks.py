@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from llama_index.core.instrumentation.events import BaseEvent
 
-from .report import StreamReport
+from .report import FaultKind, Strategy, StreamReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,7 @@ class FaultEvent:
     stream_id: str
     attempt: int
     model: str
-    kind: str
-    """One of "transport", "timeout", "truncated", "rate_limit", ...: see `recovery.faults.FaultKind`."""
+    kind: FaultKind
     message: str
     """Safe to log: no keys, no prompt text."""
     retryable: bool
@@ -56,14 +55,13 @@ class ResumeEvent:
     stream_id: str
     attempt: int
     model: str
-    strategy: str
-    """One of "ask", "prefill", "append" or "restart"."""
+    strategy: Strategy
     delay: float
     """Seconds of back-off before it."""
     characters: int
     seconds: float
-    cause: str = ""
-    """The kind of the fault that made it necessary; empty where an interrupted answer is taken up again."""
+    cause: FaultKind | None = None
+    """The kind of the fault that made it necessary; None where an interrupted answer is taken up again."""
 
 
 @runtime_checkable

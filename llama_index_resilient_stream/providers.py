@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .recovery.continuation import Strategy
+from .report import Strategy
 
 Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 """What a model needs to write on from a last assistant turn.
@@ -41,12 +41,9 @@ class Provider:
     one, so that its absence proves nothing, not even after this instance has told before. None: nobody knows;
     an instance that has told once is taken to tell always.
     """
-    generic_server: bool = False
-    """Whether `sends_finish_reason` is what the protocol says, and the server may be anybody's. Without a witness on
-    the wire it is believed; with one, the protocol's own terminator is enough until a server has told."""
     untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
-    strategy: Strategy = "ask"
+    strategy: Strategy = Strategy.ASK
     """How it is asked to go on where the user says "auto"."""
     prefill: Prefill = "unknown"
     prefill_extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
@@ -64,7 +61,7 @@ PROVIDERS: dict[str, Provider] = {
     "OpenAI": _TELLS,  # accepts a last assistant turn, and answers it with a new one
     "OpenAIResponses": _TELLS,  # response.completed, .incomplete, .failed
     # Any server: vLLM, SGLang, TGI, llama.cpp. vLLM closes a last assistant turn unless it gets the flags.
-    "OpenAILike": Provider(sends_finish_reason=True, generic_server=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
+    "OpenAILike": Provider(sends_finish_reason=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
     "Baseten": Provider(prefill="unknown"),  # was seen to end complete answers without a reason
     "DeepSeek": Provider(
         sends_finish_reason=True, prefill="marked"

@@ -26,14 +26,83 @@ class StreamStatus(StrEnum):
     """It ended cleanly, and this provider never tells whether it was done."""
 
 
+class FaultKind(StrEnum):
+    """Why an attempt failed."""
+
+    TRANSPORT = "transport"
+    """The connection broke, or never came about."""
+    TIMEOUT = "timeout"
+    """No progress in time: by our own watchdog or the client's."""
+    CORRUPT = "corrupt"
+    """An event or a body that cannot be read."""
+    TRUNCATED = "truncated"
+    """The stream ended cleanly without saying that the answer is complete."""
+    EMPTY = "empty"
+    """The model finished without a word."""
+    ERROR_FINISH = "error_finish"
+    """The finish reason itself says that the model failed."""
+    SERVER = "server"
+    """HTTP 5xx, or an error event inside a 200."""
+    OVERLOADED = "overloaded"
+    RATE_LIMIT = "rate_limit"
+    CONFLICT = "conflict"
+    """HTTP 408, 409 or 425: the request may be sent again as it is."""
+    BAD_REQUEST = "bad_request"
+    CONTEXT_WINDOW = "context_window"
+    """What was sent is too long for the model."""
+    PREFILL_REFUSED = "prefill_refused"
+    """The API refuses a last assistant turn; another way to continue may work at once."""
+    LENGTH = "length"
+    """A token limit, where a provider raises an error instead of sending a finish reason."""
+    FILTERED = "filtered"
+    """A content policy, where a provider raises an error instead of sending a finish reason."""
+    REJECTED = "rejected"
+    """`RecoveryPolicy.reject` did not accept the beginning of the answer."""
+    AUTH = "auth"
+    QUOTA = "quota"
+    """Money is used up, not rate."""
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class Strategy(StrEnum):
+    """What an attempt asked the model for."""
+
+    FIRST = "first"
+    """The question, for the first time."""
+    ASK = "ask"
+    """To go on, by a user turn that asks for it."""
+    PREFILL = "prefill"
+    """To write on from the partial answer as the last assistant turn."""
+    APPEND = "append"
+    """To complete the prompt and the partial answer as one text."""
+    RESTART = "restart"
+    """The question again."""
+
+
+class GiveUpReason(StrEnum):
+    """Why an answer was given up."""
+
+    ATTEMPTS = "attempts"
+    """The policy's `stop` said so on the last model, or `max_attempts` is reached."""
+    DEADLINE = "deadline"
+    EXTRA_TOKENS = "extra_tokens"
+    """Another attempt would cost more than `max_extra_tokens`."""
+    NOT_RETRYABLE = "not_retryable"
+    """Another attempt cannot cure this fault."""
+    CONTEXT_WINDOW = "context_window"
+    """The question is too long for the model."""
+    NO_PROGRESS = "no_progress"
+    """The models ended every continuation well and added nothing."""
+
+
 @dataclass
 class Attempt:
     """One request and the stream that answered it. Times are seconds since the answer was asked for."""
 
     number: int
     model: str
-    strategy: str
-    """One of "first", "ask", "prefill", "append", "restart"."""
+    strategy: Strategy
     started: float
     waited: float = 0.0
     """Seconds of back-off before it."""
@@ -51,9 +120,10 @@ class Attempt:
     seam: str = ""
     """How it was joined: "anchor", "sentence", "as is", ..."""
     finish_reason: str | None = None
-    fault: str | None = None
-    """Kind of the fault that ended it."""
+    fault: FaultKind | None = None
+    """What ended it, where that was a fault."""
     detail: str = ""
+    """The fault's message. Safe to log."""
     usage: dict[str, int] = field(default_factory=dict)
     """As the provider counted; empty where it did not say."""
     left_thread: bool = False
@@ -68,9 +138,8 @@ class StreamReport:
     status: StreamStatus = StreamStatus.STREAMING
     finish_reason: str | None = None
     """The provider's own word."""
-    reason: str = ""
-    """Why it was given up: "not retryable", "attempts", "deadline", "extra tokens", "no progress",
-    "context window"."""
+    reason: GiveUpReason | None = None
+    """Why it was given up, where it was."""
     retryable: bool = False
     """Of an interrupted answer: whether asking again later may help."""
     attempts: list[Attempt] = field(default_factory=list)
@@ -105,7 +174,7 @@ class StreamReport:
         return sum(attempt.requests for attempt in self.attempts)
 
     @property
-    def faults(self) -> list[str]:
+    def faults(self) -> list[FaultKind]:
         """The kinds of the faults, in order."""
         return [attempt.fault for attempt in self.attempts if attempt.fault]
 
@@ -127,14 +196,14 @@ class StreamReport:
             f"{self.seconds:.2f} s",
         ]
         if self.reason:
-            head.insert(1, self.reason)
+            head.insert(1, self.reason.replace("_", " "))
         if self.extra_tokens:
             head.append(f"about {self.extra_tokens:,} extra tokens")
         return "\n".join([" | ".join(head), *(line for a in self.attempts for line in _timeline(a))])
 
 
 def _timeline(attempt: Attempt) -> list[str]:
-    what = attempt.model if attempt.strategy == "first" else f"{attempt.model}, {attempt.strategy}"
+    what = attempt.model if attempt.strategy is Strategy.FIRST else f"{attempt.model}, {attempt.strategy}"
     told = f"{attempt.characters:,} characters"
     if attempt.first_token is not None:
         told += f", first after {attempt.first_token - attempt.started:.2f} s"
@@ -145,7 +214,7 @@ def _timeline(attempt: Attempt) -> list[str]:
     lines = [f"{attempt.started:8.2f} s  #{attempt.number} {what}: {told}"]
     ended = attempt.ended if attempt.ended is not None else attempt.started
     if attempt.fault:
-        lines.append(f"{ended:8.2f} s     {attempt.fault}: {attempt.detail}")
+        lines.append(f"{ended:8.2f} s     {attempt.fault.replace('_', ' ')}: {attempt.detail}")
     elif attempt.finish_reason:
         lines.append(f"{ended:8.2f} s     finish: {attempt.finish_reason}")
     if attempt.left_thread:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import QUICK, TEXT, Reader, aread, question, read
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from tenacity import stop_after_attempt, wait_none
@@ -23,6 +22,7 @@ from llama_index_resilient_stream import (
     TokenEvent,
 )
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
+from support.readers import QUICK, TEXT, Reader, aread, question, read
 
 RESET = ConnectionResetError("reset")
 

@@ -95,7 +95,7 @@ class _Announcer:
             report.stream_id,
             attempt.number,
             attempt.model,
-            str(fault.kind),
+            fault.kind,
             fault.message,
             fault.retryable,
             report.characters,
@@ -125,7 +125,7 @@ class _Announcer:
             attempt.waited,
             report.characters,
             recovery.elapsed,
-            str(recovery.fault.kind) if recovery.fault is not None else "",
+            recovery.fault.kind if recovery.fault is not None else None,
         )
         logger.info(
             "stream %s: attempt %d (%s) asks %s after %.2f s, %d characters so far; cause: %s",

@@ -220,5 +220,5 @@ def _missed(report: StreamReport) -> Iterator[ResumeEvent]:
             delay=attempt.waited,
             characters=characters,
             seconds=attempt.started,
-            cause=before.fault or "",
+            cause=before.fault,
         )

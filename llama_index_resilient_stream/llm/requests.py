@@ -17,8 +17,9 @@ from llama_index.core.llms.llm import LLM
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
 from ..providers import provider_of, reasons
-from ..recovery.continuation import Continuation, Strategy, estimate_tokens
+from ..recovery.continuation import Continuation, estimate_tokens
 from ..recovery.events import Chunk, Learned, Model, Request
+from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
 from .chunks import Read, Reader, read_whole, without_mark
@@ -99,7 +100,6 @@ def model_of(
         continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
         # A class of one's own need not be in the table: it can say so itself.
         sends_finish_reason=getattr(llm, "sends_finish_reason", provider.sends_finish_reason),
-        assumed_from_protocol=provider.generic_server and not hasattr(llm, "sends_finish_reason"),
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
@@ -133,11 +133,11 @@ def _continuation(
         chosen = wanted
     else:
         chosen = Continuation(strategy=default if wanted == "auto" else wanted, extra=extra)  # type: ignore[arg-type]
-    strategy = chosen.strategy
+    strategy: Strategy = chosen.strategy
     if is_chat_model(llm):
-        fitting: Strategy = "ask" if strategy == "append" else strategy
+        fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands
-        fitting = "append" if strategy in ("ask", "prefill") else strategy
+        fitting = Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
     return Continuation(fitting, chosen.wording, chosen.anchor_length, chosen.extra or extra)
 
 
@@ -246,7 +246,7 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
     messages = [without_mark(message) for message in question.messages]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
-    if request.strategy in ("first", "restart"):
+    if request.strategy in (Strategy.FIRST, Strategy.RESTART):
         if question.chat:
             return "chat", _To(llm, messages), kwargs, Reader().chat
         return (
@@ -255,7 +255,7 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
             {"formatted": question.formatted, **kwargs},
             Reader().completion,
         )
-    if request.strategy == "append":
+    if request.strategy is Strategy.APPEND:
         text = _as_one_text(llm, question) + request.partial_text
         return (
             "complete",

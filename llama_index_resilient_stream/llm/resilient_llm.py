@@ -507,7 +507,7 @@ def _check_settings(policy: Any, continuation: Any) -> None:
         )
     if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
         raise ConfigurationError(
-            f"continuation is {continuation!r}. Use 'auto', {', '.join(map(repr, STRATEGIES))}, "
+            f"continuation is {continuation!r}. Use 'auto', {', '.join(repr(str(strategy)) for strategy in STRATEGIES)}, "
             f"or a Continuation(strategy=..., wording=...)."
         )
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Strategy = Literal["ask", "prefill", "append", "restart"]
+from ..errors import ConfigurationError
+from ..report import Strategy
 
-STRATEGIES: tuple[Strategy, ...] = ("ask", "prefill", "append", "restart")
+STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
 
 WORDING = (
     "Your reply above was interrupted while it was being sent; the reader has seen all of it up to that point. "
@@ -48,16 +49,20 @@ class Continuation:
     SGLang, for one, want `{"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}`.
     """
 
-    strategy: Strategy = "ask"
+    strategy: Strategy = Strategy.ASK
     wording: str = WORDING
     anchor_length: int = 40
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
-            raise ValueError(f"Continuation strategy {self.strategy!r} is unknown. Use one of {', '.join(STRATEGIES)}.")
+            names = ", ".join(repr(str(strategy)) for strategy in STRATEGIES)
+            raise ConfigurationError(
+                f'Continuation strategy {self.strategy!r} is unknown. Use one of {names}: Continuation("ask").'
+            )
+        object.__setattr__(self, "strategy", Strategy(self.strategy))  # its name alone will do
         if self.anchor_length < 1:
-            raise ValueError("anchor_length must be at least 1 character; the default is 40.")
+            raise ConfigurationError("anchor_length must be at least 1 character. Write anchor_length=40.")
 
     def anchor(self, partial_text: str) -> str:
         """The end of `partial_text` that the model is asked, or bound, to begin with."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..report import Strategy
 from .continuation import Continuation, Turn
 from .finish_reasons import FinishReason
 
@@ -50,7 +51,7 @@ class Request:
 
     model: int
     """0 is the wrapped LLM, 1 its first fallback, ..."""
-    strategy: str
+    strategy: Strategy
     partial_text: str = ""
     turns: tuple[Turn, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -76,8 +77,6 @@ class Model:
     continuation: Continuation = field(default_factory=Continuation)
     sends_finish_reason: bool | None = None
     """Whether this class is known to send a finish signal. False: known not to. None: nobody knows."""
-    assumed_from_protocol: bool = False
-    """Whether `sends_finish_reason` is what the protocol says, of servers that may be anybody's."""
     untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     first_token_timeout: float | None = 60.0

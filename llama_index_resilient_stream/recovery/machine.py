@@ -25,15 +25,15 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
 from ..policy import STOP_WITH_FALLBACKS, RecoveryPolicy
-from ..report import Attempt, StreamReport, StreamStatus
+from ..report import Attempt, FaultKind, GiveUpReason, Strategy, StreamReport, StreamStatus
 from .backoff import Backoff
-from .continuation import Strategy, estimate_tokens
+from .continuation import estimate_tokens
 from .events import Chunk, Ended, Model, Request
-from .faults import Fault, FaultKind
+from .faults import Fault
 from .finish_reasons import FinishMeaning
 from .seam import Retelling, Seam
 from .usage import UsageMeter
@@ -292,7 +292,7 @@ class Recovery:
         attempt.ended = self.elapsed
         self.fault = fault
         if fault is not None:
-            attempt.fault, attempt.detail = str(fault.kind), fault.message
+            attempt.fault, attempt.detail = fault.kind, fault.message
             if fault.retryable and not attempt.chunks and not isinstance(fault.error, StreamFault):
                 attempt.requests += self.model.own_retries
         if self._join is not None:
@@ -323,7 +323,7 @@ class Recovery:
     # Deciding what to do about a fault
 
     def _after_fault(self, fault: Fault, attempt: Attempt) -> None:
-        if fault.kind is FaultKind.PREFILL_REFUSED and attempt.strategy == "prefill":
+        if fault.kind is FaultKind.PREFILL_REFUSED and attempt.strategy is Strategy.PREFILL:
             self.model.learned.refuses_prefill = True
             self._free_attempts += 1
             self._ask_again(0.0)
@@ -379,27 +379,27 @@ class Recovery:
         has_answer = bool(self._request.partial_text) or self._evidence.has_calls
         return self._untold_ends >= 2 and not attempt.characters and has_answer
 
-    def _spent_budget(self, delay: float) -> str | None:
+    def _spent_budget(self, delay: float) -> GiveUpReason | None:
         """The total that forbids another attempt after `delay` seconds."""
         if self.report.requests - self._free_attempts >= self.policy.max_attempts:
-            return "attempts"
+            return GiveUpReason.ATTEMPTS
         if self.deadline_at is not None and self.clock() + delay >= self.deadline_at:
-            return "deadline"
+            return GiveUpReason.DEADLINE
         limit = self.policy.max_extra_tokens
         if limit is not None and self.report.extra_tokens + self.usage.cost_of_asking(self._sent_along()) > limit:
-            return "extra tokens"
+            return GiveUpReason.EXTRA_TOKENS
         return None
 
-    def _why_out_of_patience(self, fault: Fault) -> str:
+    def _why_out_of_patience(self, fault: Fault) -> GiveUpReason:
         if self.deadline_at is not None and self.clock() >= self.deadline_at:
-            return "deadline"
+            return GiveUpReason.DEADLINE
         if fault.kind is FaultKind.CONTEXT_WINDOW:
-            return "context window"
+            return GiveUpReason.CONTEXT_WINDOW
         if not fault.retryable:
-            return "not retryable"
-        return "no progress" if self._barren_rounds >= 2 else "attempts"
+            return GiveUpReason.NOT_RETRYABLE
+        return GiveUpReason.NO_PROGRESS if self._barren_rounds >= 2 else GiveUpReason.ATTEMPTS
 
-    def _give_up(self, fault: Fault, reason: str) -> None:
+    def _give_up(self, fault: Fault, reason: GiveUpReason) -> None:
         if self._told_nothing_new(self.report.attempts[-1]):
             self._finish(StreamStatus.UNKNOWN)  # an error behind what may well be the whole answer helps nobody
             return
@@ -409,7 +409,7 @@ class Recovery:
         what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."
         count = len(self.report.attempts)
         self.error = StreamInterruptedError(
-            f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason}).",
+            f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason.replace('_', ' ')}).",
             report=self.report,
             retryable=fault.retryable,
             code=fault.error.code if isinstance(fault.error, StreamFault) else "llm/stream-interrupted",
@@ -464,7 +464,7 @@ class Recovery:
         partial_text = self.answer
         strategy = self._strategy(partial_text)
         continuation = self.model.continuation
-        if strategy != "first" and strategy != "restart":
+        if strategy not in (Strategy.FIRST, Strategy.RESTART):
             continuation = replace(continuation, strategy=strategy)
             anchor = continuation.anchor(partial_text)
             self._join = Seam(partial_text, anchor, strategy=strategy, clock=self.clock)
@@ -473,7 +473,7 @@ class Recovery:
                 strategy,
                 partial_text,
                 continuation.turns(partial_text),
-                continuation.extra if strategy == "prefill" else {},
+                continuation.extra if strategy is Strategy.PREFILL else {},
                 max(0, estimate_tokens(partial_text[self._counted :]) - estimate_tokens(anchor)),
             )
         else:
@@ -485,10 +485,10 @@ class Recovery:
         self.report.attempts.append(attempt)
         return attempt
 
-    def _strategy(self, partial_text: str) -> Strategy | Literal["first"]:
+    def _strategy(self, partial_text: str) -> Strategy:
         if not partial_text:
-            return "restart" if self.report.attempts else "first"
+            return Strategy.RESTART if self.report.attempts else Strategy.FIRST
         if self._restart_only:
-            return "restart"
+            return Strategy.RESTART
         wanted = self.model.continuation.strategy
-        return "ask" if wanted == "prefill" and self.model.learned.refuses_prefill else wanted
+        return Strategy.ASK if wanted is Strategy.PREFILL and self.model.learned.refuses_prefill else wanted

@@ -254,7 +254,7 @@ def _tell_of_recovery(channel: Channel[Part | _Heard], calls: CallLog, event: Re
     if event.attempt > 1:  # the first of `llm.resume(...)` goes on as well, and nothing has failed here
         report = calls.report
         shown = report is not None and report.stream_id == event.stream_id  # not what condenses a question
-        channel.push(_Heard(Recovery(event.attempt, event.cause), event.characters if shown else 0))
+        channel.push(_Heard(Recovery(event.attempt, event.cause or ""), event.characters if shown else 0))
 
 
 def _checked(source: Any) -> Any:
@@ -303,7 +303,7 @@ def _end(response: Any, error: BaseException | None = None, *, stopped: bool) ->
         elif status is StreamStatus.STREAMING:
             status = StreamStatus.UNKNOWN
         if report is not None and status is StreamStatus.INTERRUPTED:
-            return End(status, report.reason, report.retryable)
+            return End(status, report.reason or "", report.retryable)
         return End(status)
     if stopped or isinstance(error, asyncio.CancelledError):
         return End(StreamStatus.CANCELLED)

@@ -16,6 +16,7 @@ import httpx
 from ...providers import PROVIDERS
 from ...recovery.continuation import Continuation, estimate_tokens
 from ...recovery.seam import Seam
+from ...report import Strategy
 from .profile import Ask, Portrait, Prefill
 from .reply import Reply, ask
 
@@ -128,7 +129,7 @@ class _Examiner:
         return replace(portrait, finish_of_tools=_word(reply) if reply.calls_tools else None)
 
     def asked_to_go_on(self, portrait: Portrait) -> Portrait:
-        continuation = Continuation("ask")
+        continuation = Continuation(Strategy.ASK)
         turns = [{"role": turn.role, "content": turn.text} for turn in continuation.turns(SAID)]
         reply = self._ask([*_question(), *turns], GO_ON)
         return replace(portrait, ask=_joined(reply.text, continuation.anchor(SAID)))
@@ -199,7 +200,7 @@ def _begins_with_the_rest(text: str) -> bool:
 def _joined(text: str, anchor: str) -> Ask | None:
     if not text.strip():
         return None
-    seam = Seam(SAID, anchor, strategy="ask")
+    seam = Seam(SAID, anchor, strategy=Strategy.ASK)
     new = seam.feed(text)
     new += seam.finish(complete=True)
     if not _begins_with_the_rest(new):

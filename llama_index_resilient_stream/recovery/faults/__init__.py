@@ -1,5 +1,6 @@
 """Is this error worth another try? `classify` reads it by the `tables`; exceptions of every library are taken apart."""
 
-from .classify import Fault, FaultKind, classify
+from ...report import FaultKind
+from .classify import Fault, classify
 
 __all__ = ["Fault", "FaultKind", "classify"]

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from ...report import FaultKind
 from ..finish_reasons import MEANING, FinishMeaning
 from .exceptions import chain, class_names, status_of, text_of_error, words_of
 from .retry_after import seconds_asked
@@ -41,7 +42,6 @@ from .tables import (
     SHARP,
     STATUS,
     TERMINATED_EARLY,
-    FaultKind,
 )
 
 __all__ = ["Fault", "FaultKind", "classify"]

@@ -7,32 +7,8 @@ from __future__ import annotations
 
 import errno
 import re
-from enum import StrEnum
 
-
-class FaultKind(StrEnum):
-    """Why an attempt failed."""
-
-    TRANSPORT = "transport"  # the connection broke, or never came about
-    TIMEOUT = "timeout"  # the client's own, or a watchdog's
-    CORRUPT = "corrupt"  # an event or a body that cannot be read
-    TRUNCATED = "truncated"  # a clean end without a finish signal; the verdict says so
-    EMPTY = "empty"  # an answer without a word; the verdict says so
-    ERROR_FINISH = "error finish"  # the finish signal itself says error
-    SERVER = "server"  # 5xx, or an error event inside a 200
-    OVERLOADED = "overloaded"
-    RATE_LIMIT = "rate limit"
-    CONFLICT = "conflict"  # 408, 409, 425: the request may be sent again as it is
-    BAD_REQUEST = "bad request"
-    CONTEXT_WINDOW = "context window"  # what was sent is too long for the model
-    PREFILL_REFUSED = "prefill refused"  # no use as it is, but another strategy may work at once
-    LENGTH = "length"  # google-genai raises where others send a finish reason
-    FILTERED = "filtered"
-    AUTH = "auth"
-    QUOTA = "quota"  # money, not rate
-    CANCELLED = "cancelled"
-    UNKNOWN = "unknown"
-
+from ...report import FaultKind
 
 RETRYABLE = frozenset(
     {

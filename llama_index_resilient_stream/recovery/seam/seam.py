@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..continuation import Strategy
+from ...report import Strategy
 from .matchers import ExactAnchor, Reading, Retelling
 from .overlap import SaidText
 from .preambles import Courtesy, beginnings
@@ -43,7 +43,7 @@ class Seam:
         partial_text: str,
         anchor: str = "",
         *,
-        strategy: Strategy = "ask",
+        strategy: Strategy = Strategy.ASK,
         max_held: int = 400,
         max_held_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,

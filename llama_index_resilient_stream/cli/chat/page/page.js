@@ -11,7 +11,7 @@ const [log, welcome, form, question, trouble, plain, send, stop, anew] =
 const FAULTS = {
   "": "token limit", // the provider's own word that there is more: no fault
   transport: "connection broke", truncated: "cut off without a word", timeout: "fell silent", empty: "said nothing",
-  server: "server error", overloaded: "overloaded", "rate limit": "rate limit", corrupt: "garbled",
+  server: "server error", overloaded: "overloaded", rate_limit: "rate limit", corrupt: "garbled",
 };
 const GIVEN_UP = { attempts: "the provider did not come back", error: "an error", server: "the server was stopped" };
 const ENDS = { // by status; [how it looks, what it says]

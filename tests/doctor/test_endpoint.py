@@ -1,0 +1,376 @@
+"""`doctor url` on real servers: every way in which streaming endpoints go wrong is named, and a good one is left alone.
+
+The rows were measured; what a server or a proxy makes of a fault is theirs, and nothing here imitates it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from llama_index_resilient_stream.cli import app
+from llama_index_resilient_stream.doctor.endpoint.diagnosis import diagnose
+from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level
+from llama_index_resilient_stream.doctor.endpoint.measurements import Survey
+from llama_index_resilient_stream.doctor.endpoint.plan import Plan, measure
+from llama_index_resilient_stream.doctor.endpoint.probe import Notice, Question
+from support.servers import SERVERS, Running, free_port, nginx, require, serving
+
+# Said aloud, for nginx changed its mind in 1.29.7.
+OLD_HOP = ("proxy_http_version 1.0;",)
+NEW_HOP = ("proxy_http_version 1.1;", 'proxy_set_header Connection "";')
+IMPATIENT = "proxy_read_timeout 1s;"
+GZIP = ("gzip on;", "gzip_types text/event-stream;")
+
+H11, HTTPTOOLS = "uvicorn-h11", "uvicorn-httptools"
+
+
+class House:
+    """Servers that stay up for the whole module: each takes most of a second to start."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._running: dict[Any, Running] = {}
+
+    def app(self, server: str = HTTPTOOLS, app: str = "asgi", *args: str) -> Running:
+        key = (server, app, args)
+        if key not in self._running:
+            self._running[key] = self._stack.enter_context(serving(f"support.doctor_apps:{app}", server, args=args))
+        return self._running[key]
+
+    def proxy(self, upstream: Running, *lines: str) -> Running:
+        key = (upstream.port, lines)
+        if key not in self._running:
+            self._running[key] = self._stack.enter_context(nginx(upstream.port, *lines))
+        return self._running[key]
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    require("fastapi", "flask")
+    with ExitStack() as stack:
+        yield House(stack)
+
+
+Found = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is asked where, and all that the doctor says of it, hints aside."""
+
+    path: str
+    found: Found
+    server: str = HTTPTOOLS
+    app: str = "asgi"
+    args: tuple[str, ...] = ()
+    proxy: tuple[str, ...] | None = None
+    direct: bool = True
+    timeout: float = 0.0
+    """T, where one is read."""
+    repeat: int = 2
+    hints: tuple[str, ...] = ()
+
+
+def quiet(what: str) -> Notice:
+    return lambda events, seconds: None
+
+
+def examine(house: House, row: Row) -> tuple[Survey, list[Finding]]:
+    app = house.app(row.server, row.app, *row.args)
+    if row.proxy is None:
+        plan = Plan(app.url + row.path, repeat=row.repeat)
+    else:
+        direct = app.url + row.path if row.direct else ""
+        plan = Plan(house.proxy(app, *row.proxy).url + row.path, direct=direct, repeat=row.repeat)
+    survey = measure(plan, quiet)
+    return survey, diagnose(survey)
+
+
+def serious(findings: list[Finding]) -> Found:
+    return {finding.rule: finding.causes for finding in findings if finding.level is not Level.HINT}
+
+
+BLIND = {"blind-hop": ("http10-framing",)}
+NO_ACCEL = {"no-accel-header": ("no-accel-header",)}
+UNSAID = {"no-terminal-event": ("no-terminal-event", "swallowed-exception")}
+HIDDEN = {"hidden-cut": ("http10-hop",)}
+WHOLE_BODY = {"one-block-with-length": ("string-returned", "body-reading-middleware")}
+IDLE = {"cut-after-silence": ("idle-timeout",)}
+
+TABLE = {
+    # it came in one block
+    "buffered": Row("/no-accel", {"held-back": ("proxy-buffering",), **NO_ACCEL, **BLIND}, H11, proxy=OLD_HOP),
+    "buffered, direct unknown": Row(
+        "/no-accel",
+        {"one-block": ("proxy-buffering", "llm-at-once", "body-reading-middleware")},
+        H11,
+        proxy=OLD_HOP,
+        direct=False,
+    ),
+    "compressed": Row("/no-accel", {"compressed": ("compression",), **NO_ACCEL}, proxy=(*NEW_HOP, *GZIP)),
+    "a string": Row("/string", WHOLE_BODY, proxy=NEW_HOP),
+    "a string, direct unknown": Row(
+        "/string",
+        {"one-block-with-length": ("string-returned", "body-reading-middleware", "proxy-buffering")},
+        proxy=NEW_HOP,
+        direct=False,
+    ),
+    "middleware": Row("/good", WHOLE_BODY, app="collecting", proxy=NEW_HOP),
+    "all at once": Row("/at-once", {"one-block": ("llm-at-once", "body-reading-middleware")}, proxy=NEW_HOP),
+    # it was empty
+    "consumed": Row("/consumed", {"empty": ("consumed",)}),
+    "consumed, behind a hop": Row("/consumed", {"empty": ("consumed",), **BLIND}, H11, proxy=OLD_HOP),
+    "the response object": Row("/object", {"empty-cut": ("wrong-object", "exception")}),
+    "the response object, behind a hop": Row(
+        "/object", {"empty-cut": ("wrong-object", "exception"), **HIDDEN}, H11, proxy=OLD_HOP
+    ),
+    "raised before the first token": Row("/raises-first", {"empty-cut": ("wrong-object", "exception")}),
+    # a proxy lost patience
+    "idle": Row("/silent", IDLE, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
+    "idle, over a hop": Row("/silent", {**IDLE, **BLIND}, H11, proxy=(*OLD_HOP, IMPATIENT), timeout=1),
+    "idle, direct unknown": Row(
+        "/silent",
+        {"cut-after-silence": ("idle-timeout", "exception", "killed-worker")},
+        proxy=(*NEW_HOP, IMPATIENT),
+        direct=False,
+        timeout=1,
+    ),
+    "idle before the first token": Row(
+        "/silent-first", {"silent-from-the-start": ("idle-timeout",)}, proxy=(*NEW_HOP, IMPATIENT), timeout=1
+    ),
+    "idle, and no terminal event": Row("/unsaid-silent", {**IDLE, **UNSAID}, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
+    "504": Row("/late", {"gateway-timeout": ("gateway-timeout",)}, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
+    # it was cut
+    "raised": Row("/raises", {"cut-at-the-same-place": ("exception",)}),
+    "raised, behind a hop": Row("/raises", {"cut-at-the-same-place": ("exception",), **HIDDEN}, H11, proxy=OLD_HOP),
+    "raised, behind a hop, direct unknown": Row(
+        "/raises",
+        {"no-terminal-event": ("no-terminal-event", "swallowed-exception", "http10-hop")},
+        H11,
+        proxy=OLD_HOP,
+        direct=False,
+    ),
+    "raised after silence": Row(
+        "/raises-after-silence", {"cut-after-silence": ("exception", "killed-worker")}, proxy=NEW_HOP
+    ),
+    "raised in Flask": Row("/raises", {"cut-at-the-same-place": ("exception",), **BLIND}, "gunicorn-gthread", "flask"),
+    "a killed worker": Row(
+        "/killed", {"cut-in-mid-flow": ("exception", "killed-worker", "time-limit")}, "gunicorn-uvicorn"
+    ),
+    "a limit on time": Row(
+        "/long",
+        {"cut-at-the-same-time": ("time-limit",), **BLIND},
+        "gunicorn-sync",
+        "flask",
+        ("--timeout", "2"),
+        repeat=3,
+    ),
+    # it does not say that it is all
+    "no terminal event": Row("/unsaid", UNSAID, proxy=NEW_HOP),
+    "a swallowed exception": Row("/swallowed", UNSAID, proxy=NEW_HOP),
+    "an error event": Row("/error-event", {"error-event": ("exception",)}),
+    "plain text": Row("/plain-text", {"not-sse": ("not-sse",), **UNSAID}, proxy=NEW_HOP),
+    # what is missing
+    "no header for nginx": Row("/no-accel", NO_ACCEL, proxy=NEW_HOP),
+    "no heartbeat": Row("/silent", {}, proxy=NEW_HOP, hints=("no-heartbeat",)),
+    "no ids": Row("/no-ids", {}, proxy=NEW_HOP, hints=("no-ids",)),
+    "begins again": Row("/again", {"begins-again": ("not-resumed",)}, proxy=NEW_HOP),
+    # no answer
+    "it is over": Row("/over", {}, hints=("no-content",)),
+    "500": Row("/returned", {"server-error": ("exception", "response-returned")}),
+    "404": Row("/nowhere", {"refused": ("refused",)}),
+    "a redirect": Row("/good/", {"redirect": ("redirect",)}),
+    # nothing is wrong
+    "good": Row("/good", {}, proxy=NEW_HOP),
+    "good, no proxy": Row("/good", {}),
+    "good, compressed and flushed": Row("/good", {}, proxy=(*NEW_HOP, *GZIP)),
+    "heartbeats": Row("/beating", {}, proxy=(*NEW_HOP, IMPATIENT)),
+    "heartbeats before the first token": Row("/beating-first", {}, proxy=(*NEW_HOP, IMPATIENT)),
+    "[DONE]": Row("/openai", {}, proxy=NEW_HOP),
+}
+
+
+@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+def test_the_cause_is_named(house: House, row: Row) -> None:
+    if row.path == "/swallowed":
+        require("fastapi.sse")
+    survey, findings = examine(house, row)
+    assert serious(findings) == row.found, survey
+    assert tuple(finding.rule for finding in findings if finding.level is Level.HINT) == row.hints
+    if row.timeout:
+        assert [finding.timeout for finding in findings if finding.timeout] == [row.timeout]
+
+
+# What default nginx will make of an application: a request in HTTP/1.0 foretells it
+
+CHUNKED = {HTTPTOOLS, "gunicorn-uvicorn", "flask"}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_request_in_http_1_0_foretells_the_blind_hop(house: House, server: str) -> None:
+    wsgi = server in ("flask", "gunicorn-sync", "gunicorn-gthread")
+    row = Row("/good", {} if server in CHUNKED else BLIND, server, "flask" if wsgi else "asgi")
+    assert serious(examine(house, row)[1]) == row.found
+
+
+# How many at once
+
+
+def test_forty_threads_are_a_step(house: House) -> None:
+    app = house.app()
+    findings = look(Plan(app.url + "/sync-whole", parallel=44))
+    assert serious(findings)["in-steps"] == ("thread-pool",)
+
+
+def test_a_blocked_loop_is_a_step_for_everybody(house: House) -> None:
+    findings = look(Plan(house.app().url + "/blocks", parallel=3))
+    assert serious(findings)["in-steps"] == ("blocked-loop", "one-worker")
+
+
+def test_a_blocked_loop_stalls_a_light_route(house: House) -> None:
+    app = house.app()
+    findings = look(Plan(app.url + "/blocks", light=app.url + "/light"))
+    assert serious(findings)["light-stalls"] == ("blocked-loop", "one-worker")
+
+
+def test_an_async_endpoint_has_neither(house: House) -> None:
+    app = house.app()
+    assert not look(Plan(app.url + "/good", parallel=8, light=app.url + "/light"))
+
+
+def look(plan: Plan) -> list[Finding]:
+    return diagnose(measure(plan, quiet))
+
+
+# No answer at all
+
+
+def test_nothing_listens_there() -> None:
+    assert serious(look(Plan(f"http://127.0.0.1:{free_port()}/"))) == {"unreachable": ("unreachable",)}
+
+
+def test_the_application_is_down_behind_its_proxy() -> None:
+    with nginx(free_port()) as proxy:
+        assert serious(look(Plan(proxy.url))) == {"bad-gateway": ("bad-gateway",)}
+
+
+def test_https_is_asked_where_http_is_spoken(house: House) -> None:
+    url = house.app().url.replace("http:", "https:")
+    assert serious(look(Plan(url, Question(timeout=5)))) == {"no-answer": ("wrong-scheme", "killed-worker")}
+
+
+def test_the_direct_url_is_another_one(house: House) -> None:
+    app = house.app()
+    plan = Plan(house.proxy(app, *NEW_HOP).url + "/good", direct=app.url + "/nowhere")
+    assert serious(look(plan)) == {"direct-unusable": ("wrong-direct",)}
+
+
+def test_we_gave_up(house: House) -> None:
+    findings = look(Plan(house.app().url + "/silent", Question(timeout=1.0)))
+    assert serious(findings) == {"gave-up": ("long-answer", "stalled")}
+
+
+def test_it_says_its_own_last_word(house: House) -> None:
+    plan = Plan(house.app().url + "/own-end", Question(terminal="THE END"))
+    assert not look(plan)
+    assert set(serious(look(replace(plan, question=Question())))) == {"no-terminal-event"}
+
+
+def test_over_tls(house: House, tmp_path: Path) -> None:
+    require("openssl")
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    tls = (f"listen 127.0.0.1:{port} ssl;", f"ssl_certificate {certificate};", f"ssl_certificate_key {key};")
+    app = house.app()
+    with nginx(app.port, *NEW_HOP, IMPATIENT, server=tls):
+        url, direct = f"https://127.0.0.1:{port}", app.url
+        assert "no-answer" in serious(look(Plan(url + "/good")))  # nobody signed the certificate
+        question = Question(insecure=True)
+        assert not look(Plan(url + "/good", question, direct=direct + "/good"))
+        assert serious(look(Plan(url + "/silent", question, direct=direct + "/silent"))) == IDLE
+
+
+# The command
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["doctor", "url", *arguments], env={"COLUMNS": "100"}, catch_exceptions=False)
+
+
+def test_the_command_names_the_cause_and_the_lines(house: House) -> None:
+    app = house.app(H11)
+    result = command(house.proxy(app, *OLD_HOP).url + "/no-accel", "--direct", app.url + "/no-accel")
+    assert result.exit_code == 1
+    for part in ("a proxy collects the answer", "proxy_http_version 1.1;", "proxy_buffering off;", "X-Accel-Buffering"):
+        assert part in result.stdout
+
+
+def test_the_command_says_that_nothing_is_wrong(house: House) -> None:
+    result = command(house.app().url + "/good")
+    assert result.exit_code == 0
+    assert "Nothing to fix." in result.stdout
+
+
+def test_the_command_for_machines(house: House) -> None:
+    result = command(house.app().url + "/raises", "--json", "--repeat", "1")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert not told["fine"]
+    finding = told["findings"][0]
+    assert finding["rule"] == "cut-in-mid-flow"
+    assert [cause["id"] for cause in finding["causes"]] == ["exception", "killed-worker", "time-limit"]
+    assert finding["causes"][1]["fixes"][0]["where"] == "uvicorn"
+    assert told["answers"][0]["events"] == 5
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]], ids=["rich", "json"])
+@pytest.mark.parametrize("path", ["/posted", "/error-event", "/own-end"])
+def test_no_secret_and_no_text_comes_out(house: House, path: str, more: list[str]) -> None:
+    url = house.app().url.replace("//", "//user:sk-secret@") + path + "?key=sk-secret"
+    post = ["--data", '{"q": "?"}'] if path == "/posted" else []
+    secrets = ["--header", "Authorization: Bearer sk-secret", "--header", "Cookie: sk-secret"]
+    result = command(url, *secrets, "--terminal", "THE END", *post, *more)
+    assert result.exit_code == (1 if path == "/error-event" else 0), result.output
+    assert not re.search(r"sk-secret|user:|token \d|THE END", result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ftp://localhost/"], "no URL"),
+        (["http://localhost/", "--header", "sk-secret"], "--header takes"),
+        (["http://localhost/", "--data", "@/nowhere/at/all"], "No such file"),
+    ],
+    ids=["scheme", "header", "file"],
+)
+def test_a_mistake_in_the_command(arguments: list[str], said: str) -> None:
+    result = command(*arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "sk-secret" not in result.output
+
+
+def test_a_body_from_a_file(house: House, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"q": "?"}', encoding="utf-8")
+    arguments = ["--header", "Authorization: Bearer sk-secret", "--data", f"@{body}"]
+    assert command(house.app().url + "/posted", *arguments).exit_code == 0
+    assert command(house.app().url + "/posted", *arguments, "--method", "PUT").exit_code == 1  # 405

@@ -1,0 +1,464 @@
+"""`doctor provider`: what it finds in servers of many manners, what it says to set, and that these settings heal."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+from rich.console import Console
+
+from llama_index_resilient_stream import ResilientLLM, StreamStatus
+from llama_index_resilient_stream.cli.doctor.provider_screen import run
+from llama_index_resilient_stream.doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_REQUESTS, REST, SAID, examine
+from llama_index_resilient_stream.doctor.provider.profile import Portrait, traits
+from llama_index_resilient_stream.doctor.provider.reply import Block, Reply
+from llama_index_resilient_stream.doctor.provider.settings import Setting, advise, program
+from llama_index_resilient_stream.testing import FAULTS, FaultServer
+from support.readers import read
+
+KEY = "sk-very-secret"
+FULL = SAID + REST
+CALL = ("look_up_weather", '{"city": "Paris"}')
+Serve = Callable[..., FaultServer]
+
+
+def portrait_of(url: str, timeout: float = 10.0) -> Portrait:
+    with httpx.Client(timeout=timeout) as client:
+        return examine(client, url, "scripted", timeout=timeout)
+
+
+def model(serve: Serve, fault: str | None = None, **kwargs: Any) -> FaultServer:
+    settings: dict[str, Any] = {"respect_max_tokens": True, "tool_call": CALL, **kwargs}
+    return serve(FULL, [fault] * MOST_REQUESTS, **settings)
+
+
+def settings_of(portrait: Portrait) -> dict[str, str]:
+    return {setting.name: setting.value for setting in advise(portrait)}
+
+
+def needed_in(portrait: Portrait) -> set[str]:
+    return {setting.name for setting in advise(portrait) if setting.needed}
+
+
+# Servers of the testing kit
+
+
+def test_a_server_that_does_everything(serve: Serve) -> None:
+    server = model(serve)
+    seen = portrait_of(server.url)
+    assert seen.sends_finish_reason is seen.terminated is seen.tells_limit is True
+    assert (seen.finish, seen.finish_at_limit, seen.finish_of_tools) == ("stop", "length", "tool_calls")
+    assert seen.usage == "sent"
+    assert seen.comments == 0
+    assert seen.encoding == ""
+    assert seen.thinks is False
+    assert seen.ask == "anchor"
+    assert seen.prefill == "flags"
+    assert seen.requests == len(server.requests) == 5
+    assert settings_of(seen)["completeness"] == '"strict"'
+    assert settings_of(seen)["continuation"] == '"prefill"'
+    assert "include_usage" in settings_of(seen)["additional_kwargs"]
+    assert not needed_in(seen)
+
+
+def test_its_cost_is_what_it_says(serve: Serve) -> None:
+    server = model(serve, refuse_prefill=True)
+    portrait_of(server.url)
+    assert len(server.requests) <= MOST_REQUESTS
+    assert sum(record.body["max_tokens"] for record in server.requests) <= MOST_ANSWER_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("fault", "sends_finish_reason", "terminated", "value", "needed"),
+    [
+        ("never-tells", False, True, None, {"http_client", "async_http_client"}),
+        ("never-tells-no-done", False, False, '"lenient"', {"completeness"}),
+        ("no-done", True, False, '"strict"', set()),
+    ],
+)
+def test_how_a_server_ends(
+    serve: Serve, fault: str, sends_finish_reason: bool, terminated: bool, value: str | None, needed: set[str]
+) -> None:
+    seen = portrait_of(model(serve, fault).url)
+    assert seen.sends_finish_reason is sends_finish_reason
+    assert seen.terminated is terminated
+    assert settings_of(seen).get("completeness") == value
+    assert needed_in(seen) == needed
+
+
+@pytest.mark.parametrize(
+    ("habit", "ask"),
+    [("anchor", "anchor"), ("exact", "joined"), ("restart", "joined"), (lambda text, said, anchor: "Hm?", "astray")],
+    ids=["obeys", "goes-on", "restarts", "astray"],
+)
+def test_whether_it_obeys_the_anchor(serve: Serve, habit: Any, ask: str) -> None:
+    assert portrait_of(model(serve, habit=habit).url).ask == ask
+
+
+def test_a_refused_prefill(serve: Serve) -> None:
+    seen = portrait_of(model(serve, refuse_prefill=True).url)
+    assert seen.prefill == "refused"
+    assert "continuation" not in settings_of(seen)
+
+
+def test_an_echoed_prefill(serve: Serve) -> None:
+    seen = portrait_of(model(serve, habit=["anchor", "echo"]).url)
+    assert seen.prefill == "flags"
+    assert seen.echoes
+
+
+def test_without_tools_and_limits(serve: Serve) -> None:
+    seen = portrait_of(model(serve, tool_call=None, respect_max_tokens=False).url)
+    assert seen.finish_of_tools is None
+    assert seen.finish_at_limit is None
+    answers = {trait.question: trait.answer for trait in traits(seen)}
+    assert answers["for tool calls, too"] == answers["says when max_tokens is hit"] == "unknown"
+    assert settings_of(seen)["completeness"] == '"strict"'
+
+
+def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
+    seen = portrait_of(model(serve, "comments-then-answer", thinking="Let me see.").url)
+    assert seen.comments
+    assert seen.thinks
+    assert settings_of(seen)["first_token_timeout"] == "300"
+    assert settings_of(seen)["timeout"] == "300"
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("http-401", "HTTP 401, invalid_request_error, invalid_api_key: the key was not accepted"),
+        ("http-404", "HTTP 404, invalid_request_error, model_not_found: there is no such path or model"),
+        ("insufficient-quota", "HTTP 429, insufficient_quota: the rate limit or the quota is used up"),
+        ("http-503", "HTTP 503, server_error: the server is ill"),
+        ("html", "no event stream: it answers with text/html"),
+        ("hang-up", "the connection was closed without an answer"),
+        ("error-event", "an error in the stream, server_error"),
+        ("stall-first", "no event within the time limit"),
+        ("comments-first", "no event within the time limit"),
+        ("stall-headers", "no answer within the time limit"),
+    ],
+)
+def test_what_stands_in_the_way(serve: Serve, fault: str, says: str) -> None:
+    seen = portrait_of(model(serve, fault).url, timeout=0.5 if fault.startswith(("stall", "comments")) else 10.0)
+    assert seen.obstacle == says
+    assert seen.sends_finish_reason is seen.terminated is seen.ask is seen.prefill is None
+    assert seen.requests <= 2
+
+
+def test_nobody_there(serve: Serve) -> None:
+    server = serve("Hi.")
+    url = server.url
+    server.close()
+    assert portrait_of(url).obstacle == "nobody answers at this address"
+    assert portrait_of("localhost:1").obstacle == "nobody answers at this address"
+
+
+def test_what_is_cut_short_stays_open(serve: Serve) -> None:
+    seen = portrait_of(model(serve, "reset").url)
+    assert not seen.obstacle
+    assert (
+        seen.sends_finish_reason
+        is seen.terminated
+        is seen.usage
+        is seen.finish_at_limit
+        is seen.finish_of_tools
+        is None
+    )
+    answers = {trait.question: trait.answer for trait in traits(seen)}
+    assert answers["sends finish reasons"] == answers["ends with [DONE]"] == "unknown"
+    assert "completeness" not in settings_of(seen)
+
+
+# Servers of other manners
+
+Manner = Callable[[dict[str, Any]], "str | int | bytes"]
+
+
+class Odd:
+    """Answers each request with what `manner` makes of its body: a text, a raw body, or a status that refuses it."""
+
+    def __init__(self, manner: Manner, *, wait: float = 0.0, kind: str = "text/event-stream") -> None:
+        self.bodies: list[dict[str, Any]] = []
+        odd = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                odd.bodies.append(body)
+                said = manner(body)
+                time.sleep(wait)
+                content = stream(said) if isinstance(said, str) else said
+                if isinstance(content, int):
+                    content = json.dumps({"error": refusal(body)}).encode()
+                self.send_response(said if isinstance(said, int) else 200)
+                self.send_header("Content-Type", "application/json" if isinstance(said, int) else kind)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: Any) -> None:
+                """Keep silent."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Odd:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(3)
+
+
+def refusal(body: dict[str, Any]) -> dict[str, Any]:
+    hint = "Use 'max_completion_tokens' instead." if "max_tokens" in body else f"Not for {KEY}."
+    return {"message": hint, "type": "invalid_request_error", "code": None}
+
+
+def stream(text: str) -> bytes:
+    pieces = [text[at : at + 8] for at in range(0, len(text), 8)]
+    chunks: list[Any] = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    return b"".join(b"data: %b\r\n\r\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\r\n\r\n"
+
+
+def last(body: dict[str, Any]) -> dict[str, Any]:
+    message: dict[str, Any] = body["messages"][-1]
+    return message
+
+
+def counting(body: dict[str, Any]) -> str:
+    return REST if last(body)["role"] == "assistant" else FULL
+
+
+def test_stream_options_are_refused() -> None:
+    with Odd(lambda body: 400 if "stream_options" in body else counting(body)) as server:
+        seen = portrait_of(server.url)
+    assert seen.usage == "refused"
+    assert seen.sends_finish_reason is True
+    assert "additional_kwargs" not in settings_of(seen)
+
+
+def test_the_limit_goes_by_another_name() -> None:
+    with Odd(lambda body: 400 if "max_tokens" in body else counting(body)) as server:
+        seen = portrait_of(server.url)
+    assert seen.sends_finish_reason is True
+    assert seen.usage == "ignored"
+    assert all("max_completion_tokens" in body for body in server.bodies[1:])
+    assert seen.requests == len(server.bodies) <= MOST_REQUESTS
+
+
+def with_flags(body: dict[str, Any]) -> str:
+    flagged = body.get("continue_final_message") is True and body.get("add_generation_prompt") is False
+    return "Sure." if last(body)["role"] == "assistant" and not flagged else counting(body)
+
+
+def without_flags(body: dict[str, Any]) -> str | int:
+    return 422 if "continue_final_message" in body else counting(body)
+
+
+def with_a_mark(body: dict[str, Any]) -> str | int:
+    return 400 if last(body)["role"] == "assistant" and not last(body).get("prefix") else counting(body)
+
+
+def never(body: dict[str, Any]) -> str:
+    return "fourteen, fifteen" if last(body)["role"] == "assistant" else FULL
+
+
+@pytest.mark.parametrize(
+    ("manner", "prefill", "continuation"),
+    [
+        (with_flags, "flags", '"prefill"'),
+        (without_flags, "plain", 'Continuation("prefill", extra={"extra_body": {}})'),
+        (with_a_mark, "marked", None),
+        (never, "new turn", None),
+    ],
+)
+def test_what_a_prefill_needs(manner: Manner, prefill: str, continuation: str | None) -> None:
+    with Odd(manner) as server:
+        seen = portrait_of(server.url)
+    assert seen.prefill == prefill
+    assert settings_of(seen).get("continuation") == continuation
+
+
+def test_an_answer_held_back() -> None:
+    with Odd(counting, wait=0.6) as server:
+        seen = portrait_of(server.url)
+    assert seen.at_once is True
+    assert needed_in(seen) == {"first_token_timeout", "timeout"}
+
+
+def test_an_answer_too_quick_to_tell() -> None:
+    with Odd(counting) as server:
+        assert portrait_of(server.url).at_once is None
+
+
+def test_an_answer_that_flows(serve: Serve) -> None:
+    seen = portrait_of(model(serve, delay=0.004).url)
+    assert seen.at_once is False
+    assert seen.first_token is not None
+    assert seen.longest_gap is not None
+
+
+# Reading
+
+
+def reply(body: bytes, **kwargs: Any) -> Reply:
+    blocks = tuple(Block(float(at), bytes([byte])) for at, byte in enumerate(body))
+    return Reply(**{"status": 200, "kind": "text/event-stream", "blocks": blocks, **kwargs})
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_lines_end_as_they_like_and_are_dated(end: bytes) -> None:
+    lines = [b": hi", b"", b'data:{"choices": [{"delta": {"content": "a"}}]}', b"", b"data: [DONE]", b"", b""]
+    read_ = reply(end.join(lines))
+    assert read_.text == "a"
+    assert read_.comments == 1
+    assert read_.done
+    assert read_.progress == [float(len(end.join(lines[:3]) + end) - 1)]
+
+
+def test_slow_servers_get_time() -> None:
+    assert settings_of(Portrait(first_token=25.0))["first_token_timeout"] == "300"
+    assert settings_of(Portrait(longest_gap=40.0))["idle_timeout"] == "320"
+    assert needed_in(Portrait(longest_gap=40.0)) == {"idle_timeout"}
+    assert "idle_timeout" not in settings_of(Portrait(longest_gap=3.0))
+
+
+def test_strict_only_where_no_end_was_silent() -> None:
+    assert "completeness" not in settings_of(Portrait(finish="stop", finish_at_limit="length", finish_of_tools=""))
+    assert Portrait(finish="stop", finish_at_limit="stop").tells_limit is False
+
+
+# The screen
+
+
+def shown(url: str, monkeypatch: pytest.MonkeyPatch, *, as_json: bool = False, key: str = KEY) -> tuple[int, str]:
+    monkeypatch.setenv("THE_KEY", key)
+    out = io.StringIO()
+    console = Console(file=out, width=120, highlight=False)
+    code = run(console, base_url=url, model="scripted", api_key_env="THE_KEY", as_json=as_json, timeout=10.0)
+    return code, out.getvalue()
+
+
+def test_the_screen(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = model(serve, "never-tells")
+    code, text = shown(server.url, monkeypatch)
+    assert code == 1
+    assert "At most 9 small requests" in text
+    assert "sends finish reasons" in text
+    assert "needed: http_client=http_client()" in text
+    assert 'os.environ["THE_KEY"]' in text
+    assert KEY not in text
+    assert "authorization" in server.requests[0].header_names
+
+
+def test_json(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = model(serve).url.replace("http://", f"http://user:{KEY}@") + f"?key={KEY}"
+    code, text = shown(url.partition("?")[0], monkeypatch, as_json=True)
+    told = json.loads(text)
+    assert code == 0
+    assert told["seen"]["finish"] == "stop"
+    assert told["code"].startswith("import os")
+    assert told["base_url"].startswith("http://127.0.0.1")
+    assert KEY not in text
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_refusal_quotes_nobody(monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
+    with Odd(lambda body: 401) as server:
+        code, text = shown(server.url, monkeypatch, as_json=as_json)
+        assert code == 2
+        assert "HTTP 401" in text
+        assert KEY not in text
+        code, text = shown(server.url, monkeypatch, key="")
+        assert "THE_KEY is not set" in " ".join(text.split())
+
+
+def test_no_valid_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown("http://[", monkeypatch)[0] == 2
+
+
+# What it says to set works: the program that is printed runs, and what it makes heals
+
+
+def llm_of(settings: list[Setting], url: str) -> ResilientLLM:
+    scope: dict[str, Any] = {}
+    code = program(settings, base_url=url, model="scripted", api_key='"none"', tools=True)
+    exec(compile(code, "<doctor>", "exec"), scope)
+    llm: ResilientLLM = scope["llm"]
+    return llm
+
+
+@pytest.fixture
+def healed(serve: Serve) -> Iterator[Callable[..., Any]]:
+    """Examine a server, build what it says to build, cut an answer, and read it."""
+    llms: list[ResilientLLM] = []
+
+    def heal(manner: str | None, cut: Any, **kwargs: Any) -> Any:
+        settings = advise(portrait_of(model(serve, manner, **kwargs).url))
+        server = serve(FULL, [cut, *[manner] * 3], **kwargs)
+        llms.append(llm_of(settings, server.url))
+        return read(llms[-1]), server
+
+    yield heal
+    for llm in llms:
+        llm.llm._client.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("manner", [None, "never-tells", "no-done"])
+@pytest.mark.parametrize("cut", ["clean-eof", "reset", "close-eof"])
+def test_the_settings_heal(healed: Callable[..., Any], manner: str | None, cut: str) -> None:
+    result, server = healed(manner, FAULTS[cut].at(60))
+    assert result.text == FULL
+    assert result.report.status is StreamStatus.COMPLETE
+    assert [record.heard.kind for record in server.requests] == ["answer", "prefill"]
+
+
+def test_the_settings_heal_where_prefill_is_refused(healed: Callable[..., Any]) -> None:
+    result, server = healed(None, FAULTS["done-without-finish"].at(60), refuse_prefill=True)
+    assert result.text == FULL
+    assert [record.heard.kind for record in server.requests] == ["answer", "ask"]
+
+
+def test_where_nothing_tells_a_whole_answer_is_not_asked_for_again(healed: Callable[..., Any]) -> None:
+    result, server = healed("never-tells-no-done", "never-tells-no-done")
+    assert result.text == FULL
+    assert result.report.status is StreamStatus.UNKNOWN
+    assert len(server.requests) == 1
+
+
+def test_the_settings_count(healed: Callable[..., Any]) -> None:
+    result, server = healed(None, None)
+    assert server.requests[0].body["stream_options"] == {"include_usage": True}
+    assert result.report.usage["completion_tokens"] > 10
+    assert not result.report.usage_estimated
+
+
+def test_a_plain_prefill_is_sent_without_flags() -> None:
+    with Odd(without_flags) as server:
+        settings = advise(portrait_of(server.url))
+    cut = b"\r\n\r\n".join(stream(FULL).split(b"\r\n\r\n")[:5]) + b"\r\n\r\n"
+
+    def cut_once(body: dict[str, Any]) -> str | int | bytes:
+        if last(body)["role"] == "user":
+            return cut
+        return 422 if "continue_final_message" in body else FULL[len(last(body)["content"]) :]
+
+    with Odd(cut_once) as server:
+        llm = llm_of(settings, server.url)
+        result = read(llm)
+        llm.llm._client.close()  # type: ignore[attr-defined]
+    assert result.text == FULL
+    said = [last(body) for body in server.bodies]
+    assert [message["role"] for message in said] == ["user", "assistant"]
