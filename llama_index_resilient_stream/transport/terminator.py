@@ -40,6 +40,7 @@ _REFUSAL = re.compile(rb'efusal(?:\.delta"|"\s*:\s*"[^"])')
 
 _REFUSED = FinishReason(FinishMeaning.FILTER, "refusal")
 _OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.OTHER)
+_END_WITHOUT_A_REASON = ("message_stop", "response.completed")  # events that LlamaIndex's chunks are told by
 _CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call")
 
 
@@ -94,12 +95,16 @@ class TerminatorWatch:
             except zlib.error:  # deflate without its header, for one
                 self._blind = True
                 return
-        window = self._tail + data
+        self._look_at(self._tail + data)
+
+    def _look_at(self, window: bytes) -> None:
         end = max(window.rfind(b"\n"), window.rfind(b"\r"), 0)
+        if b"[DONE]" in window or b"event:" in window:  # several times faster than the pattern
+            terminator = _TERMINATOR.search(window)
+            self._seen = terminator is not None
+            end = end if terminator is None else terminator.start()
         if self._finish_reason is not None or _REASON.search(window, 0, end) or _REFUSAL.search(window, 0, end):
             self._note_finish_reasons(window[:end])
-        if b"[DONE]" in window or b"event:" in window:  # several times faster than the pattern
-            self._seen = _TERMINATOR.search(window) is not None
         self._tail = window[end if len(window) - end <= _LONGEST_LINE else -_TAIL :]
 
     def end(self) -> None:
@@ -128,7 +133,9 @@ class TerminatorWatch:
                 continue
             if _has_content(event):
                 self._finish_reason = None  # the reason before it was not the end
-            self._finish_reason = finish_reason_of(event, None) or self._finish_reason
+            reason = finish_reason_of(event, None)
+            if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
+                self._finish_reason = reason
             self._refused = self._refused or _is_refusal(event)
 
 

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import gzip
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -28,9 +29,9 @@ from tenacity import stop_after_attempt, stop_never
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamStatus, StreamTimeoutError
 from llama_index_resilient_stream.http import LIMITS, async_http_client, http_client
-from llama_index_resilient_stream.recovery.events import Chunk, Learned, Model
+from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
 from llama_index_resilient_stream.recovery.faults import FaultKind
-from llama_index_resilient_stream.recovery.finish_reasons import OPEN
+from llama_index_resilient_stream.recovery.finish_reasons import OPEN, FinishMeaning, FinishReason
 from llama_index_resilient_stream.recovery.verdict import Evidence, judge
 from llama_index_resilient_stream.testing import FAULTS, UNTOLD, FaultServer
 from llama_index_resilient_stream.transport.connection import ReaderLeftError, Upstream
@@ -160,6 +161,103 @@ def test_absence_counts_only_at_the_end_of_a_body_that_was_promised_a_terminator
     assert not promises("/v1/responses")
 
 
+# Finish reasons on the wire, also where LlamaIndex drops the chunk
+
+
+def openai_event(delta: Any, reason: str | None = None, **choice: Any) -> bytes:
+    body = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choice = {"index": 0, **({} if delta is None else {"delta": delta}), "finish_reason": reason, **choice}
+    return b"data: " + json.dumps({**body, "choices": [choice]}).encode() + b"\n\n"
+
+
+def named_event(name: str, **data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
+
+
+HELLO, END = openai_event({"content": "Hello"}), b"data: [DONE]\n\n"
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
+REASONS = {
+    "none": (HELLO + END, None),
+    "stop": (HELLO + openai_event({}, "stop") + END, "stop"),
+    "usage-behind-it": (HELLO + openai_event({}, "length") + USAGE + END, "length"),
+    "compact-json": (HELLO + b'data:{"choices":[{"finish_reason":"content_filter"}]}\n\n' + END, "content_filter"),
+    "without-delta": (HELLO + openai_event(None, "content_filter") + END, "content_filter"),
+    "first-without-content": (openai_event({"role": "assistant", "content": None}, "content_filter"), "content_filter"),
+    "camel-case": (HELLO + openai_event({}, None, finishReason="MAX_TOKENS") + END, "max_tokens"),
+    "on-the-last-text": (openai_event({"content": "Hello"}, "stop") + END, "stop"),
+    "on-every-chunk": (openai_event({"content": "Hel"}, "stop") + openai_event({"content": "lo"}, "stop"), "stop"),
+    "text-behind-it": (openai_event({"content": "Hel"}, "stop") + HELLO, None),
+    "thought-behind-it": (openai_event({}, "stop") + openai_event({"reasoning_content": "Hm"}), None),
+    "call-behind-it": (openai_event({}, "stop") + openai_event({"tool_calls": [{"index": 0}]}), None),
+    "completion": (HELLO + openai_event(None, "length", text="") + END, "length"),
+    "text-of-a-completion": (openai_event(None, "stop", text="a") + openai_event(None, text="b") + END, None),
+    "said-by-the-model": (openai_event({"content": '"finish_reason":"content_filter"'}), None),
+    "empty-string": (HELLO + openai_event({}, "") + END, None),
+    "in-a-comment": (b': {"finish_reason":"stop"}\n\n' + HELLO, None),
+    "no-json": (b'data: {"finish_reason":"stop"\n\n' + HELLO, None),
+    "no-object": (b'data: ["finish_reason","finish_reason": "x"]\n\ndata: "finish_reason"\n\n' + HELLO, None),
+    "odd-choices": (b'data: {"choices":{"finish_reason":"stop"}}\n\ndata: {"choices":[1,{"delta":"x"}]}\n\n', None),
+    "behind-done": (HELLO + END + openai_event({}, "stop"), None),
+    "refusal": (openai_event({"refusal": "I can"}) + openai_event({"refusal": "not."}), "refusal"),
+    "refusal-and-stop": (openai_event({"refusal": "No."}) + openai_event({}, "stop") + END, "refusal"),
+    "refusal-and-filter": (openai_event({"refusal": "No."}) + openai_event({}, "content_filter"), "content_filter"),
+    "empty-refusal": (openai_event({"content": "Hi", "refusal": ""}) + openai_event({}, "stop") + END, "stop"),
+    "anthropic": (
+        named_event("content_block_delta", delta={"type": "text_delta", "text": "Hello"})
+        + named_event("message_delta", delta={"stop_reason": "refusal", "stop_sequence": None})
+        + named_event("message_stop"),
+        "refusal",
+    ),
+    "anthropic-without-event-lines": (
+        b'data: {"type": "message_delta", "delta": {"stop_reason": "refusal"}}\n\ndata: {"type": "message_stop"}\n\n',
+        "refusal",
+    ),
+    "anthropic-more-behind-it": (
+        named_event("message_delta", delta={"stop_reason": "max_tokens"})
+        + named_event("content_block_delta", delta={"type": "text_delta", "text": "Hello"}),
+        None,
+    ),
+    "responses-incomplete": (
+        named_event("response.output_text.delta", delta="Hello")
+        + named_event("response.incomplete", response={"incomplete_details": {"reason": "content_filter"}}),
+        "content_filter",
+    ),
+    "responses-refusal": (
+        named_event("response.refusal.delta", delta="I") + named_event("response.completed"),
+        "refusal",
+    ),
+}
+
+
+def reason_in(pieces: list[bytes], encoding: str = "") -> str | None:
+    watch = TerminatorWatch(promised=True, encoding=encoding)
+    for piece in pieces:
+        watch.feed(piece)
+    watch.end()
+    return watch.finish_reason and watch.finish_reason.word
+
+
+@pytest.mark.parametrize(("body", "reason"), REASONS.values(), ids=REASONS)
+def test_the_last_finish_reason_is_noted_however_the_body_is_split(body: bytes, reason: str | None) -> None:
+    assert reason_in([body]) == reason
+    assert reason_in([bytes([byte]) for byte in body]) == reason
+    for place in range(0, len(body), 7):
+        assert reason_in(split(body, [place])) == reason
+    for line_end in (b"\r\n", b"\r"):
+        assert reason_in(body.replace(b"\n", line_end).splitlines(keepends=True)) == reason
+    assert reason_in(split(gzip.compress(body), [40]), "gzip") == reason
+
+
+def test_a_line_without_end_is_not_kept_and_hides_nothing_behind_it() -> None:
+    watch = TerminatorWatch(promised=True)
+    for _ in range(64):
+        watch.feed(b"data: " + b"x" * 65536)
+    assert len(watch._tail) < 100
+    watch.feed(b"\n\n" + openai_event(None, "content_filter") + END)
+    assert watch.terminated is True
+    assert watch.finish_reason == FinishReason(FinishMeaning.FILTER, "content_filter")
+
+
 # What passes through
 
 
@@ -216,6 +314,17 @@ def test_a_body_passes_piece_by_piece_as_it_came(receive: Callable[..., list[byt
     assert receive(body, upstream) == body.pieces
     assert upstream.ended().terminated is True
     assert body.closed == 1
+
+
+@BOTH
+def test_the_finish_reason_on_the_wire_goes_with_the_end(receive: Callable[..., list[bytes]]) -> None:
+    body, upstream = Pieces([HELLO, openai_event(None, "content_filter"), END]), Upstream()
+    receive(body, upstream)
+    reason = FinishReason(FinishMeaning.FILTER, "content_filter")
+    error = ConnectionResetError()
+    assert upstream.ended() == Ended(None, True, reason)
+    assert upstream.ended(error) == Ended(error, True, reason)
+    assert Upstream().ended() == Ended()
 
 
 @BOTH
