@@ -17,13 +17,10 @@ One client serves a whole process. Share it between LLMs, and close it when you 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 try:
-    import anyio
     import httpx
 except ModuleNotFoundError as error:
     raise ImportError(
@@ -31,9 +28,7 @@ except ModuleNotFoundError as error:
         '    pip install "llama-index-resilient-stream[openai]"'
     ) from error
 
-from .transport.connection import Upstream
-from .transport.sockets import short_reads, watch_connections, watch_connections_async
-from .transport.terminator import TerminatorWatch, promises
+from .transport.observation import send_observed, send_observed_async
 
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=45.0)
 """A stream holds its connection for as long as it lasts, so there may be many; these are the OpenAI SDK's own numbers.
@@ -49,8 +44,6 @@ A read waits for the model, and how long that may take is RecoveryPolicy's to sa
 every request a timeout of its own, `OpenAI(timeout=60.0)`, meant for all four. Here it counts for reads; let it be
 longer than the watchdogs where the model thinks for long.
 """
-_LAST_SECONDS = 0.05  # that the end of a body gets to follow its terminator, for the connection's sake
-_LAST_PARTS = 8
 _BESIDE_READS = ("connect", "write", "pool")
 
 
@@ -77,24 +70,7 @@ class _Client(httpx.Client):
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         _be_brief(request, self.timeout)
-        if self._watches_connections:
-            watch_connections(request)
-        upstream = Upstream.current()
-        if upstream is None:
-            response = super().send(request, **options)
-        else:
-            upstream.check()
-            try:
-                response = super().send(request, **options)
-            except Exception:
-                upstream.disconnect()
-                upstream.check()  # the SDK would try again, for a reader who is gone
-                raise
-        if not response.is_closed:
-            _Body(response, upstream, drains=self._watches_connections)
-        elif upstream is not None:
-            upstream.disconnect()
-        return response
+        return send_observed(super().send, request, options, connections=self._watches_connections)
 
 
 class _AsyncClient(httpx.AsyncClient):
@@ -104,12 +80,7 @@ class _AsyncClient(httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         _be_brief(request, self.timeout)
-        if self._watches_connections:
-            watch_connections_async(request)
-        response = await super().send(request, **options)
-        if not response.is_closed:
-            _AsyncBody(response, Upstream.current())
-        return response
+        return await send_observed_async(super().send, request, options, connections=self._watches_connections)
 
 
 def _makes_its_own_connections(settings: Mapping[str, Any]) -> bool:
@@ -126,78 +97,3 @@ def _be_brief(request: httpx.Request, own: httpx.Timeout) -> None:
             given[phase] = min(limits)
     if given:
         request.extensions = {**request.extensions, "timeout": given}
-
-
-# Bodies: every piece goes on as it came
-
-
-class _Body(httpx.SyncByteStream):
-    """Stands between a response and its body.
-
-    `drains`: whether the end of the body may be read behind the terminator, so that the connection can be used again.
-    """
-
-    def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        self._stream = response.stream
-        self._parts = iter(self._stream)
-        self._connection = response.extensions.get("network_stream") if drains else None
-        self._watch = _watch(response)
-        self._upstream = upstream
-        response.stream = self
-        if upstream is not None:
-            upstream.opened(response, self._watch, response.close)
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._watch is None:
-            yield from self._parts
-            return
-        for part in self._parts:
-            self._watch.feed(part)
-            yield part
-        self._watch.end()
-
-    def close(self) -> None:
-        if self._upstream is not None:  # closing gives the connection back to the pool
-            self._upstream.disconnect()
-        if self._connection is not None and self._watch is not None and self._watch.terminated:
-            with contextlib.suppress(Exception), short_reads(self._connection, _LAST_SECONDS):
-                for _ in islice(self._parts, _LAST_PARTS):
-                    pass
-        self._stream.close()
-
-
-class _AsyncBody(httpx.AsyncByteStream):
-    """Stands between a response and its body."""
-
-    def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._stream = response.stream
-        self._parts = aiter(self._stream)
-        self._watch = _watch(response)
-        response.stream = self
-        if upstream is not None:
-            upstream.opened(response, self._watch, response.aclose)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._parts:
-            if self._watch is not None:
-                self._watch.feed(part)
-            yield part
-        if self._watch is not None:
-            self._watch.end()
-
-    async def aclose(self) -> None:
-        if self._watch is not None and self._watch.terminated:
-            with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
-                for _ in range(_LAST_PARTS):
-                    await anext(self._parts)
-        await self._stream.aclose()
-
-
-def _watch(response: httpx.Response) -> TerminatorWatch | None:
-    """The watch over this body; None where it is no event stream."""
-    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return None
-    encoding = response.headers.get("content-encoding", "")
-    return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)

@@ -22,6 +22,7 @@ from ..recovery.events import Chunk, Learned, Model, Request
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
+from ..transport.sdk_clients import observed
 from .chunks import Read, Reader, read_whole, without_mark
 
 logger = logging.getLogger("llama_index_resilient_stream")
@@ -146,7 +147,7 @@ def _continuation(
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(llms[request.model], question, request)
+    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
     stream: Any = None
     try:
         with upstream.asking():
@@ -195,7 +196,8 @@ class _Asked:
         try:
             if self._responses is not None:
                 return self._read(await anext(self._responses))
-            method, to, kwargs, self._read = _call(*self._asked)
+            llm, question, request = self._asked
+            method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
             with self._upstream.asking():
                 self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
                 self._responses = aiter(self._stream)
