@@ -6,6 +6,7 @@ ResilientStreamError
  |    |-- TruncatedStreamError     it ended without saying that it was done
  |    |-- EmptyStreamError         it ended without a word
  |    |-- ErrorFinishError         the model's own finish reason was an error
+ |    |-- RejectedAnswerError      the app's own `reject` did not accept the beginning
  |    `-- StreamTimeoutError       also a TimeoutError: no progress in time, or the deadline passed
  `-- ConfigurationError            also a ValueError: says what was wrong and the line that fixes it
 """
@@ -79,6 +80,15 @@ class ErrorFinishError(StreamFault):
     """The model's own finish reason was an error."""
 
     code = "llm/error-finish-in-streaming-mode"
+
+
+class RejectedAnswerError(StreamFault):
+    """`RecoveryPolicy.reject` did not accept the beginning of the answer; nothing of it was shown."""
+
+    code = "llm/rejected-answer"
+
+    def __init__(self, message: str = "The beginning of the answer was rejected.") -> None:
+        super().__init__(message)
 
 
 class StreamTimeoutError(StreamFault, TimeoutError):

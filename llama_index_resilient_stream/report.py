@@ -92,8 +92,33 @@ class GiveUpReason(StrEnum):
     """Another attempt cannot cure this fault."""
     CONTEXT_WINDOW = "context_window"
     """The question is too long for the model."""
-    NO_PROGRESS = "no_progress"
-    """The models ended every continuation well and added nothing."""
+
+
+class JoinDecision(StrEnum):
+    """How a continuation was joined to the text before the cut: what it was found to repeat."""
+
+    AS_IS = "as_is"
+    """Nothing: shown as it came."""
+    ANCHOR = "anchor"
+    """The anchor that was asked for."""
+    ANSWER = "answer"
+    """The answer from its beginning."""
+    PARAGRAPH = "paragraph"
+    LINE = "line"
+    SENTENCE = "sentence"
+    OVERLAP = "overlap"
+    """The last words."""
+    FENCE = "fence"
+    """The line that opened the code block, or the code block."""
+    TABLE_HEAD = "table_head"
+    ANNOUNCEMENT = "announcement"
+    """Nothing, but a sentence that announced the rest came first. It was dropped."""
+    ECHO = "echo"
+    """All that was sent: an API that gives a prefill back."""
+    RESTART_MATCHED = "restart_matched"
+    """A restarted turn repeated what was shown, and went on."""
+    RESTART_DIFFERED = "restart_differed"
+    """A restarted turn was not the same: it replaces what was shown."""
 
 
 @dataclass
@@ -118,7 +143,7 @@ class Attempt:
     held: int = 0
     """Most characters held back at once while it was unclear whether they were new."""
     seam: str = ""
-    """How it was joined: "anchor", "sentence", "as is", ..."""
+    """How it was joined: a `JoinDecision`, or "" where nothing was."""
     finish_reason: str | None = None
     fault: FaultKind | None = None
     """What ended it, where that was a fault."""
@@ -147,6 +172,8 @@ class StreamReport:
     resets: int = 0
     """How often a restarted tool or structured turn told it differently."""
     seconds: float = 0.0
+    refusal: str = ""
+    """What the model said instead of an answer, where it refused; the status is then "filtered"."""
     usage: dict[str, int] = field(default_factory=dict)
     """Tokens of all attempts: prompt_tokens, completion_tokens, total_tokens."""
     usage_estimated: bool = False

@@ -8,9 +8,10 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import llama_index.core
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.llms.custom import CustomLLM
 
@@ -23,6 +24,15 @@ M = TypeVar("M")
 
 # TextBlock came in 0.11.11, messages made of blocks in 0.12.3.
 HAS_BLOCKS = TextBlock is not None and "blocks" in getattr(ChatMessage, "model_fields", {})
+
+
+def users_token_counter() -> Callable[[str], int] | None:
+    """Counts tokens with LlamaIndex's `Settings.tokenizer`, where one is set; None where not.
+
+    The attribute is read and not the property, which would load tiktoken's data, from the network if need be.
+    """
+    tokenizer = getattr(llama_index.core, "global_tokenizer", None)
+    return None if tokenizer is None else lambda text: len(tokenizer(text))
 
 
 def blocks_of(message: ChatMessage) -> Sequence[Any]:

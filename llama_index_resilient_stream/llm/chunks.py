@@ -35,6 +35,7 @@ class Reader:
         self._has_deltas = False
         self._length = 0
         self._thoughts = 0
+        self._tools: str | None = None
 
     def chat(self, response: ChatResponse) -> Chunk:
         """A chunk of a chat stream."""
@@ -54,7 +55,9 @@ class Reader:
             tools = open_tool_call(extra, blocks)
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
-        progress = bool(text) or tools is not None or _is_thinking(response) or self._thinks_on(blocks)
+        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
+        grown, self._tools = tools is not None and tools != self._tools, tools or self._tools
+        progress = bool(text) or grown or _is_thinking(response) or self._thinks_on(blocks)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw))
 
     def completion(self, response: CompletionResponse) -> Chunk:

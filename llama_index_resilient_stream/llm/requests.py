@@ -6,7 +6,7 @@ Plain functions on purpose: a reader thread stuck in one of them keeps the wrapp
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from llama_index.core.llms.llm import LLM
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
 from ..providers import provider_of, reasons
-from ..recovery.continuation import Continuation, estimate_tokens
+from ..recovery.continuation import Continuation
 from ..recovery.events import Chunk, Learned, Model, Request
 from ..report import Strategy
 from ..streaming.threads import Offloaded
@@ -64,11 +64,16 @@ class Question:
     def has_tools(self) -> bool:
         return bool(self.kwargs.get("tools") or self.kwargs.get("functions"))
 
-    def tokens(self) -> int:
-        """What asking it once more costs, estimated."""
+    @property
+    def answers_tool_result(self) -> bool:
+        """Whether a tool's result was given last, to which saying nothing is an answer."""
+        return bool(self.messages) and self.messages[-1].role in (MessageRole.TOOL, MessageRole.FUNCTION)
+
+    def tokens(self, count: Callable[[str], int]) -> int:
+        """What asking it once more costs."""
         if not self.chat:
-            return estimate_tokens(self.prompt)
-        return sum(estimate_tokens(message_text(message)) for message in self.messages)
+            return count(self.prompt)
+        return sum(count(message_text(message)) for message in self.messages)
 
 
 def _asks_for_form(settings: Mapping[str, Any]) -> bool:

@@ -45,12 +45,13 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
 from ..callbacks import HOOKS
-from ..compat.llama_index import copied, streams_objects_itself, tools_arguments
+from ..compat.llama_index import copied, streams_objects_itself, tools_arguments, users_token_counter
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..policy import RecoveryPolicy
 from ..recovery.continuation import STRATEGIES, Continuation
 from ..recovery.events import Chunk, Learned
 from ..recovery.machine import Recovery
+from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
 from ..streaming.watchdog import AsyncHalt, Halt
 from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
@@ -344,11 +345,14 @@ class ResilientLLM(FunctionCallingLLM):
             for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
         ]
         by_its_settings = any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
+        count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
             models,
             policy,
             question=question,
-            question_tokens=question.tokens,
+            question_tokens=partial(question.tokens, count_tokens),
+            count_tokens=count_tokens,
+            answers_tool_result=question.answers_tool_result,
             partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,
@@ -506,9 +510,9 @@ def _check_settings(policy: Any, continuation: Any) -> None:
             f"policy must be a RecoveryPolicy, not {type(policy).__name__}. Write policy=RecoveryPolicy(deadline=60)."
         )
     if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
+        names = ", ".join(repr(str(strategy)) for strategy in STRATEGIES)
         raise ConfigurationError(
-            f"continuation is {continuation!r}. Use 'auto', {', '.join(repr(str(strategy)) for strategy in STRATEGIES)}, "
-            f"or a Continuation(strategy=..., wording=...)."
+            f"continuation is {continuation!r}. Use 'auto', {names}, or a Continuation(strategy=..., wording=...)."
         )
 
 

@@ -1,4 +1,4 @@
-"""Reads objects of unknown make: a provider's chunks and exceptions, whose classes are never imported.
+"""Reads fields of objects whose classes are not known: chunks and exceptions of providers' SDKs.
 
 The same field is an attribute in one SDK, a key in another, and in a third an attribute of something that is
 also a dictionary. Nothing here raises: what cannot be read is not there.
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def read(thing: Any, name: str) -> Any:
-    """`thing[name]` or `thing.name`, whichever there is; None where there is neither."""
+    """Return `thing[name]` or `thing.name`, whichever there is; None where there is neither."""
     try:
         if isinstance(thing, dict):
             value = thing.get(name)
@@ -28,7 +28,7 @@ def read(thing: Any, name: str) -> Any:
 
 
 def dig(thing: Any, *names: str) -> Any:
-    """`read` along a path."""
+    """Return what is at the end of a path of names: `dig(error, "response", "headers")`; None where it breaks off."""
     for name in names:
         if thing is None:
             return None
@@ -37,12 +37,12 @@ def dig(thing: Any, *names: str) -> Any:
 
 
 def first_of(thing: Any) -> Any:
-    """The first item of a list or tuple; None for anything else."""
+    """Return the first item of a list or tuple; None for anything else."""
     return thing[0] if isinstance(thing, (list, tuple)) and thing else None
 
 
 def text_of(value: Any) -> str | None:
-    """The text of a string or of an enum member: its value where that is text, otherwise its name.
+    """Return the text of a string or of an enum member: its value where that is text, otherwise its name.
 
     Protobuf enums (old Gemini and Vertex clients) have numbers as values and the word as name.
     """
@@ -55,7 +55,7 @@ def text_of(value: Any) -> str | None:
 
 @lru_cache(maxsize=256)
 def declared_fields(cls: type) -> frozenset[str] | None:
-    """The fields that every instance of `cls` has, or None where an instance may have any.
+    """Return the fields that every instance of `cls` has, or None where an instance may have any.
 
     Asking a pydantic object for a field it lacks costs about 2 us, twenty times what a field it has costs,
     and a chunk is asked for a dozen: hence once per class.
@@ -68,7 +68,7 @@ def declared_fields(cls: type) -> frozenset[str] | None:
 
 
 def _class_attribute(cls: type, name: str) -> Any:
-    """As `getattr(cls, name, None)`, for names that some metaclass may answer with anything, or an error."""
+    """Return `getattr(cls, name, None)`, for names that some metaclass may answer with anything, or an error."""
     if name == "__dataclass_fields__" and not dataclasses.is_dataclass(cls):
         return None
     try:

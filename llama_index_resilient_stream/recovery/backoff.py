@@ -1,4 +1,4 @@
-"""Asks tenacity's stop and wait objects about one model's failures."""
+"""Asks the policy's tenacity objects about one model's attempts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Any, cast
 
 from tenacity import RetryCallState
 
-from ..policy import Stop, Wait
+from ..policy import AttemptResult, Stop, Wait
+from .faults import Fault
+
+
+class RecoveryCallState(RetryCallState):
+    """tenacity's state of a call, and the fault that was made of the exception in its `outcome`."""
+
+    fault: Fault | None = None
+
+    def __init__(self) -> None:
+        super().__init__(cast(Any, None), None, (), {})
 
 
 class Backoff:
@@ -27,19 +37,34 @@ class Backoff:
         self._since = at
         self._slept = 0.0
 
-    def failed(self, error: BaseException) -> float | None:
-        """Seconds to wait before this model is asked again; None: enough of it."""
+    def failed(self, fault: Fault, error: BaseException) -> RecoveryCallState:
+        """Count one more failure."""
         self.failures += 1
-        state = RetryCallState(cast(Any, None), None, (), {})
+        state = self._state()
+        state.fault = fault
         state.set_exception((type(error), error, error.__traceback__))
+        return state
+
+    def ended(self, result: AttemptResult) -> RecoveryCallState:
+        """The state of an attempt that ended without a fault."""
+        state = self._state()
+        state.set_result(result)
+        return state
+
+    def delay(self, state: RecoveryCallState) -> float | None:
+        """Seconds to wait before this model is asked again; None: `stop` says that it is not."""
         # tenacity stamps its own monotonic time; ours may be an injected clock.
-        state.start_time = self._since
         state.outcome_timestamp = self._clock()
-        state.attempt_number = self.failures
-        state.idle_for = self._slept
         delay = max(0.0, float(self._wait(state)))
         state.upcoming_sleep = delay  # stop_before_delay looks at it
         if self._stop(state):
             return None
         self._slept += delay
         return delay
+
+    def _state(self) -> RecoveryCallState:
+        state = RecoveryCallState()
+        state.start_time = self._since
+        state.attempt_number = max(1, self.failures)
+        state.idle_for = self._slept
+        return state

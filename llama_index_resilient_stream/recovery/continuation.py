@@ -1,4 +1,4 @@
-"""How to ask a model to go on.
+"""Builds the request that asks a model to go on.
 
     ask       the partial answer as the assistant's turn, then a user turn that asks to begin by repeating a
               short anchor of its last words, so that the join is verified and not guessed (the default)
@@ -11,10 +11,11 @@ No system message is added and the user's own messages stay as they are: a perso
 
 from __future__ import annotations
 
+import copy
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from ..errors import ConfigurationError
 from ..report import Strategy
@@ -42,11 +43,21 @@ class Turn:
 class Continuation:
     """How one model is asked to go on.
 
-    `wording` is the user turn of the strategy "ask"; `{anchor}` in it stands for the last words of the partial
-    answer. Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
-    `anchor_length` is the least number of characters (Unicode code points) in the anchor.
-    `extra` are keyword arguments for the wrapped LLM's stream call, sent with prefill requests only: vLLM and
-    SGLang, for one, want `{"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}`.
+    Args:
+        strategy: A `Strategy` or its name: "ask", "prefill", "append" or "restart".
+        wording: The user turn of the strategy "ask". `{anchor}` in it stands for the last words of the partial answer.
+            Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
+        anchor_length: Least number of characters (Unicode code points) in the anchor.
+        extra: Keyword arguments for the wrapped LLM's stream call, sent with prefill requests only.
+
+    Raises:
+        ConfigurationError: The strategy is unknown, or `anchor_length` is less than 1.
+
+    Example:
+        vLLM and SGLang want two flags with a prefill::
+
+            flags = {"continue_final_message": True, "add_generation_prompt": False}
+            llm = ResilientLLM(OpenAILike(...), continuation=Continuation("prefill", extra={"extra_body": flags}))
     """
 
     strategy: Strategy = Strategy.ASK
@@ -64,8 +75,16 @@ class Continuation:
         if self.anchor_length < 1:
             raise ConfigurationError("anchor_length must be at least 1 character. Write anchor_length=40.")
 
+    def with_strategy(self, strategy: Strategy) -> Self:
+        """The same, for another way to continue. Subclasses stay what they are."""
+        if strategy is self.strategy:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "strategy", strategy)  # frozen for everybody else
+        return other
+
     def anchor(self, partial_text: str) -> str:
-        """The end of `partial_text` that the model is asked, or bound, to begin with."""
+        """Return the end of `partial_text` that the model is asked, or bound, to begin with; "" where there is none."""
         match self.strategy:
             case "ask":
                 return anchor_of(partial_text, self.anchor_length) if "{anchor}" in self.wording else ""
@@ -77,7 +96,7 @@ class Continuation:
                 return ""
 
     def turns(self, partial_text: str) -> tuple[Turn, ...]:
-        """The turns that follow the user's own messages. Empty for "append" and "restart"."""
+        """Return the turns that follow the user's own messages. Empty for "append" and "restart"."""
         match self.strategy:
             case "ask":
                 nudge = self.wording.replace("{anchor}", self.anchor(partial_text))
@@ -89,7 +108,7 @@ class Continuation:
 
 
 def anchor_of(partial_text: str, least: int = 40) -> str:
-    """The last `least` characters of `partial_text`, or up to twice as many to begin at the beginning of a word.
+    """Return the last `least` characters of `partial_text`, or up to twice as many to begin with a whole word.
 
     A model repeats whole words more faithfully than halves, and never has to begin inside a character that a
     reader sees as one (a letter and its accents, an emoji and its joiners).
@@ -107,13 +126,8 @@ def anchor_of(partial_text: str, least: int = 40) -> str:
     return partial_text[start:]
 
 
-def estimate_tokens(text: str) -> int:
-    """About how many tokens a text is: four bytes of UTF-8 each."""
-    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
-
-
 def _continues_a_character(text: str, at: int) -> bool:
-    """Whether text[at] belongs to the character before it (UAX #29, roughly)."""
+    """Return whether text[at] belongs to the character before it (UAX #29, roughly)."""
     char, before = text[at], text[at - 1]
     return (
         unicodedata.combining(char) > 0

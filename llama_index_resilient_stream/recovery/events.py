@@ -25,6 +25,8 @@ class Chunk:
     tools: str | None = None
     """Changes whenever the tool calls seen so far grow; None where there are none."""
     usage: dict[str, int] | None = None
+    refusal: str = ""
+    """What the model says instead of an answer, as far as this event has it."""
     untouched: bool = True
     """Whether the payload can be passed on exactly as it came."""
     reset: bool = False
@@ -65,7 +67,10 @@ class Learned:
 
     sends_finish_reason: bool = False
     """It has sent a finish signal before."""
-    refuses_prefill: bool = False
+    untrusted_finish_reasons: set[str] = field(default_factory=set)
+    """Words that more followed: they prove no end."""
+    refused_strategies: set[Strategy] = field(default_factory=set)
+    """Ways to continue that its API refused."""
     warned_of_own_retries: bool = False
 
 
@@ -83,3 +88,7 @@ class Model:
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
     learned: Learned = field(default_factory=Learned)
+
+    def distrusts(self, word: str) -> bool:
+        """Whether this finish reason proves nothing, coming from this model."""
+        return word in self.untrusted_finish_reasons or word in self.learned.untrusted_finish_reasons

@@ -1,4 +1,4 @@
-"""What one chunk says: finish signals, in one table; token counts; tool calls.
+"""Reads one chunk: its finish reason, its token counts, its tool calls.
 
 Every provider says "I am done" in a place and in words of its own; a table of places and a table of words
 turn that into a `FinishReason`. To teach it another provider, add a row.
@@ -17,35 +17,37 @@ from .attributes import declared_fields, dig, first_of, read, text_of
 
 
 class FinishMeaning(StrEnum):
-    """What a provider said about the end of its answer."""
+    """What a finish reason means."""
 
     COMPLETE = "complete"
     LENGTH = "length"  # a limit cut it: max_tokens, the context window, a time limit
     TOOL = "tool"  # it waits for the result of a tool call: its text is never continued
     FILTER = "filter"  # a policy cut it: never retried
     ERROR = "error"  # it failed on the provider's side
-    OTHER = "other"  # a word nobody knows: finished, but warn
+    PAUSE = "pause"  # no end: it wants to be asked to go on
+    UNKNOWN = "unknown"  # a word nobody knows
 
 
 @dataclass(frozen=True, slots=True)
 class FinishReason:
-    """One finish signal: its meaning, and the provider's own word for it in lower case."""
+    """One finish reason: its meaning, and the provider's own word for it in lower case."""
 
     kind: FinishMeaning
     word: str
 
 
 _WORDS: dict[FinishMeaning, str] = {
-    # pause_turn: Anthropic wants the turn sent back to go on. done, metadata, message_stop: events that end a
+    # done, metadata, message_stop: events that end a
     # stream without a reason. load, unload: Ollama was asked nothing and has nothing to add.
     FinishMeaning.COMPLETE: """
-        stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn
+        stop end_turn stop_sequence eos eos_token complete completed response.completed
         message_stop done metadata end finish finished word load unload""",
     # error_limit: Cohere. compaction, model_context_window_exceeded: Anthropic. continuation: google-genai.
     # time_limit, token_limit: watsonx. limit: llama.cpp.
     FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens max_new_tokens model_length max_length limit token_limit
         time_limit model_context_window_exceeded error_limit response.incomplete compaction continuation""",
+    FinishMeaning.PAUSE: "pause_turn",  # Anthropic: send the turn back to go on
     FinishMeaning.TOOL: "tool_calls tool_use function_call tool_call tool",
     FinishMeaning.FILTER: """
         content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
@@ -63,14 +65,15 @@ MEANING: dict[str, FinishMeaning] = {word: kind for kind, words in _WORDS.items(
 """The provider's word, in lower case -> what it means."""
 
 _NOTHING_YET = frozenset({"", "null", "none", "unspecified", "not_finished", "in_progress", "queued", "incomplete"})
-"""Words that are no finish signal: DashScope sends "null", watsonx "not_finished", old Ollama ""."""
+"""Words that are no finish reason: DashScope sends "null", watsonx "not_finished", old Ollama ""."""
 
 
 def finish_reason_of(raw: Any, extra: Mapping[str, Any] | None) -> FinishReason | None:
-    """The finish signal on one chunk, if there is one. Never raises.
+    """Return the finish reason on one chunk, or None. Never raises, and runs once per token: see `_plan`.
 
-    `raw` is the chunk's `raw` (a dictionary, a pydantic object, a dataclass, anything), `extra` the
-    `additional_kwargs` of its message. Runs once per token: see `_plan`.
+    Args:
+        raw: The chunk's `raw`: a dictionary, a pydantic object, a dataclass, anything.
+        extra: The `additional_kwargs` of its message.
     """
     if raw is not None:
         cls: Any = type(raw)
@@ -80,18 +83,18 @@ def finish_reason_of(raw: Any, extra: Mapping[str, Any] | None) -> FinishReason 
                 value = get(raw, name)
                 if value is not None and (word := word_in(value, raw)):
                     return meaning_of(word)
-            except Exception:  # a property that raises, a field that was never set: not a signal
+            except Exception:  # a property that raises, a field that was never set: no finish reason
                 continue
-    return _extra_signal(extra) if extra else None
+    return _reason_in_extra(extra) if extra else None
 
 
 def meaning_of(word: str) -> FinishReason:
-    """The signal that a provider's word stands for."""
-    return FinishReason(MEANING.get(word, FinishMeaning.OTHER), word)
+    """Return the finish reason that a provider's word stands for."""
+    return FinishReason(MEANING.get(word, FinishMeaning.UNKNOWN), word)
 
 
-def _extra_signal(extra: Mapping[str, Any]) -> FinishReason | None:
-    """LlamaIndex's Anthropic class says it here; some others keep the finish reason as message metadata."""
+def _reason_in_extra(extra: Mapping[str, Any]) -> FinishReason | None:
+    """LlamaIndex's Anthropic class keeps the finish reason here, and some others do."""
     try:
         for name in ("stop_reason", "finish_reason"):
             value = extra.get(name)
@@ -194,7 +197,7 @@ _Plan = tuple[Callable[[Any, str], Any], tuple[tuple[str, Callable[[Any, Any], s
 
 @lru_cache(maxsize=256)
 def _plan(cls: type) -> _Plan:
-    """How chunks of this class are read, and the places worth a look: for an OpenAI chunk, just `choices`."""
+    """Return how chunks of this class are read, and the places worth a look: for an OpenAI chunk, just `choices`."""
     return _narrow(cls, _PLACES)
 
 
@@ -207,7 +210,7 @@ def _narrow(cls: Any, places: tuple[tuple[str, Any], ...]) -> _Plan:
     return getattr, tuple(place for place in places if place[0] in fields)
 
 
-# Token counts, which ride on the chunk with the finish signal or on one after it.
+# Token counts, on the chunk with the finish reason or on one after it.
 
 _COUNTS: dict[str, tuple[str, ...]] = {
     name: tuple(aliases.split())
@@ -244,7 +247,7 @@ def _usage_plan(cls: type) -> _Plan:
 
 
 def usage_of(raw: Any) -> dict[str, int] | None:
-    """The token counts on one chunk, under OpenAI's names; a count that is not there is not in the result.
+    """Return the token counts on one chunk, under OpenAI's names; a count that is not there is left out.
 
     Cheap on chunks without any, and never raises. `total_tokens` is added up where both others are known.
     """
@@ -288,11 +291,14 @@ def _count(value: Any) -> int | None:
 
 
 def open_tool_call(extra: Mapping[str, Any] | None, blocks: Iterable[Any] | None) -> str | None:
-    """A fingerprint of the tool calls that one chunk shows, or None where it shows none.
+    """Return a fingerprint of the tool calls that one chunk shows, or None where it shows none.
 
-    `extra` are the `additional_kwargs` of its message, `blocks` that message's blocks. The fingerprint
-    changes whenever a call is added or grows, so two equal ones in a row mean that nothing came. Take it when
+    It changes whenever a call is added or grows, so two equal ones in a row mean that nothing came. Take it when
     the chunk arrives: LlamaIndex lets later chunks change the objects of earlier ones.
+
+    Args:
+        extra: The `additional_kwargs` of the chunk's message.
+        blocks: The blocks of that message.
     """
     prints: list[str] = []
     try:
@@ -318,19 +324,19 @@ def _call_print(call: Any) -> str:
 
 
 OPEN = "…"
-"""Ends the fingerprint of a call whose arguments are no JSON, or not there yet: it goes on."""
+"""Ends the fingerprint of a call whose arguments are not JSON, or not there yet."""
 
 
 def _open_mark(arguments: Any) -> str:
-    if not isinstance(arguments, str):
+    """OPEN where arguments that are text are no JSON object. No arguments at all are those of a call without any."""
+    if not isinstance(arguments, str) or not (bare := arguments.strip()):
         return ""
-    if not arguments.rstrip().endswith(("}", "]")):  # spares parsing at every delta
+    if not bare.endswith("}"):  # spares parsing at every delta
         return OPEN
     try:
-        json.loads(arguments)
-    except ValueError:
+        return "" if isinstance(json.loads(bare), dict) else OPEN
+    except (ValueError, RecursionError):
         return OPEN
-    return ""
 
 
 def _size(arguments: Any) -> int:

@@ -4,19 +4,22 @@
     recovery.receive(event)   a chunk, or how the stream ended  ->  the chunks to show now
     recovery.next_delay()     None: done;  seconds: wait, then ask again;  raises: give up
 
-                        Chunk
-                        +---+
-                        v   |            Ended, verdict: a status
-      request ------> streaming ------------------------------------------> over
-         ^                |                                                  ^
-         |                | Ended, verdict: a fault                          |
-         |                v                                                  |
-         +--- wait <-- deciding -- nobody left to ask, or a budget spent ----+
-                          |
-                          +-- this model's patience is used up: the next model
+    ready      --ask-------->  streaming    the driver reads `request`
+    streaming  --chunk------>  streaming    text, thinking, tool arguments
+    streaming  --finish----->  over         the verdict is a status
+    streaming  --continue--->  waiting      the token limit was hit, and the policy goes on after it
+    streaming  --descend---->  waiting      this way to continue failed; the next one costs no patience
+    streaming  --retry------>  waiting      the same model, after the policy's back-off
+    streaming  --fall_back-->  waiting      the next model
+    streaming  --give_up---->  over         nobody is left to ask, or a budget is spent
+    waiting    --ask-------->  streaming    the driver has waited, and reads `request`
+    ready      --cancel----->  over         the reader left
+    streaming  --cancel----->  over
+    waiting    --cancel----->  over
 
-Every transition is in this file. Nothing here waits, opens, closes, sleeps, logs or knows LlamaIndex: whoever drives
-the machine does that (`drive.py`, sync and async).
+Nothing here waits, opens, closes, sleeps, logs or knows LlamaIndex: whoever drives the machine does that
+(`streaming/drivers.py`, sync and async). What belongs to one attempt is in `attempt.py`, whether it ended well is
+decided in `verdict.py`, and what to do about a fault in `decision.py`.
 """
 
 from __future__ import annotations
@@ -24,49 +27,35 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Protocol
 
-from ..errors import SILENT_CUT, StreamFault, StreamInterruptedError, StreamTimeoutError, TruncatedStreamError
-from ..policy import STOP_WITH_FALLBACKS, RecoveryPolicy
+from ..errors import SILENT_CUT, RejectedAnswerError, StreamFault, StreamInterruptedError, TruncatedStreamError
+from ..policy import AttemptResult, RecoveryPolicy
 from ..report import Attempt, FaultKind, GiveUpReason, Strategy, StreamReport, StreamStatus
-from .backoff import Backoff
-from .continuation import estimate_tokens
+from .answer import AnswerText
+from .attempt import Head, Join, RunningAttempt
+from .decision import Decision, ModelChain
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
-from .finish_reasons import FinishMeaning
-from .seam import Retelling, Seam
-from .usage import UsageMeter
-from .verdict import Evidence, judge
-
-TAIL_TIMEOUT = 5.0
-"""Seconds to wait for what may follow a finish signal (a usage chunk, the end of the body)."""
-
-
-_NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
-
-
-class Join(Protocol):
-    """What `Seam` and `Retelling` have in common."""
-
-    settled: bool
-    decision: str
-    dropped: int
-    leftover: str
-    most_held: int
-
-    def feed(self, text: str) -> str: ...
-
-    def finish(self, *, complete: bool) -> str: ...
+from .seam import RestartJoin, Seam
+from .states import TRANSITIONS, State, Step
+from .usage import UsageMeter, estimate_tokens
+from .verdict import Context, Verdict, judge
 
 
 class Recovery:
     """One answer, from the question to its stated outcome, over as many attempts and models as the policy allows.
 
-    `partial_text` is text that the reader has from before, when an interrupted answer is taken up again.
-    `restart_only` is for turns with tools or structured output, which are never continued. `streamed` is False for a
-    call that answers all at once. `question` is opaque, and goes with the error of an answer given up.
-    `question_tokens` estimates what asking again costs; it is called only when that happens.
+    Args:
+        models: whom to ask, in this order.
+        policy: how patient to be.
+        partial_text: what the reader has from before, when an interrupted answer is taken up again.
+        restart_only: the turn has tools or a form, and is never continued, only asked again.
+        streamed: False for a call that answers all at once.
+        answers_tool_result: the question ends with a tool's result, after which an empty answer is an answer.
+        question: goes with the error of an answer that was given up. Opaque.
+        question_tokens: estimates what asking again costs; called only when that happens.
+        count_tokens: how many tokens a text is.
+        clock: in seconds; injected by tests.
     """
 
     def __init__(
@@ -77,55 +66,55 @@ class Recovery:
         partial_text: str = "",
         restart_only: bool = False,
         streamed: bool = True,
+        answers_tool_result: bool = False,
         question: object = None,
         question_tokens: Callable[[], int] = lambda: 0,
+        count_tokens: Callable[[str], int] = estimate_tokens,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.models = models
+        self.state = State.READY
         self.policy = policy
         self.clock = clock
-        self.report = StreamReport(stream_id=uuid.uuid4().hex, characters=len(partial_text))
+        self.report = StreamReport(stream_id=uuid.uuid4().hex)
+        self.usage = UsageMeter(self.report, question_tokens, count_tokens)
         self.fault: Fault | None = None
         """What ended the last attempt, where it was a fault."""
-        self.limit: float | None = None
-        """Seconds that may pass until the next sign of progress."""
-        self._restart_only = restart_only
-        self._streamed = streamed
-        self._question = question
-        self.usage = UsageMeter(self.report, question_tokens)
-        self._parts = [partial_text] if partial_text else []
-        self._began = self._last_text_at = clock()
-        self._index = 0
-        self._patience = self._new_patience()
-        self._barren_rounds = self._length_rounds = self._free_attempts = 0
-        self._untold_ends = 0  # attempts in a row whose only fault is that no finish reason came, see Verdict
-        self._counted = 0  # characters that an output limit has counted already: after it a new one begins
-        self._cut: Fault | None = None  # the first fault since the last new text
-        self._delay: float | None = None
         self.error: StreamInterruptedError | None = None
-        """Why it was given up, where it was."""
-        self._waited = 0.0
-        self._attempt: Attempt | None = None
-        self._request: Request
-        self._evidence = Evidence()
-        self._join: Join | None = None
+        """Why the answer was given up, where it was."""
         self.last_payload: object = None
         """What came last, from any attempt."""
+        self._began = clock()
+        self._answer = AnswerText(partial_text, self.report, clock)
+        self._chain = ModelChain(models, policy, clock)
+        self._restart_only = restart_only
+        self._streamed = streamed
+        self._empty_is_an_answer = answers_tool_result or policy.empty == "accept"
+        self._question = question
+        self._attempt: RunningAttempt | None = None
+        self._delay: float | None = None
+        self._length_rounds = 0
+        self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
+        self._free_attempts = 0  # that a refusal of our own continuation cost
+        self._first_fault: Fault | None = None  # since the last new text
 
     # What the driver asks
 
     @property
     def request(self) -> Request:
         """What to ask now. Reading it begins the attempt."""
-        if self._attempt is None:
+        if self.state is not State.STREAMING:
+            self._go(Step.ASK)
             self._attempt = self._begin_attempt()
-        return self._request
+        return self._current.request
 
     def receive(self, event: Chunk | Ended) -> Sequence[Chunk]:
         """Take in one event; give back what to show now."""
         if isinstance(event, Ended):
             return self._on_end(event)
-        return self._on_chunk(event)
+        attempt = self._current
+        self.last_payload = event.payload
+        shown = attempt.receive(event, self._answer)
+        return self._on_end(Ended(RejectedAnswerError())) if attempt.rejected else shown
 
     def next_delay(self) -> float | None:
         """None: done. Seconds: wait that long, then ask `request`. Raises StreamInterruptedError: gave up."""
@@ -137,31 +126,39 @@ class Recovery:
         """The reader left. That is no fault, and nothing is asked again."""
         if self.over:
             return
-        if self._attempt is not None:
-            self._close_attempt(self._attempt, None)
-        self._finish(StreamStatus.CANCELLED)
+        if self.state is State.STREAMING:
+            self._close_attempt(self._current, None)
+        self._end(Step.CANCEL, StreamStatus.CANCELLED)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the current attempt is to be read on."""
+        return self.state is State.STREAMING
 
     @property
     def over(self) -> bool:
         """Whether the answer has its outcome."""
-        return self.report.status is not StreamStatus.STREAMING
+        return self.state is State.OVER
 
     @property
     def answer(self) -> str:
         """The whole text so far, as the reader has it."""
-        if len(self._parts) > 1:
-            self._parts = ["".join(self._parts)]
-        return self._parts[0] if self._parts else ""
+        return self._answer.text
+
+    @property
+    def limit(self) -> float | None:
+        """Seconds that may pass until the next sign of progress."""
+        return self._attempt.limit if self._attempt is not None else None
 
     @property
     def model(self) -> Model:
         """The model being asked, or to be asked next."""
-        return self.models[self._index]
+        return self._chain.model
 
     @property
     def asked_model(self) -> Model:
         """The model that was asked last."""
-        return self.models[self._request.model]
+        return self._chain.models[self._current.request.model]
 
     @property
     def elapsed(self) -> float:
@@ -173,211 +170,213 @@ class Recovery:
         """When the total time is over, on the machine's clock."""
         return None if self.policy.deadline is None else self._began + self.policy.deadline
 
-    # Streaming
+    # The states
 
-    def _on_chunk(self, chunk: Chunk) -> Sequence[Chunk]:
-        attempt = self._attempt
-        assert attempt is not None, "a chunk came before anything was asked"
-        attempt.chunks += 1
-        self._evidence.events = True
-        self.last_payload = chunk.payload
-        if chunk.progress and attempt.first_token is None:
-            attempt.first_token = self.elapsed
-            self.limit = self.policy.idle_timeout
-        if chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None:
-            self._note(chunk, attempt)
-        if self._join is not None:
-            return self._joined(chunk, self._join)
-        if chunk.text:
-            self._evidence.text = True
-            self._add(chunk.text)
-        return (chunk,)
+    def _go(self, step: Step) -> None:
+        try:
+            self.state = TRANSITIONS[self.state, step]
+        except KeyError:
+            raise AssertionError(f"An answer that is {self.state} cannot {step}.") from None
 
-    def _note(self, chunk: Chunk, attempt: Attempt) -> None:
-        model, evidence = self.model, self._evidence
-        evidence.note(chunk, model.untrusted_finish_reasons)
-        if chunk.usage:
-            attempt.usage = chunk.usage
-        if evidence.finish_reason is not None:
-            model.learned.sends_finish_reason = True
-            attempt.finish_reason = evidence.finish_reason.word
-            if evidence.finish_reason.kind is not FinishMeaning.OTHER and self.limit is not None:
-                self.limit = min(self.limit, TAIL_TIMEOUT)
+    @property
+    def _current(self) -> RunningAttempt:
+        assert self._attempt is not None, "nothing was asked yet"
+        return self._attempt
 
-    def _joined(self, chunk: Chunk, join: Join) -> Sequence[Chunk]:
-        had_text = bool(chunk.text)
-        if had_text:
-            self._evidence.text = True
-        chunk.untouched = False
-        if not join.settled:
-            if had_text:
-                chunk.text = join.feed(chunk.text)
-            if chunk.finish_reason is not None and self._evidence.closes:
-                chunk.text += self._finish_join(join, complete=True)
-        chunk.reset = self._show(chunk.text, join)
-        carries_more = chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None
-        if chunk.text or chunk.reset or carries_more or (chunk.progress and not had_text):
-            return (chunk,)
-        return ()
+    def _end(self, step: Step, status: StreamStatus) -> None:
+        self._go(step)
+        self._delay = None
+        report = self.report
+        report.status = status
+        report.seconds = self.elapsed
+        report.finish_reason = report.attempts[-1].finish_reason if report.attempts else None
+        report.usage, report.usage_estimated = self.usage.usage()
 
-    def _finish_join(self, join: Join, *, complete: bool) -> str:
-        text = join.finish(complete=complete)
-        join.settled = True
-        return text
+    def _ask_again(self, step: Step, delay: float) -> None:
+        self._go(step)
+        self.usage.ask_again(self._sent_along())
+        self._delay = delay
 
-    def _show(self, text: str, join: Join) -> bool:
-        """Add to the answer; True where a retelling differed and the answer is now the new telling."""
-        if isinstance(join, Retelling) and join.reset:
-            join.reset = False
-            self.report.resets += 1
-            self.report.characters = 0
-            self._parts = []
-            self._add(join.told)
-            return True
-        if text:
-            self._add(text)
-        return False
+    # The beginning of an attempt
 
-    def _add(self, text: str) -> None:
-        self._parts.append(text)
-        self._last_text_at = self.clock()
-        self.report.characters += len(text)
-        if self._attempt is not None:
-            self._attempt.characters += len(text)
+    def _begin_attempt(self) -> RunningAttempt:
+        if not self._streamed:
+            self._answer.clear()
+        strategy = self._strategy()
+        record = Attempt(
+            number=len(self.report.attempts) + 1,
+            model=self.model.name,
+            strategy=strategy,
+            started=self.elapsed,
+            waited=self._delay or 0.0,
+        )
+        self.report.attempts.append(record)
+        request, join = self._request(strategy)
+        return RunningAttempt(record, request, self.model, self.policy, join=join, elapsed=lambda: self.elapsed)
+
+    def _strategy(self) -> Strategy:
+        if not self.answer:
+            return Strategy.RESTART if self.report.attempts else Strategy.FIRST
+        return Strategy.RESTART if self._restart_only else self._chain.strategy
+
+    def _request(self, strategy: Strategy) -> tuple[Request, Join | None]:
+        """What to ask, and how what comes is joined to the answer."""
+        partial_text, policy = self.answer, self.policy
+        if strategy in (Strategy.FIRST, Strategy.RESTART):
+            join: Join | None = RestartJoin(partial_text) if partial_text else None
+            if join is None and policy.reject is not None:
+                join = Head(policy.reject, policy.reject_characters)
+            return Request(self._chain.index, strategy, partial_text), join
+        continuation = self._chain.continuation
+        anchor = continuation.anchor(partial_text)
+        seam = Seam(
+            partial_text,
+            anchor,
+            strategy=strategy,
+            max_held_characters=policy.max_held_characters,
+            max_held_seconds=policy.max_held_seconds,
+            clock=self.clock,
+        )
+        request = Request(
+            self._chain.index,
+            strategy,
+            partial_text,
+            continuation.turns(partial_text),
+            continuation.extra if strategy is Strategy.PREFILL else {},
+            self._spent_tokens(anchor),
+        )
+        return request, seam
+
+    def _spent_tokens(self, anchor: str) -> int:
+        """What the text so far takes of the output limit. No chunk has less than a token, so its chunks are enough."""
+        text = self._answer.within_limit
+        spent = min(self.usage.count_tokens(text), self._answer.chunks or len(text))
+        return max(0, spent - (self.usage.count_tokens(anchor) if anchor else 0))
+
+    def _sent_along(self) -> str:
+        """What the next request sends again beside the question."""
+        if not self.answer or self._restart_only:
+            return ""
+        return "".join(turn.text for turn in self._chain.continuation.turns(self.answer)) or self.answer
 
     # The end of an attempt
 
-    def _on_end(self, event: Ended) -> Sequence[Chunk]:
-        attempt = self._attempt
-        assert attempt is not None, "a stream ended before anything was asked"
-        verdict = judge(
-            self._evidence,
-            event.error,
-            terminated=event.terminated,
-            model=self.model,
-            completeness=self.policy.completeness,
-            first=not self._request.partial_text,
-            streamed=self._streamed,
-        )
+    def _on_end(self, end: Ended) -> Sequence[Chunk]:
+        attempt = self._current
+        verdict = self._judge(attempt, end)
+        if verdict.status is StreamStatus.UNKNOWN and attempt.is_repeating:
+            error = TruncatedStreamError()  # a repeat that was begun and not finished proves the cut
+            verdict = Verdict(fault=Fault(FaultKind.TRUNCATED, True, str(error), error))
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
-        shown = self._flush(complete=at_its_end)
+        shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
+        if attempt.rejected and verdict.fault is None:
+            verdict = self._judge(attempt, Ended(RejectedAnswerError()))
         self._close_attempt(attempt, verdict.fault)
-        if attempt.characters:
-            self._patience.progress(self._last_text_at)
-            self._cut = None
-        self._cut = self._cut or verdict.fault
-        self._untold_ends = self._untold_ends + 1 if verdict.only_untold else 0
-        if verdict.fault is not None and self._told_all(attempt):
-            self._finish(StreamStatus.UNKNOWN)
+        if attempt.record.characters:
+            self._chain.progress(self._answer.grown_at)
+            self._first_fault = None
+        self._first_fault = self._first_fault or verdict.fault
+        self.report.refusal = attempt.evidence.refusal if verdict.status is StreamStatus.FILTERED else ""
+        self._reasonless_ends = self._reasonless_ends + 1 if verdict.lacks_only_reason else 0
+        if verdict.fault is not None and self._has_said_all(attempt):
+            self._after_status(StreamStatus.UNKNOWN, attempt)
         elif verdict.fault is not None:
             self._after_fault(verdict.fault, attempt)
-        elif verdict.status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
-            self._length_rounds += 1
-            self._counted = len(self.answer)
-            self._ask_again(0.0)
-        elif verdict.status is not None:
-            self._finish(verdict.status)
-        return [*shown, *self._last_words()] if self.over else shown
+        else:
+            assert verdict.status is not None, "a verdict is a status or a fault"
+            self._after_status(verdict.status, attempt)
+        return [*shown, *self._last_words(attempt)] if self.over else shown
 
-    def _flush(self, *, complete: bool) -> list[Chunk]:
-        """What the seam still held, now that nothing follows."""
-        join = self._join
-        if join is None or join.settled:
-            return []
-        text = self._finish_join(join, complete=complete)
-        reset = self._show(text, join)
-        return [Chunk(text, self.last_payload, untouched=False, reset=reset)] if text or reset else []
+    def _judge(self, attempt: RunningAttempt, end: Ended) -> Verdict:
+        if attempt.rejected:
+            error = RejectedAnswerError()
+            return Verdict(fault=Fault(FaultKind.REJECTED, False, str(error), error))
+        empty_again = self.fault is not None and self.fault.kind is FaultKind.EMPTY
+        context = Context(
+            self.model,
+            self.policy.completeness,
+            first=not attempt.request.partial_text,
+            streamed=self._streamed,
+            empty_is_an_answer=self._empty_is_an_answer or empty_again,
+            text=lambda: self.answer,
+        )
+        return judge(attempt.evidence, end, context)
 
-    def _close_attempt(self, attempt: Attempt, fault: Fault | None) -> None:
-        attempt.ended = self.elapsed
+    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None) -> None:
+        record = attempt.record
+        record.ended = self.elapsed
         self.fault = fault
         if fault is not None:
-            attempt.fault, attempt.detail = fault.kind, fault.message
-            if fault.retryable and not attempt.chunks and not isinstance(fault.error, StreamFault):
-                attempt.requests += self.model.own_retries
-        if self._join is not None:
-            attempt.seam, attempt.held = self._join.decision, self._join.most_held
-            attempt.dropped = self._join.dropped
-            self.usage.throw_away(attempt.dropped)
+            record.fault, record.detail = fault.kind, fault.message
+            if fault.retryable and not record.chunks and not isinstance(fault.error, StreamFault):
+                record.requests += self.model.own_retries
+        if attempt.join is not None:
+            record.seam, record.held = attempt.join.decision, attempt.join.most_held
+            record.dropped = attempt.join.dropped
+            self.usage.throw_away(record.dropped)
 
-    def _last_words(self) -> list[Chunk]:
+    def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
         words = []
-        if self._join is not None and self._join.leftover:
-            self._add(self._join.leftover)
-            words.append(Chunk(self._join.leftover, self.last_payload, untouched=False))
+        if attempt.join is not None and attempt.join.leftover:
+            self._answer.add(attempt.join.leftover)
+            attempt.record.characters += len(attempt.join.leftover)
+            words.append(Chunk(attempt.join.leftover, self.last_payload, untouched=False))
         if self.error is not None:
             self.error.partial_text = self.answer
             if self.policy.on_exhausted == "partial":
                 words.append(Chunk("", untouched=False))  # without a payload: no cut tool call may ride on it
         return words
 
-    def _goes_on_after_length(self, attempt: Attempt) -> bool:
+    # What comes next
+
+    def _after_status(self, status: StreamStatus, attempt: RunningAttempt) -> None:
+        if status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
+            self._length_rounds += 1
+            self._answer.begin_limit()
+            self._ask_again(Step.CONTINUE, 0.0)
+            return
+        result = AttemptResult(status, self.answer, attempt.evidence.refusal)
+        if self._spent_budget(0.0) is None and self._chain.leaves_to_next(result):
+            self._ask_again(Step.FALL_BACK, 0.0)
+        else:
+            self._end(Step.FINISH, status)
+
+    def _goes_on_after_length(self, attempt: RunningAttempt) -> bool:
         return (
             self._length_rounds < self.policy.continue_on_length
-            and attempt.characters > 0  # else reasoning ate the budget, and would again
+            and attempt.record.characters > 0  # else reasoning ate the budget, and would again
             and not self._restart_only
             and self._spent_budget(0.0) is None
         )
 
-    # Deciding what to do about a fault
-
-    def _after_fault(self, fault: Fault, attempt: Attempt) -> None:
-        if fault.kind is FaultKind.PREFILL_REFUSED and attempt.strategy is Strategy.PREFILL:
-            self.model.learned.refuses_prefill = True
-            self._free_attempts += 1
-            self._ask_again(0.0)
-            return
-        if self._evidence.has_calls:
+    def _after_fault(self, fault: Fault, attempt: RunningAttempt) -> None:
+        if attempt.evidence.has_calls:
             self._restart_only = True
-        delay = self._delay_on_this_model(fault, attempt)
-        if delay is None and fault.kind not in _NO_FALLBACK_KINDS and self._next_model():
-            delay = 0.0
-        if delay is None:
-            self._give_up(fault, self._why_out_of_patience(fault))
-        elif (reason := self._spent_budget(delay)) is not None:
-            self._give_up(fault, reason)
+        decision = self._chain.decide(fault, attempt)
+        self._free_attempts += decision.free
+        reason = decision.reason or self._spent_budget(decision.delay)
+        if reason is None:
+            self._ask_again(decision.step, decision.delay)
+        elif self._adds_nothing(attempt):
+            self._end(Step.FINISH, StreamStatus.UNKNOWN)  # an error behind what may be the whole answer helps nobody
         else:
-            self._ask_again(delay)
+            self._give_up(fault, decision, reason)
 
-    def _delay_on_this_model(self, fault: Fault, attempt: Attempt) -> float | None:
-        """Seconds to wait before the same model is asked again; None: not this one any more."""
-        if not fault.retryable:
-            return None
-        self._barren_rounds = self._barren_rounds + 1 if self._was_barren(fault, attempt) else 0
-        if self._barren_rounds >= 2:
-            return None
-        delay = self._patience.failed(fault.error or StreamFault(fault.message))
-        if delay is None or fault.retry_after is None:
-            return delay
-        longest = self.policy.max_retry_after
-        if fault.retry_after > longest and self._has_next_model:
-            return None
-        return max(delay, min(fault.retry_after, longest))
-
-    def _was_barren(self, fault: Fault, attempt: Attempt) -> bool:
-        """A continuation that ended by itself and added nothing. One cut while it repeated the anchor might have."""
-        return (
-            bool(self._request.partial_text)
-            and not attempt.characters
-            and isinstance(fault.error, StreamFault)
-            and not isinstance(fault.error, StreamTimeoutError)
-            and not (self._evidence.text and attempt.seam == "")
-        )
-
-    def _told_all(self, attempt: Attempt) -> bool:
-        """Whether two attempts ended without a finish reason, and the last said what it was asked to and no more.
+    def _has_said_all(self, attempt: RunningAttempt) -> bool:
+        """Whether two attempts lacked only a finish reason, and the last said what it was asked to and no more.
 
         That is the repeated anchor, the same calls again, or nothing at all where the model just writes on.
         """
-        if not self._told_nothing_new(attempt):
+        if not self._adds_nothing(attempt):
             return False
-        repeated = self._evidence.text and attempt.seam != ""
-        return repeated or self._evidence.has_calls or attempt.strategy in ("append", "prefill")
+        repeated = attempt.evidence.text and bool(attempt.record.seam)
+        writes_on = attempt.request.strategy in (Strategy.APPEND, Strategy.PREFILL)
+        return repeated or writes_on or attempt.evidence.has_calls
 
-    def _told_nothing_new(self, attempt: Attempt) -> bool:
-        has_answer = bool(self._request.partial_text) or self._evidence.has_calls
-        return self._untold_ends >= 2 and not attempt.characters and has_answer
+    def _adds_nothing(self, attempt: RunningAttempt) -> bool:
+        has_answer = bool(attempt.request.partial_text) or attempt.evidence.has_calls
+        return self._reasonless_ends >= 2 and not attempt.record.characters and has_answer
 
     def _spent_budget(self, delay: float) -> GiveUpReason | None:
         """The total that forbids another attempt after `delay` seconds."""
@@ -390,105 +389,24 @@ class Recovery:
             return GiveUpReason.EXTRA_TOKENS
         return None
 
-    def _why_out_of_patience(self, fault: Fault) -> GiveUpReason:
+    def _give_up(self, fault: Fault, decision: Decision, reason: GiveUpReason) -> None:
         if self.deadline_at is not None and self.clock() >= self.deadline_at:
-            return GiveUpReason.DEADLINE
-        if fault.kind is FaultKind.CONTEXT_WINDOW:
-            return GiveUpReason.CONTEXT_WINDOW
-        if not fault.retryable:
-            return GiveUpReason.NOT_RETRYABLE
-        return GiveUpReason.NO_PROGRESS if self._barren_rounds >= 2 else GiveUpReason.ATTEMPTS
-
-    def _give_up(self, fault: Fault, reason: GiveUpReason) -> None:
-        if self._told_nothing_new(self.report.attempts[-1]):
-            self._finish(StreamStatus.UNKNOWN)  # an error behind what may well be the whole answer helps nobody
-            return
-        self.report.reason, self.report.retryable = reason, fault.retryable
-        self._finish(StreamStatus.INTERRUPTED)
+            reason = GiveUpReason.DEADLINE
+        self.report.reason, self.report.retryable = reason, decision.retryable
+        self._end(Step.GIVE_UP, StreamStatus.INTERRUPTED)
         silent = isinstance(fault.error, TruncatedStreamError)
         what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."
         count = len(self.report.attempts)
         self.error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason.replace('_', ' ')}).",
             report=self.report,
-            retryable=fault.retryable,
+            retryable=decision.retryable,
             code=fault.error.code if isinstance(fault.error, StreamFault) else "llm/stream-interrupted",
             reason=reason,
         )
         self.error.question = self._question
         self.error.restart_only = self._restart_only
         # A provider's refusal of our own continuation is not what befell the answer.
-        cut = self._cut if not fault.retryable and self._request.partial_text and self._cut is not None else fault
-        self.error.__cause__ = cut.error
-
-    def _finish(self, status: StreamStatus) -> None:
-        self._delay = None
-        report = self.report
-        report.status = status
-        report.seconds = self.elapsed
-        report.finish_reason = report.attempts[-1].finish_reason if report.attempts else None
-        report.usage, report.usage_estimated = self.usage.usage()
-
-    # The next attempt
-
-    @property
-    def _has_next_model(self) -> bool:
-        return self._index + 1 < len(self.models)
-
-    def _next_model(self) -> bool:
-        if not self._has_next_model:
-            return False
-        self._index += 1
-        self._barren_rounds = 0
-        self._patience = self._new_patience()
-        return True
-
-    def _new_patience(self) -> Backoff:
-        stop = self.policy.stop
-        if self.policy.has_default_stop and self._has_next_model:
-            stop = STOP_WITH_FALLBACKS
-        return Backoff(stop, self.policy.wait, self.clock)
-
-    def _ask_again(self, delay: float) -> None:
-        self.usage.ask_again(self._sent_along())
-        self._delay = self._waited = delay
-        self._attempt = None
-
-    def _sent_along(self) -> str:
-        """What is sent again beside the question."""
-        return "" if self._restart_only else self.answer + self.model.continuation.wording
-
-    def _begin_attempt(self) -> Attempt:
-        if not self._streamed:
-            self._parts = []
-        partial_text = self.answer
-        strategy = self._strategy(partial_text)
-        continuation = self.model.continuation
-        if strategy not in (Strategy.FIRST, Strategy.RESTART):
-            continuation = replace(continuation, strategy=strategy)
-            anchor = continuation.anchor(partial_text)
-            self._join = Seam(partial_text, anchor, strategy=strategy, clock=self.clock)
-            self._request = Request(
-                self._index,
-                strategy,
-                partial_text,
-                continuation.turns(partial_text),
-                continuation.extra if strategy is Strategy.PREFILL else {},
-                max(0, estimate_tokens(partial_text[self._counted :]) - estimate_tokens(anchor)),
-            )
-        else:
-            self._join = Retelling(partial_text) if partial_text else None
-            self._request = Request(self._index, strategy, partial_text)
-        self._evidence = Evidence()
-        self.limit = self.model.first_token_timeout
-        attempt = Attempt(len(self.report.attempts) + 1, self.model.name, strategy, self.elapsed, self._waited)
-        self.report.attempts.append(attempt)
-        return attempt
-
-    def _strategy(self, partial_text: str) -> Strategy:
-        if not partial_text:
-            return Strategy.RESTART if self.report.attempts else Strategy.FIRST
-        if self._restart_only:
-            return Strategy.RESTART
-        wanted = self.model.continuation.strategy
-        return Strategy.ASK if wanted is Strategy.PREFILL and self.model.learned.refuses_prefill else wanted
+        ours = not decision.retryable and bool(self._current.request.partial_text)
+        cause = self._first_fault if ours and self._first_fault is not None else fault
+        self.error.__cause__ = cause.error

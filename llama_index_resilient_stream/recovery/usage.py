@@ -5,25 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..report import Attempt, StreamReport
-from .continuation import estimate_tokens
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text is: four bytes of UTF-8 each."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // 4)
 
 
 class UsageMeter:
-    """Kept in the report of one answer."""
+    """Counts what recovering costs, in the report of one answer.
 
-    def __init__(self, report: StreamReport, question_tokens: Callable[[], int]) -> None:
+    Args:
+        question_tokens: estimates what asking again costs; called only when that happens.
+        count_tokens: how many tokens a text is.
+    """
+
+    def __init__(
+        self, report: StreamReport, question_tokens: Callable[[], int], count_tokens: Callable[[str], int]
+    ) -> None:
         self._report = report
         self._question_tokens = question_tokens
+        self.count_tokens = count_tokens
 
-    def cost_of_asking(self, partial_text: str) -> int:
-        """What another attempt sends again: the question, and the text so far where that goes with it. Estimated."""
-        return self._question_tokens() + estimate_tokens(partial_text)
+    def cost_of_asking(self, sent_along: str) -> int:
+        """Tokens that another attempt sends again: the question, and what goes with it."""
+        return self._question_tokens() + (self.count_tokens(sent_along) if sent_along else 0)
 
-    def ask_again(self, partial_text: str) -> None:
-        self._report.extra_tokens += self.cost_of_asking(partial_text)
+    def ask_again(self, sent_along: str) -> None:
+        """Another attempt sends this beside the question."""
+        self._report.extra_tokens += self.cost_of_asking(sent_along)
 
     def throw_away(self, characters: int) -> None:
-        """Text that was generated and not shown."""
+        """So many characters were generated and not shown."""
         tokens = _tokens(characters)
         self._report.wasted_tokens += tokens
         self._report.extra_tokens += tokens

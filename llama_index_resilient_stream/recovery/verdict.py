@@ -1,39 +1,49 @@
 """Did the stream end properly? Evidence is gathered chunk by chunk; the verdict falls when the stream is over.
 
-Strongest evidence first: a finish signal seen on ANY chunk (a usage chunk may follow it, and an error after it is no
-fault); then the wire's own terminator, where somebody looked; then what this model is known, or has shown, to do. A
-terminator does not do for a model that is expected to tell, and did not this time: gateways write it under what they
-have lost. Where there is none and a model never tells, a clean end is `unknown`, never `complete`.
+Strongest evidence first:
+
+1. A finish reason that nothing followed. An error after it is no fault. Text, thinking or tool arguments after a reason
+   prove that this server's word is no end: the reason is taken back, and that word is not trusted again.
+2. The wire's own terminator, where somebody looked (`http.py`).
+3. What this LLM class is known, or this instance has shown, to do: where a finish reason is due, an end without one is
+   a cut.
+
+A terminator does not do for a model that is expected to send a finish reason, and did not this time: gateways write it
+under what they have lost. Without any of them a clean end is `unknown`, never `complete`. No finish reason closes a tool
+call whose arguments are no JSON object.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import EmptyStreamError, ErrorFinishError, StreamTimeoutError, TruncatedStreamError
-from ..policy import Completeness
-from ..report import StreamStatus
-from .events import Chunk, Model
-from .faults import Fault, FaultKind, classify
+from ..errors import EmptyStreamError, ErrorFinishError, StreamFault, StreamTimeoutError, TruncatedStreamError
+from ..policy import Completeness, StreamEnd
+from ..report import FaultKind, StreamStatus
+from .events import Ended, Model
+from .faults import Fault, classify
 from .finish_reasons import OPEN, FinishMeaning, FinishReason
 
 _STATUS = {
     FinishMeaning.COMPLETE: StreamStatus.COMPLETE,
     FinishMeaning.TOOL: StreamStatus.COMPLETE,
-    FinishMeaning.OTHER: StreamStatus.COMPLETE,
+    FinishMeaning.UNKNOWN: StreamStatus.UNKNOWN,
     FinishMeaning.LENGTH: StreamStatus.LENGTH,
     FinishMeaning.FILTER: StreamStatus.FILTERED,
 }
-# A later signal replaces an earlier one only when it says more.
+# A later reason replaces an earlier one only when it says more.
 _WEIGHT = {
-    FinishMeaning.OTHER: 0,
+    FinishMeaning.UNKNOWN: 0,
     FinishMeaning.COMPLETE: 1,
     FinishMeaning.TOOL: 2,
-    FinishMeaning.LENGTH: 3,
-    FinishMeaning.FILTER: 4,
-    FinishMeaning.ERROR: 5,
+    FinishMeaning.PAUSE: 3,
+    FinishMeaning.LENGTH: 4,
+    FinishMeaning.FILTER: 5,
+    FinishMeaning.ERROR: 6,
 }
-_CLOSES_A_CALL = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.OTHER)
+_GOOD_ENDS = (FinishMeaning.COMPLETE, FinishMeaning.TOOL)
+_CUTS_BY_A_LIMIT = (FinishMeaning.LENGTH, FinishMeaning.FILTER)
 # What befalls a connection when all has been said. Other errors are in the stream, and may stand before its terminator.
 _AFTER_THE_END = (FaultKind.TRANSPORT, FaultKind.TIMEOUT)
 # Errors that say in other words that the answer is at its end.
@@ -46,7 +56,7 @@ class Verdict:
 
     status: StreamStatus | None = None
     fault: Fault | None = None
-    only_untold: bool = False
+    lacks_only_reason: bool = False
     """The fault is only that no finish reason came, from a model that never sent one. The wire's own terminator did.
 
     Some servers end every answer so. Where another attempt ends so too and adds nothing, this was the whole answer, as
@@ -59,27 +69,64 @@ class Evidence:
 
     def __init__(self) -> None:
         self.finish_reason: FinishReason | None = None
+        """What stands as the last word, and is trusted."""
+        self.untrusted_reason: FinishReason | None = None
+        """What stands as the last word of a server whose word was followed by more before."""
+        self.text_after_reason = False
+        """Whether text stood on both sides of a reason, with no other reason since."""
         self.text = False
         self.events = False
+        self.refusal = ""
+        self._came_alone = False
         self._calls: str | None = None
         self._calls_grew = False
 
-    def note(self, chunk: Chunk, untrusted_finish_reasons: frozenset[str]) -> None:
-        """Take in a chunk that carries more than text."""
-        if chunk.finish_reason is not None and chunk.finish_reason.word not in untrusted_finish_reasons:
-            known = self.finish_reason
-            if known is None or _WEIGHT[chunk.finish_reason.kind] > _WEIGHT[known.kind]:
-                self.finish_reason = chunk.finish_reason
-        if chunk.tools is not None and chunk.tools != self._calls:
-            # Another call may come whole beside those that are there; one that changed came in pieces.
-            before = self._calls.split("|") if self._calls else ()
-            self._calls_grew = self._calls_grew or bool(set(before) - set(chunk.tools.split("|")))
-            self._calls = chunk.tools
+    def note_reason(self, reason: FinishReason, *, trusted: bool) -> None:
+        """Take in a finish reason. Text on the same chunk is noted after it."""
+        self.text_after_reason = False
+        if not trusted and reason.kind not in _CUTS_BY_A_LIMIT:
+            self.untrusted_reason = reason
+            return
+        known = self.finish_reason
+        if known is None or _WEIGHT[reason.kind] > _WEIGHT[known.kind]:
+            self.finish_reason = reason
+        self._came_alone = self.text or self.has_calls
+
+    def take_back(self) -> str:
+        """Something followed the reason. Returns its word."""
+        reason = self.finish_reason or self.untrusted_reason
+        assert reason is not None, "there is no reason to take back"
+        self.text_after_reason = self.text
+        self.finish_reason = self.untrusted_reason = None
+        return reason.word
+
+    def note_calls(self, calls: str) -> None:
+        """Take in the fingerprint of the tool calls so far."""
+        if calls == self._calls:
+            return
+        # Another call may come whole beside those that are there; one that changed came in pieces.
+        before = self._calls.split("|") if self._calls else ()
+        self._calls_grew = self._calls_grew or bool(set(before) - set(calls.split("|")))
+        self._calls = calls
+
+    @property
+    def reason_stands(self) -> bool:
+        """Whether a reason came that nothing has followed yet."""
+        return self.finish_reason is not None or self.untrusted_reason is not None
+
+    @property
+    def reason_is_last_word(self) -> bool:
+        """Whether the reason came after text or calls, on a chunk of its own, from a server that is trusted.
+
+        A server that writes its reason on every chunk shows that with the second one: its first must not be believed.
+        """
+        reason = self.finish_reason
+        return reason is not None and self._came_alone and reason.kind is not FinishMeaning.UNKNOWN
 
     @property
     def closes(self) -> bool:
-        """Whether a signal said that nothing more is to come, in good order."""
-        return self.finish_reason is not None and self.finish_reason.kind in _CLOSES_A_CALL
+        """Whether a trusted reason said that nothing more is to come, in good order."""
+        return self.finish_reason is not None and self.finish_reason.kind in _GOOD_ENDS
 
     @property
     def has_calls(self) -> bool:
@@ -87,88 +134,154 @@ class Evidence:
         return self._calls is not None
 
     @property
+    def open_calls(self) -> bool:
+        """Whether some call's arguments are no JSON object: they are not whole, whoever says so."""
+        return self._calls is not None and OPEN in self._calls
+
+    @property
     def unclosed_calls(self) -> bool:
-        """Whether a tool call came in several deltas, or is evidently not whole: only a signal closes it."""
-        return self._calls_grew or (self._calls is not None and OPEN in self._calls)
+        """Whether a tool call came in several deltas, or is evidently not whole: only a finish reason closes it."""
+        return self._calls_grew or self.open_calls
 
 
-def judge(
-    seen: Evidence,
-    error: Exception | None,
-    *,
-    model: Model,
-    completeness: Completeness,
-    first: bool,
-    streamed: bool = True,
-    terminated: bool | None = None,
-) -> Verdict:
-    """The verdict on one attempt.
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the verdict has to know beside the evidence."""
 
-    `first`: nothing of the answer had been said before it. `streamed`: False for a call that answers all at once,
-    where what came is what there is. `terminated`: whether the wire's own terminator was seen, see `Ended`.
-    """
-    if (
-        not streamed
-        and error is None
-        and (seen.finish_reason is None or seen.closes or not _is_bad(seen, seen.finish_reason))
-    ):
-        return Verdict(_STATUS[seen.finish_reason.kind] if seen.finish_reason is not None else StreamStatus.UNKNOWN)
-    if seen.finish_reason is not None:
-        return _finished(seen, seen.finish_reason, first)
-    must_tell = _must_have_told(seen, model, completeness, terminated)
-    whole = terminated is True and not must_tell and not _is_due(model)
-    if error is not None:
-        fault = _fault_of(error, seen)
-        if whole and fault.kind in _AFTER_THE_END:
-            return _ended(seen, first, StreamStatus.COMPLETE)
-        status = _STATUS_OF_ERROR.get(fault.kind)
-        if status is not None and seen.text and not seen.has_calls:
-            return Verdict(status)
-        return Verdict(fault=fault)
-    if must_tell:
-        silent_cut = _silent(TruncatedStreamError(), FaultKind.TRUNCATED)
-        open_to_doubt = terminated is True and completeness != "strict" and not seen.unclosed_calls
-        return Verdict(fault=silent_cut, only_untold=open_to_doubt and not model.learned.sends_finish_reason)
-    return _ended(seen, first, StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN)
+    model: Model
+    completeness: Completeness = "auto"
+    first: bool = True
+    """Nothing of the answer had been said before this attempt."""
+    streamed: bool = True
+    """False for a call that answers all at once, where what came is what there is."""
+    empty_is_an_answer: bool = False
+    """An answer of nothing but a finish reason is accepted."""
+    text: Callable[[], str] = str
+    """The whole answer so far."""
 
 
-def _ended(seen: Evidence, first: bool, status: StreamStatus) -> Verdict:
-    if first and not seen.text and not seen.has_calls:
-        return Verdict(fault=_empty())
+def judge(seen: Evidence, end: Ended, context: Context) -> Verdict:
+    """The verdict on one attempt that ended like this."""
+    reason = _reason_of(seen, end, context.model)
+    if end.error is not None and not _excuses(reason, seen, end, context):
+        return _failed(end.error, seen)
+    if reason is not None and reason.kind in (FinishMeaning.ERROR, FinishMeaning.PAUSE):
+        return _unfinished(reason)
+    if seen.has_calls and (verdict := _judge_calls(seen, reason)) is not None:
+        return verdict
+    if seen.refusal and not seen.text and not seen.has_calls:
+        return Verdict(StreamStatus.FILTERED)
+    status = _STATUS[reason.kind] if reason is not None else None
+    if status not in (StreamStatus.LENGTH, StreamStatus.FILTERED):
+        return _judge_end(seen, end, reason, status, context)
     return Verdict(status)
 
 
-def _fault_of(error: Exception, seen: Evidence) -> Fault:
-    if isinstance(error, StreamTimeoutError):
-        return _silent(error, FaultKind.TIMEOUT)
-    return classify(error, streamed=seen.events)
+def _reason_of(seen: Evidence, end: Ended, model: Model) -> FinishReason | None:
+    """The finish reason that counts: of the chunks, else what passed by on the wire and LlamaIndex dropped.
+
+    It drops refusals too, and passes on the `stop` behind them.
+    """
+    on_wire = end.finish_reason
+    if on_wire is None or seen.text_after_reason or model.distrusts(on_wire.word):
+        return seen.finish_reason
+    refused = on_wire.kind is FinishMeaning.FILTER and seen.closes
+    return on_wire if seen.finish_reason is None or refused else seen.finish_reason
 
 
-def _is_bad(seen: Evidence, finish_reason: FinishReason) -> bool:
-    return finish_reason.kind is FinishMeaning.ERROR or seen.has_calls
-
-
-def _finished(seen: Evidence, finish_reason: FinishReason, first: bool) -> Verdict:
-    if finish_reason.kind is FinishMeaning.ERROR:
-        cause = ErrorFinishError(f"The model ended its stream with the finish reason {finish_reason.word!r}.")
-        return Verdict(fault=_silent(cause, FaultKind.ERROR_FINISH))
-    if seen.has_calls and finish_reason.kind not in _CLOSES_A_CALL:
-        cause2 = TruncatedStreamError(f"A tool call was cut by the finish reason {finish_reason.word!r}.")
-        return Verdict(fault=_silent(cause2, FaultKind.TRUNCATED, retryable=False))
-    if first and not seen.text and not seen.has_calls and finish_reason.kind in _CLOSES_A_CALL:
-        return Verdict(fault=_empty())
-    return Verdict(_STATUS[finish_reason.kind])
-
-
-def _must_have_told(seen: Evidence, model: Model, completeness: Completeness, terminated: bool | None = None) -> bool:
-    """Whether an end without a finish signal is a cut."""
-    if completeness == "strict":
-        return True
-    if seen.unclosed_calls:
-        return True
-    if completeness == "lenient":
+def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: Context) -> bool:
+    """Whether an error came when everything had been said."""
+    if reason is not None and reason.kind is not FinishMeaning.UNKNOWN:
+        return seen.reason_is_last_word or end.terminated is True or reason.kind not in _GOOD_ENDS
+    if end.terminated is not True or _must_send_reason(seen, end, context):
         return False
-    return terminated is False or _is_due(model)
+    assert end.error is not None, "there is no error to excuse"
+    return _fault_of(end.error, seen).kind in _AFTER_THE_END
+
+
+def _failed(error: Exception, seen: Evidence) -> Verdict:
+    fault = _fault_of(error, seen)
+    status = _STATUS_OF_ERROR.get(fault.kind)
+    if status is not None and seen.text and not seen.has_calls:
+        return Verdict(status)
+    return Verdict(fault=fault)
+
+
+def _unfinished(reason: FinishReason) -> Verdict:
+    if reason.kind is FinishMeaning.PAUSE:
+        error: StreamFault = TruncatedStreamError(f"The model paused with the finish reason {reason.word!r}.")
+        return Verdict(fault=_silent(error, FaultKind.TRUNCATED))
+    error = ErrorFinishError(f"The model ended its stream with the finish reason {reason.word!r}.")
+    return Verdict(fault=_silent(error, FaultKind.ERROR_FINISH))
+
+
+def _judge_calls(seen: Evidence, reason: FinishReason | None) -> Verdict | None:
+    if reason is not None and reason.kind in _CUTS_BY_A_LIMIT:
+        error = TruncatedStreamError(f"A tool call was cut by the finish reason {reason.word!r}.")
+        return Verdict(fault=_silent(error, FaultKind.TRUNCATED, retryable=False))
+    if seen.open_calls:
+        return Verdict(fault=_silent(TruncatedStreamError("A tool call was cut."), FaultKind.TRUNCATED))
+    return None
+
+
+def _judge_end(
+    seen: Evidence, end: Ended, reason: FinishReason | None, status: StreamStatus | None, context: Context
+) -> Verdict:
+    """The stream ended cleanly, and nothing says that a limit or a policy ended it."""
+    if context.streamed and (verdict := _asked(seen, end, reason, context)) is not None:
+        return verdict
+    if status is None:
+        if context.streamed and _is_cut(seen, end, context):
+            fault = _silent(TruncatedStreamError(), FaultKind.TRUNCATED)
+            return Verdict(fault=fault, lacks_only_reason=_lacks_only_reason(seen, end, context))
+        status = _status_without_reason(seen, end, context)
+    if context.first and not seen.text and not seen.has_calls and not context.empty_is_an_answer:
+        return Verdict(fault=_silent(EmptyStreamError("The stream ended without a single word."), FaultKind.EMPTY))
+    return Verdict(status)
+
+
+def _asked(seen: Evidence, end: Ended, reason: FinishReason | None, context: Context) -> Verdict | None:
+    """What the user's own `completeness` function says."""
+    if not callable(context.completeness) or seen.has_calls:
+        return None
+    word = reason.word if reason is not None else None
+    whole = context.completeness(StreamEnd(context.text(), word, end.terminated))
+    if whole is None:
+        return None
+    if whole:
+        return Verdict(StreamStatus.COMPLETE)
+    return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
+
+
+def _is_cut(seen: Evidence, end: Ended, context: Context) -> bool:
+    """Whether an end without a trusted finish reason is a cut."""
+    if end.terminated is False and context.completeness != "lenient":
+        return True
+    if seen.untrusted_reason is not None or seen.text_after_reason:
+        return context.completeness == "strict" or seen.unclosed_calls
+    return _must_send_reason(seen, end, context)
+
+
+def _lacks_only_reason(seen: Evidence, end: Ended, context: Context) -> bool:
+    if end.terminated is not True or context.completeness == "strict" or seen.unclosed_calls:
+        return False
+    return not context.model.learned.sends_finish_reason
+
+
+def _status_without_reason(seen: Evidence, end: Ended, context: Context) -> StreamStatus:
+    if end.terminated is True and (seen.untrusted_reason is not None or seen.text_after_reason):
+        return StreamStatus.COMPLETE  # its word is no end, but its protocol's is
+    whole = end.terminated is True and not _is_due(context.model)
+    return StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN
+
+
+def _must_send_reason(seen: Evidence, end: Ended, context: Context) -> bool:
+    """Whether an end without any finish reason is a cut."""
+    if context.completeness == "strict" or seen.unclosed_calls:
+        return True
+    if context.completeness == "lenient":
+        return False
+    return end.terminated is False or _is_due(context.model)
 
 
 def _is_due(model: Model) -> bool:
@@ -176,8 +289,10 @@ def _is_due(model: Model) -> bool:
     return model.learned.sends_finish_reason if model.sends_finish_reason is None else model.sends_finish_reason
 
 
-def _empty() -> Fault:
-    return _silent(EmptyStreamError("The stream ended without a single word."), FaultKind.EMPTY)
+def _fault_of(error: Exception, seen: Evidence) -> Fault:
+    if isinstance(error, StreamTimeoutError):
+        return _silent(error, FaultKind.TIMEOUT)
+    return classify(error, streamed=seen.events)
 
 
 def _silent(error: Exception, kind: FaultKind, *, retryable: bool = True) -> Fault:

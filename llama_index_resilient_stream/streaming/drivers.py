@@ -139,7 +139,7 @@ def _read(
             if tell or chunk.reset:
                 observer.token(chunk, recovery)
             yield chunk.payload if chunk.untouched else show(chunk)
-        if over:
+        if not recovery.streaming:
             return
 
 
@@ -167,8 +167,8 @@ async def adrive(
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
                 clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens
                 deadline = recovery.deadline_at
-                spent, over = 0.0, False
-                while not over:
+                spent = 0.0
+                while recovery.streaming:
                     began = clock()
                     event = await attempt.next(_time_left(recovery, spent, watched, deadline))
                     if halt.is_set:

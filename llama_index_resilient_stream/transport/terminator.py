@@ -39,7 +39,7 @@ _REASON = re.compile(rb'eason"\s*:\s*"[^"]')
 _REFUSAL = re.compile(rb'efusal(?:\.delta"|"\s*:\s*"[^"])')
 
 _REFUSED = FinishReason(FinishMeaning.FILTER, "refusal")
-_OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.OTHER)
+_OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.UNKNOWN)
 _END_WITHOUT_A_REASON = ("message_stop", "response.completed")  # events that LlamaIndex's chunks are told by
 _CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call")
 

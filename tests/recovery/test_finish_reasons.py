@@ -79,7 +79,7 @@ FINISHED: dict[str, tuple[Any, FinishMeaning, str]] = {
     "openai filter": (chunk("content_filter"), FinishMeaning.FILTER, "content_filter"),
     "openrouter error": (chunk("error"), FinishMeaning.ERROR, "error"),
     "deepseek busy": (chunk("insufficient_system_resource"), FinishMeaning.ERROR, "insufficient_system_resource"),
-    "a new word": (chunk("because_i_say_so"), FinishMeaning.OTHER, "because_i_say_so"),
+    "a new word": (chunk("because_i_say_so"), FinishMeaning.UNKNOWN, "because_i_say_so"),
     "second choice": (
         {"choices": [{"finish_reason": None}, {"finish_reason": "stop"}]},
         FinishMeaning.COMPLETE,
@@ -204,7 +204,7 @@ def test_the_raw_chunk_comes_before_additional_kwargs() -> None:
 
 LISTED = {
     FinishMeaning.COMPLETE: """
-        stop end_turn stop_sequence eos eos_token complete completed response.completed pause_turn""",
+        stop end_turn stop_sequence eos eos_token complete completed response.completed""",
     FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens model_length model_context_window_exceeded error_limit
         response.incomplete compaction max_length continuation""",

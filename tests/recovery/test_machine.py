@@ -22,16 +22,22 @@ from tenacity import (
 )
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError, StreamStatus
-from llama_index_resilient_stream.recovery.continuation import WORDING, Continuation, estimate_tokens
-from llama_index_resilient_stream.recovery.events import Chunk, Ended, Model
+from llama_index_resilient_stream.recovery.continuation import Continuation
+from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
 from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, FinishReason
 from llama_index_resilient_stream.recovery.machine import Recovery
+from llama_index_resilient_stream.recovery.usage import estimate_tokens
 
 STOP = FinishReason(FinishMeaning.COMPLETE, "stop")
 LENGTH = FinishReason(FinishMeaning.LENGTH, "length")
 RESET = ConnectionResetError("reset")
 NO_WAIT = RecoveryPolicy(wait=wait_none())
 MODEL = Model("one", sends_finish_reason=True)
+
+
+def fresh(**settings: Any) -> Model:
+    """A model that has not taught anything yet."""
+    return replace(MODEL, learned=Learned(), **settings)
 
 
 @dataclass
@@ -180,19 +186,15 @@ def test_progress_restarts_patience() -> None:
         recovery.next_delay()
 
 
-def test_a_round_that_adds_nothing_twice_in_a_row_ends_the_model_s_turn() -> None:
-    policy = RecoveryPolicy(stop=stop_never, wait=wait_none(), max_attempts=99)
-    recovery = Recovery([MODEL, replace(MODEL, name="two")], policy)
+@pytest.mark.parametrize("empties", [1, 2, 5])
+def test_clean_ends_without_a_word_are_faults_like_others(empties: int) -> None:
+    policy = RecoveryPolicy(stop=stop_after_attempt(12), wait=wait_none())
+    recovery = Recovery([MODEL], policy)
     feed(recovery, "Something was said", end=RESET)
-    feed(recovery, "")
-    assert recovery.request.model == 0
-    feed(recovery, "")
-    assert recovery.request.model == 1
-    feed(recovery, "")
-    feed(recovery, "")
-    with pytest.raises(StreamInterruptedError) as caught:
-        recovery.next_delay()
-    assert caught.value.reason == "no_progress"
+    for _ in range(empties):
+        feed(recovery, "")
+    assert text_of(feed(recovery, "Something was said, and more.", reason=STOP)) == ", and more."
+    assert recovery.report.status is StreamStatus.COMPLETE
 
 
 def test_with_a_fallback_behind_it_a_model_gets_two_failures() -> None:
@@ -235,20 +237,40 @@ def test_a_long_retry_after_moves_on_to_the_next_model(fallbacks: int) -> None:
 
 def test_the_output_limit_shrinks_by_what_was_said() -> None:
     recovery = Recovery([MODEL], NO_WAIT)
-    feed(recovery, "word " * 200, end=RESET)
-    assert 225 <= recovery.request.spent_tokens <= 250
+    feed(recovery, *["word " * 4] * 200, end=RESET)
+    assert 180 <= recovery.request.spent_tokens <= 200  # a chunk has at least a token
+
+
+def test_few_chunks_take_little_of_the_output_limit() -> None:
+    recovery = Recovery([MODEL], NO_WAIT)
+    feed(recovery, "supercalifragilistic " * 20, end=RESET)
+    assert recovery.request.spent_tokens == 0
+
+
+def test_tokens_are_counted_by_the_users_counter() -> None:
+    recovery = Recovery([MODEL], NO_WAIT, count_tokens=lambda text: len(text.split()), question_tokens=lambda: 1000)
+    feed(recovery, *(f"word{number} " for number in range(50)), end=RESET)
+    sent = 50 + len(MODEL.continuation.turns(recovery.answer)[1].text.split())
+    assert recovery.report.extra_tokens == 1000 + sent
 
 
 def test_extra_tokens_are_a_budget() -> None:
-    price = 100 + estimate_tokens("word " * 20 + WORDING)
+    said = "word " * 20
+    price = 100 + estimate_tokens("".join(turn.text for turn in MODEL.continuation.turns(said)))
     recovery = Recovery([MODEL], replace(NO_WAIT, max_extra_tokens=price + 50), question_tokens=lambda: 100)
-    feed(recovery, "word " * 20, end=RESET)
+    feed(recovery, said, end=RESET)
     assert recovery.next_delay() == 0.0
     feed(recovery, end=RESET)
     with pytest.raises(StreamInterruptedError) as caught:
         recovery.next_delay()
     assert caught.value.reason == "extra_tokens"
     assert recovery.report.extra_tokens == price
+
+
+def test_a_plain_retry_costs_the_question_alone() -> None:
+    recovery = Recovery([MODEL], NO_WAIT, question_tokens=lambda: 100)
+    feed(recovery, end=RESET)
+    assert recovery.report.extra_tokens == 100
 
 
 def test_partial_text_instead_of_an_error() -> None:
@@ -359,8 +381,31 @@ def test_limits_before_and_after_the_first_progress_and_after_the_end() -> None:
     assert recovery.limit == 60.0
     recovery.receive(Chunk("", progress=True))  # a thought is
     assert recovery.limit == 20.0
+    recovery.receive(Chunk("Word", progress=True))
     recovery.receive(Chunk("", finish_reason=STOP))
     assert recovery.limit == 5.0
+
+
+def test_before_the_first_word_no_wait_is_shortened() -> None:
+    recovery = Recovery([fresh(first_token_timeout=60.0)], replace(NO_WAIT, idle_timeout=20.0))
+    assert recovery.request
+    recovery.receive(Chunk("", finish_reason=STOP))
+    assert recovery.limit == 60.0
+    recovery.receive(Chunk("", progress=True, finish_reason=STOP))  # a thought
+    assert recovery.limit == 20.0
+    recovery.receive(Chunk("Word", progress=True, finish_reason=STOP))
+    assert recovery.limit == 20.0
+
+
+def test_what_follows_a_finish_reason_restores_the_wait() -> None:
+    recovery = Recovery([fresh()], replace(NO_WAIT, idle_timeout=20.0))
+    assert recovery.request
+    recovery.receive(Chunk("One ", progress=True))
+    recovery.receive(Chunk("", finish_reason=STOP))
+    recovery.receive(Chunk("two ", progress=True))
+    assert recovery.limit == 20.0
+    recovery.receive(Chunk("", finish_reason=STOP))
+    assert recovery.limit == 20.0  # the word is not trusted any more
 
 
 def test_an_error_after_the_finish_signal_is_no_fault() -> None:

@@ -206,14 +206,14 @@ def test_joins(habit: str, text: str, until: str, size: int) -> None:
 
 DECISIONS = [
     ("anchor", "anchor", 200),
-    ("as is", "exact", 200),
+    ("as_is", "exact", 200),
     ("answer", "restart", 200),
     ("paragraph", "restart_paragraph", 300),
     ("sentence", "restart_sentence", 178),
     ("overlap", "overlap64", 178),
-    ("polite+anchor", "polite_anchor", 200),
-    ("polite", "polite_exact", 200),
-    ("polite+answer", "polite_restart", 200),
+    ("anchor", "polite_anchor", 200),
+    ("announcement", "polite_exact", 200),
+    ("answer", "polite_restart", 200),
 ]
 
 
@@ -276,7 +276,7 @@ def test_a_retelling_that_goes_another_way_is_shown_in_full() -> None:
     other = PROSE[:180] + " but not this time, and so the story takes another turn."
     seam = Seam(said, anchor_of(said))
     assert "".join(map(seam.feed, other)) + seam.finish(complete=True) == other
-    assert (seam.decision, seam.dropped) == ("as is", 0)
+    assert (seam.decision, seam.dropped) == ("as_is", 0)
 
 
 def test_no_habit_loses_anything_that_was_not_shown() -> None:
@@ -346,9 +346,9 @@ def test_a_continuation_that_ends_within_the_anchor_was_the_rest() -> None:
     assert seam.feed(PROSE[130:150]) + seam.finish(complete=True) == PROSE[130:150]
 
 
-def test_no_more_than_max_held_is_held_back() -> None:
+def test_no_more_than_max_held_characters_is_held_back() -> None:
     text = "Certainly, " + "well and indeed " * 20
-    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held=30)
+    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held_characters=30)
     results = [seam.feed(char) for char in text]
     assert "".join(results) == text
     assert seam.most_held == 30
@@ -364,7 +364,7 @@ def test_nothing_is_held_back_for_long() -> None:
 def test_neither_limit_applies_to_what_was_shown_already() -> None:
     said = PROSE + "\n\n" + MARKDOWN
     ticks = count()
-    seam = Seam(said, anchor_of(said), max_held=20, max_held_seconds=20, clock=lambda: float(next(ticks)))
+    seam = Seam(said, anchor_of(said), max_held_characters=20, max_held_seconds=20, clock=lambda: float(next(ticks)))
     assert "".join(map(seam.feed, said + "New.")) == "New."
 
 

@@ -14,8 +14,6 @@ from llama_index_resilient_stream.http import async_http_client, http_client
 from support.event_server import EventServer
 from support.readers import QUICK, Reader
 
-NOT_READ_YET = pytest.mark.xfail(strict=True, reason="verdict reads Ended.finish_reason")
-
 
 def chunk(delta: dict[str, Any] | None, reason: str | None = None) -> dict[str, Any]:
     choice = {"index": 0, "finish_reason": reason, **({} if delta is None else {"delta": delta})}
@@ -61,10 +59,7 @@ def test_a_finish_reason_that_llama_index_drops_counts(
     case: tuple[EventServer, StreamStatus, str],
     llm_class: Any,
     ours: bool,
-    request: pytest.FixtureRequest,
 ) -> None:
-    if "sync-filter-first" not in request.node.callspec.id.replace("async", ""):
-        request.applymarker(NOT_READ_YET)
     server, status, text = case
     with http_client() as client:
         clients: dict[str, Any] = {"http_client": client, "async_http_client": async_http_client()} if ours else {}

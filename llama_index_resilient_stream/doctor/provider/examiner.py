@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 
 from ...providers import PROVIDERS
-from ...recovery.continuation import Continuation, estimate_tokens
+from ...recovery.continuation import Continuation
 from ...recovery.seam import Seam
+from ...recovery.usage import estimate_tokens
 from ...report import Strategy
 from .profile import Ask, Portrait, Prefill
 from .reply import Reply, ask

@@ -1,4 +1,4 @@
-"""Is this error worth another try? `classify` reads it by the `tables`; exceptions of every library are taken apart."""
+"""Decides whether an error is worth another try: `classify` reads exceptions of every library by the `tables`."""
 
 from ...report import FaultKind
 from .classify import Fault, classify

@@ -1,15 +1,15 @@
-"""Is this error worth another try?
+"""Decides whether an error is worth another try.
 
-Errors are told apart by names and shapes through the cause chain, never by importing a library: httpx became
+Errors are recognised by names and shapes through the chain of causes, never by importing a library: httpx became
 httpx2 under the same SDK, and one SDK leaks raw what its next release wraps. In this order:
 
-    Python's own stop signals           cancellation, Ctrl-C: never retried
-    what can only fail again            a certificate, a URL: never retried, though it looks like the network
-    what a link of the chain says       by code and type words, by HTTP status, by the name of its class;
-                                        the outermost link is asked first
-    what a text says                    where nothing else does: google-genai's RuntimeError, llama.cpp's
-    ValueError a ValueError, KeyError and so on    corruption if events had already come, before that a bug
-    anything else                       not retried
+    Python's own stop signals        cancellation, Ctrl-C: never retried
+    what can only fail again         a certificate, a URL: never retried, though it looks like the network
+    what a link of the chain says    by code and type words, by HTTP status, by the name of its class;
+                                     the outermost link is asked first
+    what a text says                 where nothing else does: google-genai's RuntimeError, llama.cpp's ValueError
+    ValueError, KeyError and so on   corruption if events had already come, before that a bug
+    anything else                    not retried
 
 The last line is a choice. An unknown exception may be a fault of the wire or a bug; a bug that is asked again
 four times, at a price, is worse than a fault that is raised at once with the partial text attached.
@@ -60,17 +60,22 @@ class Fault:
     """The HTTP status, or the number that an error event gave in its place; None where there was neither."""
     retry_after: float | None = None
     """Seconds from now that the provider asked us to wait. Not capped yet."""
+    deterministic: bool = False
+    """Whether the same again would be no accident: what fails so twice is not asked a third time."""
 
 
 def utc_now() -> datetime:
-    """What the date in a Retry-After header is counted from."""
+    """Return the current time, from which the date in a Retry-After header is counted."""
     return datetime.now(UTC)
 
 
 def classify(error: BaseException, *, streamed: bool, now: Callable[[], datetime] = utc_now) -> Fault:
-    """The fault that `error` stands for. `streamed`: some event of this attempt had already arrived.
+    """Return the fault that `error` stands for. Never raises, whatever an exception's properties do.
 
-    Never raises, whatever an exception's properties do.
+    Args:
+        error: What the wrapped LLM raised.
+        streamed: Whether some event of this attempt had already arrived.
+        now: Returns the current time.
     """
     try:
         return _classified(error, streamed, now)
@@ -82,7 +87,7 @@ def _classified(error: BaseException, streamed: bool, now: Callable[[], datetime
     if not isinstance(error, Exception) or "CancelledError" in class_names(error):
         return Fault(FaultKind.CANCELLED, False, _name(error), error)
     links = chain(error)
-    opinion = _hopeless(links) or _first(_said, links) or _first(_worded, links) or _shape(links, streamed)
+    opinion = _hopeless(links) or _first(_by_table, links) or _first(_by_text, links) or _by_type(links, streamed)
     retryable = opinion.kind in RETRYABLE
     return Fault(
         opinion.kind,
@@ -119,25 +124,40 @@ def _hopeless(links: Iterable[BaseException]) -> _Opinion | None:
 _RANK = {kind: rank for rank, kind in enumerate(dict.fromkeys(SHARP.values()))}
 
 
-def _said(link: BaseException) -> _Opinion | None:
-    """What one exception says by its words, its status or its class, or None."""
+def _by_table(link: BaseException) -> _Opinion | None:
+    """Read one exception by its words, its status or its class; None where the tables know none of them."""
     status = status_of(link)
     if status == 413:  # Groq adds rate_limit_exceeded, for a request that can never fit
         return _Opinion(FaultKind.CONTEXT_WINDOW, link, status)
     names, words = class_names(link), words_of(link)
-    if hits := [word for word in (*words, *names) if _normal(word) in SHARP]:
-        hit = min(hits, key=lambda word: _RANK[SHARP[_normal(word)]])
-        return _refined(_Opinion(SHARP[_normal(hit)], link, status, hit if hit in words else ""))
-    dull = next((word for word in words if _normal(word) in DULL), "")
-    if status is not None:
-        return _refined(_Opinion(_kind_of_status(status), link, status, dull))
-    if dull:
-        return _refined(_Opinion(DULL[_normal(dull)], link, word=dull))
-    if kind := next((kind for name in names if (kind := NAMES.get(name) or DULL.get(_normal(name)))), None):
-        return _refined(_Opinion(kind, link))
+    opinion = _by_sharp_word(link, names, words, status) or _by_status(link, words, status) or _by_name(link, names)
+    if opinion is not None:
+        return _refined(opinion)
     if isinstance(link, (ConnectionError, EOFError)) or _errno(link) is not None:
         return _Opinion(FaultKind.TRANSPORT, link)
     return None
+
+
+def _by_sharp_word(link: BaseException, names: list[str], words: list[str], status: int | None) -> _Opinion | None:
+    hits = [word for word in (*words, *names) if _normal(word) in SHARP]
+    if not hits:
+        return None
+    hit = min(hits, key=lambda word: _RANK[SHARP[_normal(word)]])
+    return _Opinion(SHARP[_normal(hit)], link, status, hit if hit in words else "")
+
+
+def _by_status(link: BaseException, words: list[str], status: int | None) -> _Opinion | None:
+    """By the status, or the words that say the same and less exactly."""
+    dull = next((word for word in words if _normal(word) in DULL), "")
+    if status is not None:
+        return _Opinion(_kind_of_status(status), link, status, dull)
+    return _Opinion(DULL[_normal(dull)], link, word=dull) if dull else None
+
+
+def _by_name(link: BaseException, names: list[str]) -> _Opinion | None:
+    kinds = (NAMES.get(name) or DULL.get(_normal(name)) for name in names)
+    kind = next((kind for kind in kinds if kind), None)
+    return _Opinion(kind, link) if kind else None
 
 
 def _normal(word: str) -> str:
@@ -166,14 +186,14 @@ _REFINEMENTS = {
 }
 
 
-def _refined(said: _Opinion) -> _Opinion:
-    """The same opinion, or what the text says more exactly."""
-    if said.kind in _REFINEMENTS:
-        text = text_of_error(said.link)
-        for kind, wording in _REFINEMENTS[said.kind]:
+def _refined(opinion: _Opinion) -> _Opinion:
+    """Return the opinion, of a narrower kind where the error's text says more."""
+    if opinion.kind in _REFINEMENTS:
+        text = text_of_error(opinion.link)
+        for kind, wording in _REFINEMENTS[opinion.kind]:
             if wording.search(text):
-                return replace(said, kind=kind)
-    return said
+                return replace(opinion, kind=kind)
+    return opinion
 
 
 _BY_FINISH = {
@@ -183,11 +203,11 @@ _BY_FINISH = {
 }
 
 
-def _worded(link: BaseException) -> _Opinion | None:
-    """The opinion of an exception of which the text is all there is."""
+def _by_text(link: BaseException) -> _Opinion | None:
+    """Read an exception of which the text is all there is."""
     text = text_of_error(link)
     if found := TERMINATED_EARLY.search(text):
-        finish = MEANING.get(found[1].lower(), FinishMeaning.OTHER)
+        finish = MEANING.get(found[1].lower(), FinishMeaning.UNKNOWN)
         if finish in _BY_FINISH:
             return _Opinion(_BY_FINISH[finish], link, word=found[1])
     if CONTEXT_WINDOW.search(text):
@@ -200,8 +220,8 @@ def _worded(link: BaseException) -> _Opinion | None:
 _LOOKS_CORRUPT = (ValueError, LookupError, AttributeError, TypeError, StopIteration, StopAsyncIteration)
 
 
-def _shape(links: Sequence[BaseException], streamed: bool) -> _Opinion:
-    """What an integration's own stumble means: a broken event if events were coming, a bug if none had."""
+def _by_type(links: Sequence[BaseException], streamed: bool) -> _Opinion:
+    """Read an integration's own failure: a broken event if events were coming, a bug if none had."""
     stumble = next((link for link in links if isinstance(link, _LOOKS_CORRUPT)), None)
     if streamed and stumble is not None:
         return _Opinion(FaultKind.CORRUPT, stumble)

@@ -1,4 +1,4 @@
-"""What an exception is made of: its chain, the names of its classes, its status, its words and its text.
+"""Reads exceptions: the chain of causes, the names of the classes, the status, the words and the text.
 
 Read by name, so that no library has to be imported, and without trust: an attribute may be missing, may
 raise, may be a method, or of another type than anywhere else.
@@ -32,7 +32,7 @@ mistake, and nobody wraps an error of the wire in one: theirs is not followed.""
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """`error` and what it comes from, outermost first; the original before a wrapper that keeps it."""
+    """Return `error` and what it comes from, outermost first; the original before a wrapper that keeps it."""
     links: list[BaseException] = []
     _walk(error, links, set())
     return links
@@ -66,7 +66,7 @@ def _inner(error: BaseException) -> Iterator[Any]:
 
 
 def _outcome(attempt: Any) -> Any:
-    """The exception of a finished future; an unfinished one would make us wait."""
+    """Return the exception of a finished future; an unfinished one would make us wait."""
     try:
         return attempt.exception() if attempt.done() is True else None
     except Exception:
@@ -79,10 +79,10 @@ _PLAIN = (TimeoutError, UnicodeDecodeError)
 
 
 def class_names(error: BaseException) -> list[str]:
-    """The names of its classes, most derived first.
+    """Return the names of its classes, most derived first.
 
-    Of the standard library only those that deal with the wire: a `tarfile.ReadError` is none of ours. Any
-    other home will do, for HTTP clients are renamed (httpx2), vendored and copied.
+    Of the standard library only those that deal with the wire: a `tarfile.ReadError` does not. Any other module
+    will do, for HTTP clients are renamed (httpx2), vendored and copied.
     """
     names = []
     for cls in type(error).__mro__:
@@ -94,7 +94,7 @@ def class_names(error: BaseException) -> list[str]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """Its HTTP status. The 200 and -1 that in-stream errors carry are none."""
+    """Return its HTTP status, or None. The 200 and -1 that errors inside a stream carry are none."""
     for value in _status_candidates(error):
         if isinstance(value, str) and len(value) == 3 and value.isascii() and value.isdigit():
             value = int(value)
@@ -119,7 +119,7 @@ def _status_candidates(error: BaseException) -> Iterator[Any]:
 
 
 def _code_of(error: BaseException) -> Any:
-    """Its `code`: mostly an attribute; in gRPC a method, in aiohttp a property that warns when read."""
+    """Return its `code`: mostly an attribute; in gRPC a method, in aiohttp a property that warns when read."""
     try:
         static = inspect.getattr_static(error, "code", None)
         if isinstance(static, property):
@@ -132,7 +132,7 @@ def _code_of(error: BaseException) -> Any:
 
 
 def words_of(error: BaseException) -> list[str]:
-    """The words by which a provider tells its errors apart, as it writes them."""
+    """Return the words by which a provider distinguishes its errors, as it writes them."""
     found = [read(error, "type"), _code_of(error), read(error, "status"), dig(error, "error", "code")]
     for node in bodies(error):
         found += [node.get(name) for name in ("code", "Code", "type", "status", "error_type", "reason")]
@@ -141,13 +141,13 @@ def words_of(error: BaseException) -> list[str]:
 
 
 def _grpc_word(value: Any) -> str | None:
-    """The name of a grpc.StatusCode, whose members have tuples as values."""
+    """Return the name of a grpc.StatusCode, whose members have tuples as values."""
     name = read(value, "name") if isinstance(read(value, "value"), tuple) else None
     return name if isinstance(name, str) else None
 
 
 def text_of_error(error: BaseException) -> str:
-    """Its text and that of its body, to look for known wordings in. Not for logs: it may hold anything."""
+    """Return its text and that of its body, to look for known wordings in. Not for logs: it may hold anything."""
     try:
         texts = [str(error)]
     except Exception:
@@ -159,7 +159,7 @@ def text_of_error(error: BaseException) -> str:
 
 
 def bodies(error: BaseException) -> Iterator[dict[Any, Any]]:
-    """The dictionaries of an error body, outermost first, wherever an SDK keeps it."""
+    """Yield the dictionaries of an error body, outermost first, wherever an SDK keeps it."""
     response = read(error, "response")
     sources = [read(error, name) for name in ("body", "details", "error", "response_json")]
     for source in (*sources, response, _buffered(response)):
@@ -170,7 +170,7 @@ def bodies(error: BaseException) -> Iterator[dict[Any, Any]]:
 
 
 def _buffered(response: Any) -> Any:
-    """A body that is in memory: `_content` in httpx and requests. `content` may read from the network."""
+    """Return a body that is in memory: `_content` in httpx and requests. `content` may read from the network."""
     try:
         return vars(response).get("_content")
     except Exception:

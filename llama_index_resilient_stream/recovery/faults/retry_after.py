@@ -1,11 +1,11 @@
-"""How long a provider asked us to wait.
+"""Reads how long a provider asked us to wait.
 
 The header is RFC 9110, section 10.2.3: a number of seconds, or an HTTP-date. OpenAI and Azure add
 `retry-after-ms`, which is finer and so comes first, as in OpenAI's own SDK. Google puts a
 google.rpc.RetryInfo into the body. Where neither is there, the reset time of a rate limit of which nothing
 remains will do.
 
-Nothing here raises: what makes no sense was not said.
+Nothing here raises: what makes no sense is ignored.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from .exceptions import bodies
 
 
 def seconds_asked(links: Iterable[BaseException], now: Callable[[], datetime]) -> float | None:
-    """Seconds from now, from the first of the exceptions that says; None where none does."""
+    """Return seconds from now, from the first of the exceptions that says; None where none does."""
     for link in links:
-        for said in (_from_headers, _from_body):
+        for find in (_from_headers, _from_body):
             try:
-                seconds = said(link, now)
+                seconds = find(link, now)
             except Exception:
                 continue
             if seconds is not None:
@@ -49,7 +49,7 @@ def _from_headers(error: BaseException, now: Callable[[], datetime]) -> float | 
 
 
 def _headers(error: BaseException) -> Iterator[dict[str, str]]:
-    """Every place where an SDK keeps them. LiteLLM's `response` is made up, the headers are not in it."""
+    """Yield headers from every place where an SDK keeps them. LiteLLM's `response` is made up, without them."""
     response = read(error, "response")
     for found in (
         read(error, "litellm_response_headers"),
@@ -62,7 +62,7 @@ def _headers(error: BaseException) -> Iterator[dict[str, str]]:
 
 
 def _lowered(headers: Any) -> dict[str, str]:
-    """Headers as a dictionary with names in lower case, from whatever mapping or list of pairs they are."""
+    """Return headers as a dictionary with names in lower case, from any mapping or list of pairs."""
     try:
         pairs = headers.items() if isinstance(headers, Mapping) or hasattr(headers, "items") else headers or ()
         return {_text(name).strip().lower(): _text(value).strip() for name, value in pairs}
@@ -75,7 +75,7 @@ def _text(value: Any) -> str:
 
 
 def _seconds(value: str | None) -> float | None:
-    """A finite number of seconds, not negative."""
+    """Return a finite number of seconds, not negative, or None."""
     try:
         seconds = float(value or "")
     except ValueError:
@@ -84,7 +84,7 @@ def _seconds(value: str | None) -> float | None:
 
 
 def _until_date(value: str, now: Callable[[], datetime]) -> float | None:
-    """Seconds until an HTTP-date; one that has passed means now."""
+    """Return seconds until an HTTP-date; one that has passed means now."""
     try:
         return _until(parsedate_to_datetime(value), now)
     except (TypeError, ValueError, OverflowError, IndexError):
@@ -114,7 +114,7 @@ _UNITS = (86_400.0, 3_600.0, 60.0, 1.0, 0.001)
 
 
 def _until_reset(headers: Mapping[str, str], now: Callable[[], datetime]) -> float | None:
-    """The longest wait among the limits that are used up."""
+    """Return the longest wait in seconds among the limits that are used up."""
     waits = [
         wait
         for remaining, reset in _RESETS

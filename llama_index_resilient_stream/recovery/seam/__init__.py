@@ -1,6 +1,6 @@
-"""Joins a continuation to what was said, without repeating or losing a character."""
+"""Joins a continuation to the partial text, without repeating or losing a character."""
 
-from .restart import Retelling
+from .restart import RestartJoin
 from .seam import Seam
 
-__all__ = ["Retelling", "Seam"]
+__all__ = ["RestartJoin", "Seam"]

@@ -1,223 +1,245 @@
-"""The ways to understand the beginning of a continuation, each followed character by character.
+"""Matchers: the ways in which a continuation may repeat the partial text, each followed character by character.
 
-    ExactAnchor    the anchor, as asked for
-    LooseAnchor    the anchor with other white space, or other quotation marks, or between marks
-    Retelling      something said before, told again to its very end; then Retold
+    ExactAnchorMatcher    the anchor, as asked for
+    LooseAnchorMatcher    the anchor with other white space or quotation marks, or between marks
+    OverlapMatcher        any part of the partial text, repeated to its very end
+    RepeatEndMatcher      what stands behind such a repeat
 
-A reading is "open" until it is "found" or "dead". What may come before these is in `leads.py`.
+A matcher is "open" until it is "found" or "dead". What may come before a repeat is in `preambles.py`.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Literal
 
-from .overlap import ENOUGH, SIFTED_AFTER, SaidText, weight
+from ...report import JoinDecision
+from .measures import ENOUGH, weight
+from .overlap import SIFTED_AFTER, PartialText
 
-# Ranks: a finding waits for the open readings of a better rank.
-SURE, LIKELY, PERHAPS, LAST, LEADING, FAINT = range(6)
+
+class Rank(IntEnum):
+    """How good an explanation a matcher is. One that is found waits for the open ones of a better (lower) rank."""
+
+    EXACT_ANCHOR = 0
+    REPEAT = 1
+    REPEAT_END = 2  # what began earlier and is still being repeated explains more
+    REOPENED_BLOCK = 3
+    PREAMBLE = 4
+    SHORT_REPEAT = 5  # "S" may be repeated by "Sure, "
+
 
 _PAIRS = dict(zip("“„«»‘‹「『《<([（【", "”“»«’›」』》>)]）】", strict=True)) | {"…": "", ".": ""}
 MARKS = frozenset(_PAIRS) | frozenset("\"'`*_>")
 _SAME = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u2011": "-"})
 
 
-class Reading:
-    """One way to understand it. `join` is how much of the continuation is not to be shown, once it is found."""
+class Matcher:
+    """One way to understand the beginning of a continuation.
 
-    rank = LIKELY
-    name = ""
+    Attributes:
+        state: "open" while it may still come true.
+        drop: Characters of the continuation that are not to be shown, once it is found.
+        decision: What it stands for, once it is found.
+    """
 
-    def __init__(self, told: SaidText) -> None:
-        self.told = told
+    rank = Rank.REPEAT
+    decision = JoinDecision.ANCHOR
+
+    def __init__(self, partial: PartialText) -> None:
+        self.partial = partial
         self.state: Literal["open", "found", "dead"] = "open"
-        self.join = 0
+        self.drop = 0
 
     @property
-    def is_strong(self) -> bool:
-        """Whether this is so probable by now that patience needs no limit."""
+    def is_repeating(self) -> bool:
+        """Whether the continuation so far is so probably a repeat that holding it back needs no bound."""
         return False
 
-    def read(self, at: int, char: str) -> list[Reading]:
-        """Take the character at this index of the continuation. Returns readings that begin behind it."""
+    def match(self, index: int, char: str) -> list[Matcher]:
+        """Take the character at `index` of the continuation. Returns matchers that begin behind it."""
         raise NotImplementedError
 
     def finish(self) -> None:
-        """The continuation has ended properly, and this is still open."""
+        """Decide, since the continuation has ended properly and this is still open."""
         self.state = "dead"
 
-    def _found(self, join: int) -> None:
-        self.state, self.join = "found", join
+    def _found(self, drop: int) -> None:
+        self.state, self.drop = "found", drop
 
 
-class ExactAnchor(Reading):
-    """The anchor, as asked for: whatever the anchor is, this is taken at its word."""
+class ExactAnchorMatcher(Matcher):
+    """The anchor, as asked for. It counts whatever it is: short, periodic or white space."""
 
-    def __init__(self, told: SaidText, anchor: str, *, prefix: str = "") -> None:
-        super().__init__(told)
-        self.rank = LIKELY if prefix else SURE
-        self.name = prefix + "anchor"
+    def __init__(self, partial: PartialText, anchor: str, *, rank: Rank = Rank.EXACT_ANCHOR) -> None:
+        super().__init__(partial)
+        self.rank = rank
         self._anchor = anchor
         self._matched = 0
 
     @property
-    def is_strong(self) -> bool:
+    def is_repeating(self) -> bool:
         return self._matched > 0
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         if self._anchor[self._matched] != char:
             self.state = "dead"
             return []
         self._matched += 1
         if self._matched == len(self._anchor):
-            self._found(at + 1)
+            self._found(index + 1)
         return []
 
 
-class LooseAnchor(Reading):
+class LooseAnchorMatcher(Matcher):
     """The anchor, but for white space and typography, and perhaps between marks."""
 
-    def __init__(self, told: SaidText, anchor: str, *, opening: str = "", prefix: str = "") -> None:
-        super().__init__(told)
-        self.name = prefix + "anchor"
+    def __init__(self, partial: PartialText, anchor: str, *, opening: str = "") -> None:
+        super().__init__(partial)
         self._anchor = anchor
         self._opening = opening
-        self._expected = _loosely(anchor)
+        self._expected = _normalized(anchor)
         self._closing = "".join(_PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
-        self._space = told.space
+        self._space = partial.trailing_space
         self._matched = 0
 
     @property
-    def is_strong(self) -> bool:
+    def is_repeating(self) -> bool:
         return self._matched >= ENOUGH
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         if self._matched == len(self._expected):
-            self._read_behind(at, char)
+            self._match_behind(index, char)
             return []
         expected, char = self._expected[self._matched], char.translate(_SAME)
         if char == expected or (expected == " " and char.isspace()):
             self._matched += 1
-            self.join = at + 1
+            self.drop = index + 1
             if self._matched == len(self._expected) and not self._closing:
                 self.state = "dead"
-                position = self.told.end - len(self._anchor)
-                return [Retold(self.told, position, at + 1, opening=self._opening, name=self.name)]
+                position = self.partial.end - len(self._anchor)
+                return [
+                    RepeatEndMatcher(
+                        self.partial, position, index + 1, opening=self._opening, decision=JoinDecision.ANCHOR
+                    )
+                ]
         elif not (char.isspace() and self._expected[self._matched - 1 : self._matched] == " "):
             self.state = "dead"
         return []
 
-    def _read_behind(self, at: int, char: str) -> None:
-        """Behind the anchor: the white space that was said already, and the closing marks, in either order."""
+    def _match_behind(self, index: int, char: str) -> None:
+        """Drop the white space that the reader has already, and the closing marks, in either order."""
         if self._space[:1] == char:
             self._space = self._space[1:]
         elif self._closing[:1] == char:
             self._closing = self._closing[1:]
         else:
-            self._found(self.join)
+            self._found(self.drop)
             return
-        self.join = at + 1
+        self.drop = index + 1
 
     def finish(self) -> None:
         complete = self._matched == len(self._expected)
         self.state = "found" if complete else "dead"
 
 
-class Retelling(Reading):
-    """Something said before, told again. Only if it gets to the very end of what was said."""
+class OverlapMatcher(Matcher):
+    """Some part of the partial text, repeated. It counts only if the repeat gets to the very end."""
 
-    def __init__(self, told: SaidText, *, opening: str = "", prefix: str = "") -> None:
-        super().__init__(told)
+    def __init__(self, partial: PartialText, *, opening: str = "") -> None:
+        super().__init__(partial)
         self._opening = opening
-        self._prefix = prefix
-        self._candidates: list[int] = []  # where in `said` the telling may have begun
+        self._candidates: list[int] = []  # positions at which the repeat may have begun
         self._matched = 0
 
     @property
-    def is_strong(self) -> bool:
+    def is_repeating(self) -> bool:
         return self._matched >= ENOUGH
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         self._advance(char)
-        complete = self.told.end - self._matched
-        begun: list[Reading] = []
+        complete = self.partial.end - self._matched
+        begun: list[Matcher] = []
         if complete in self._candidates:
             self._candidates.remove(complete)
-            if self.told.is_proof(complete):
-                name = self._prefix + self.told.name(complete)
-                begun = [Retold(self.told, complete, at + 1, opening=self._opening, name=name)]
+            if self.partial.is_proof(complete):
+                decision = self.partial.decision_at(complete)
+                begun = [RepeatEndMatcher(self.partial, complete, index + 1, opening=self._opening, decision=decision)]
         if not self._candidates:
             self.state = "dead"
         return begun
 
     def _advance(self, char: str) -> None:
         if self._matched == 0:
-            self._candidates = self.told.beginning_with(char)
-            if self._opening:  # what is preceded by it in `said` too is told again from there, by another reading
-                ends = self.told.text.endswith
+            self._candidates = self.partial.positions_of(char)
+            if self._opening:  # where the partial text has it too, another matcher follows the repeat from there
+                ends = self.partial.text.endswith
                 self._candidates = [p for p in self._candidates if not ends(self._opening, 0, p)]
         else:
-            text, behind = self.told.text, self._matched
+            text, behind = self.partial.text, self._matched
             self._candidates = [p for p in self._candidates if text[p + behind] == char]
         self._matched += 1
         if self._matched == SIFTED_AFTER:
-            self._candidates = self.told.sift(self._candidates)
+            self._candidates = self.partial.sift(self._candidates)
 
     @property
-    def is_down_to_one(self) -> bool:
+    def has_one_candidate(self) -> bool:
+        """Whether only one position is left, and a good deal of it has been repeated."""
         return len(self._candidates) == 1 and self._matched >= ENOUGH
 
-    def foresee(self, text: str, at: int) -> int:
-        """How many characters from here only confirm the one candidate that is left. They need no reading."""
+    def matching_length(self, text: str, index: int) -> int:
+        """Return how many characters of `text` from `index` only confirm the one candidate that is left."""
         begin = self._candidates[0] + self._matched
-        length = min(len(text) - at, self.told.end - begin - 1)
-        return length if length > 0 and self.told.text.startswith(text[at : at + length], begin) else 0
+        length = min(len(text) - index, self.partial.end - begin - 1)
+        return length if length > 0 and self.partial.text.startswith(text[index : index + length], begin) else 0
 
     def skip(self, length: int) -> None:
-        """Take that many characters that were foreseen."""
+        """Take as many characters as `matching_length` returned, without reading them one by one."""
         self._matched += length
 
 
-class Retold(Reading):
-    """Behind a complete retelling: first the white space that was said already.
+class RepeatEndMatcher(Matcher):
+    """What stands behind a complete repeat: first the white space that the reader has already.
 
-    If the same is told yet another time, this is how the text goes, and none of it is a repetition.
+    If the same is said yet another time, this is how the text goes, and none of it is a repeat.
     """
 
-    rank = PERHAPS  # what began earlier and is being told still explains more
+    rank = Rank.REPEAT_END
 
-    def __init__(self, told: SaidText, position: int, join: int, *, opening: str, name: str) -> None:
-        super().__init__(told)
-        self.name = name
-        self.join = join
-        piece = told.text[position : told.end]
-        self._again = told.space + opening + piece
-        if weight(piece) < SIFTED_AFTER:  # "S" may be told again by "Sure, "
-            self.rank = FAINT
+    def __init__(self, partial: PartialText, position: int, drop: int, *, opening: str, decision: JoinDecision) -> None:
+        super().__init__(partial)
+        self.decision = decision
+        self.drop = drop
+        piece = partial.text[position : partial.end]
+        self._again = partial.trailing_space + opening + piece
+        if weight(piece) < SIFTED_AFTER:
+            self.rank = Rank.SHORT_REPEAT
         self._matched = 0
         # One capital is proof only if the word goes on in lower case. "Cs" may follow "C" in "CCs".
-        self._is_letter = sum(map(str.isalnum, piece)) == 1 and not told.space
+        self._is_letter = sum(map(str.isalnum, piece)) == 1 and not partial.trailing_space
 
     @property
-    def is_strong(self) -> bool:
+    def is_repeating(self) -> bool:
         return True
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         if self._is_letter and not (char.islower() and char != "s"):
             self.state = "dead"
         elif self._again[self._matched] != char:
-            self._found(self.join)
+            self._found(self.drop)
         else:
             self._matched += 1
-            if self._matched <= len(self.told.space):
-                self.join = at + 1
+            if self._matched <= len(self.partial.trailing_space):
+                self.drop = index + 1
             if self._matched == len(self._again):
                 self.state = "dead"
         return []
 
     def finish(self) -> None:
-        repeats_on = self._matched - len(self.told.space) >= min(ENOUGH, len(self._again) // 2)
+        again = self._matched - len(self.partial.trailing_space)
+        repeats_on = again >= min(ENOUGH, len(self._again) // 2)
         self.state = "dead" if repeats_on or self._is_letter else "found"
 
 
-def _loosely(anchor: str) -> str:
+def _normalized(anchor: str) -> str:
     return " ".join(anchor.split()).translate(_SAME)

@@ -1,4 +1,4 @@
-"""How models say that they are about to go on, before they do."""
+"""The phrases with which models announce that they are about to go on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ def _phrases(listed: str) -> tuple[str, ...]:
     return tuple(" ".join(phrase.split()) for phrase in listed.split("|"))
 
 
-# How a courtesy begins, in lower case. Knowing one makes nothing disappear: it only makes the seam listen a little
-# longer for the anchor or for something told again.
+# How a polite sentence begins, in lower case. Knowing one makes nothing disappear: it only makes the seam wait a little
+# longer for the anchor or for a repeat.
 OPENERS = _phrases(
     """
     sure | certainly | of course | absolutely | okay | ok | alright | all right | right | got it | yes |
@@ -83,7 +83,7 @@ _PLAIN = frozenset(" ,.;:!?'’\"“”«»()[]*_-–—…，。：！？、（
 
 
 def opens_politely(text: str) -> bool:
-    """Whether the text is, or may still become, the beginning of a courtesy."""
+    """Return whether the text is, or may still become, the beginning of a polite sentence."""
     if text[0].isspace() or text[0].islower():
         return False
     low = text.lstrip(_MARKS)[:_LONGEST].casefold()
@@ -91,23 +91,26 @@ def opens_politely(text: str) -> bool:
 
 
 def is_announcement(text: str, *, within_a_sentence: bool) -> bool:
-    """Whether the text says that an answer is going on here, and nothing else.
+    """Return whether the text says that an answer is going on here, and nothing else.
 
-    The same words may be the title of the next section. Within a sentence they are not.
+    Args:
+        text: The beginning of a continuation, up to a colon or line break.
+        within_a_sentence: Whether the partial text ends inside a sentence. Elsewhere the same words may be the title
+            of the next section.
     """
     low = text.lstrip(_MARKS).casefold()
     opener = _opener(low)
     if not opener:
         return False
-    said = low[len(opener) :]
-    if not said.strip(_CLOSING):
-        said = low  # "Continuing:" alone speaks for itself
-    score = sum(phrase in said for phrase in GOING_ON) + 2 * any(phrase in said for phrase in SURELY_GOING_ON)
-    return score + (within_a_sentence and (":" in said or "：" in said)) >= 2
+    rest = low[len(opener) :]
+    if not rest.strip(_CLOSING):
+        rest = low  # "Continuing:" alone is enough
+    score = sum(phrase in rest for phrase in GOING_ON) + 2 * any(phrase in rest for phrase in SURELY_GOING_ON)
+    return score + (within_a_sentence and (":" in rest or "：" in rest)) >= 2
 
 
 def is_prose(text: str) -> bool:
-    """Whether it looks like words and not like code."""
+    """Return whether the text looks like words and not like code."""
     return all(char.isalpha() or char in _PLAIN for char in text) and not any(
         char.isupper() and before.islower() for before, char in pairwise(text)
     )

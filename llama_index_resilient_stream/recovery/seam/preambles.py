@@ -1,149 +1,172 @@
-"""What may come before the anchor or a retelling, and is not part of the answer.
+"""Matchers for what may come before the anchor or a repeat, and is not part of the answer.
 
-    Redundant    a line that is there already: the fence of the open code block, the head of the open table
-    Courtesy     something polite
-    Lead         white space or marks
+    ReopenedBlockMatcher    a line that is there already: the fence of the open code block, the head of the open table
+    PreambleMatcher         a polite sentence, or one that announces the rest
+    LeadingMarksMatcher     white space or marks
 
-They open readings behind them. The first two are a finding of their own if none of those comes true.
+They open matchers behind them. The first two are a finding of their own if none of those comes true.
 """
 
 from __future__ import annotations
 
-from .matchers import LAST, LEADING, MARKS, ExactAnchor, LooseAnchor, Reading, Retelling
-from .overlap import ENOUGH, SaidText, weight
+from ...report import JoinDecision
+from .matchers import MARKS, ExactAnchorMatcher, LooseAnchorMatcher, Matcher, OverlapMatcher, Rank
+from .measures import ENOUGH, weight
+from .overlap import PartialText
 from .phrases import is_announcement, is_prose, opens_politely
 
-_LEAST_ANCHOR = 4  # characters of an anchor that are enough behind a courtesy
-_ENDS_OF_COURTESIES = frozenset(":：.!。！…\n")
-_LONGEST_LEAD = 12
-_LONGEST_COURTESY = 200
+_LEAST_ANCHOR = 4  # weight of an anchor that is enough behind a polite sentence
+_ENDS_OF_PREAMBLES = frozenset(":：.!。！…\n")
+_LONGEST_MARKS = 12
+_LONGEST_PREAMBLE = 200
 _LONGEST_ANNOUNCEMENT = 120
 
 
-class Redundant(Reading):
-    """A line that is there already and means nothing a second time."""
+class ReopenedBlockMatcher(Matcher):
+    """The line that opened the code block or table in which the partial text ends, written once more."""
 
-    rank = LAST
+    rank = Rank.REOPENED_BLOCK
 
-    def __init__(self, told: SaidText, anchor: str, line: str, *, name: str) -> None:
-        super().__init__(told)
-        self.name = name
+    def __init__(self, partial: PartialText, anchor: str, line: str, *, decision: JoinDecision) -> None:
+        super().__init__(partial)
+        self.decision = decision
         self._anchor = anchor
         self._line = line
         self._matched = 0
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         if self._line[self._matched] != char:
             self.state = "dead"
             return []
         self._matched += 1
         if self._matched < len(self._line):
             return []
-        self._found(at + 1)
-        return behind_a_lead(self.told, self._anchor, prefix=self.name + "+")
+        self._found(index + 1)
+        return repeat_matchers(self.partial, self._anchor, after_preamble=True, after_block=True)
 
 
-class Courtesy(Reading):
-    """Something polite first. It is dropped if the anchor or a retelling follows, or if it announces the rest."""
+class PreambleMatcher(Matcher):
+    """A polite sentence. It is dropped if the anchor or a repeat follows, or if it announces the rest."""
 
-    rank = LEADING
-    name = "polite"
+    rank = Rank.PREAMBLE
+    decision = JoinDecision.ANNOUNCEMENT
 
-    def __init__(self, told: SaidText, anchor: str) -> None:
-        super().__init__(told)
+    def __init__(self, partial: PartialText, anchor: str) -> None:
+        super().__init__(partial)
         self._anchor = anchor
         self._text = ""
         self._may_announce = True
         self._announced = False
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         if self._announced:  # a second line break belongs to the announcement, a third one does not
-            self._found(at + 1 if char == "\n" and self.join == at else self.join)
+            self._found(index + 1 if char == "\n" and self.drop == index else self.drop)
             return []
         self._text += char
-        if len(self._text) > _LONGEST_COURTESY or not self._is_plausible():
+        if len(self._text) > _LONGEST_PREAMBLE or not self._is_plausible():
             self.state = "dead"
             return []
-        self._note_announcement(at, char)
-        if char not in _ENDS_OF_COURTESIES:
+        self._note_announcement(index, char)
+        if char not in _ENDS_OF_PREAMBLES:
             return []
         least = _LEAST_ANCHOR if opens_politely(self._text) else ENOUGH
-        return beginnings(self.told, self._anchor, prefix="polite+", least=least)
+        return initial_matchers(self.partial, self._anchor, after_preamble=True, least_anchor=least)
 
     def _is_plausible(self) -> bool:
-        if len(self._text) == ENOUGH and self._text in self.told.text:
-            return False  # what was said before is told again
+        if len(self._text) == ENOUGH and self._text in self.partial.text:
+            return False  # the partial text is being repeated
         if opens_politely(self._text):
             return True
         # Nobody goes on with a capital letter inside a word.
-        before = self.told.text[-1:]
+        before = self.partial.text[-1:]
         return before.islower() and self._text[0].isupper() and is_prose(self._text)
 
-    def _note_announcement(self, at: int, char: str) -> None:
+    def _note_announcement(self, index: int, char: str) -> None:
         """It ends with the first line break or colon: an answer may very well say later that it goes on."""
         before = self._text[-2:-1]
         ends = char == "\n" or before == "：" or (before == ":" and char == " ")
         if not ends or not self._may_announce or len(self._text) > _LONGEST_ANNOUNCEMENT:
             return
         self._may_announce = False
-        restarts = self._text.startswith(self.told.last_sentence)
-        within = self.told.is_within_a_sentence and not restarts
+        restarts = self._text.startswith(self.partial.last_sentence)
+        within = self.partial.is_within_sentence and not restarts
         self._announced = is_announcement(self._text, within_a_sentence=within)
-        self.join = at + char.isspace()
+        self.drop = index + char.isspace()
 
 
-class Lead(Reading):
-    """White space or marks first. Something else may begin behind each of them."""
+class LeadingMarksMatcher(Matcher):
+    """White space or marks. Something else may begin behind each of them."""
 
-    rank = LEADING
+    rank = Rank.PREAMBLE
 
-    def __init__(self, told: SaidText, anchor: str, *, prefix: str, least: int) -> None:
-        super().__init__(told)
+    def __init__(self, partial: PartialText, anchor: str, *, after_preamble: bool, least_anchor: int) -> None:
+        super().__init__(partial)
         self._anchor = anchor
-        self._prefix = prefix
-        self._least = least
+        self._after_preamble = after_preamble
+        self._least_anchor = least_anchor
         self._text = ""
 
-    def read(self, at: int, char: str) -> list[Reading]:
+    def match(self, index: int, char: str) -> list[Matcher]:
         self._text += char
-        if not (char.isspace() or char in MARKS) or len(self._text) > _LONGEST_LEAD:
+        if not (char.isspace() or char in MARKS) or len(self._text) > _LONGEST_MARKS:
             self.state = "dead"
             return []
-        return behind_a_lead(self.told, self._anchor, opening=self._text, prefix=self._prefix, least=self._least)
+        return repeat_matchers(
+            self.partial,
+            self._anchor,
+            opening=self._text,
+            after_preamble=self._after_preamble,
+            least_anchor=self._least_anchor,
+        )
 
 
-def beginnings(told: SaidText, anchor: str, *, prefix: str = "", least: int = _LEAST_ANCHOR) -> list[Reading]:
-    """What may begin here, or behind some white space or marks."""
-    lead = Lead(told, anchor, prefix=prefix, least=least)
-    return [lead, *behind_a_lead(told, anchor, prefix=prefix, least=least)]
+def initial_matchers(
+    partial: PartialText, anchor: str, *, after_preamble: bool = False, least_anchor: int = _LEAST_ANCHOR
+) -> list[Matcher]:
+    """Return matchers for a repeat that begins here, or behind some white space or marks."""
+    marks = LeadingMarksMatcher(partial, anchor, after_preamble=after_preamble, least_anchor=least_anchor)
+    return [marks, *repeat_matchers(partial, anchor, after_preamble=after_preamble, least_anchor=least_anchor)]
 
 
-def behind_a_lead(
-    told: SaidText, anchor: str, *, opening: str = "", prefix: str = "", least: int = _LEAST_ANCHOR
-) -> list[Reading]:
-    """What may begin here, if nothing but `opening` came before.
+def repeat_matchers(
+    partial: PartialText,
+    anchor: str,
+    *,
+    opening: str = "",
+    after_preamble: bool = False,
+    after_block: bool = False,
+    least_anchor: int = _LEAST_ANCHOR,
+) -> list[Matcher]:
+    """Return matchers for a repeat that begins here.
 
-    `prefix` tells what came before that; behind a true courtesy a short anchor of the `least` length is enough.
+    Args:
+        partial: The partial text.
+        anchor: What the continuation was asked to begin with.
+        opening: The white space and marks that came just before.
+        after_preamble: Whether a polite sentence or a reopened block came before.
+        after_block: Whether a reopened block came before.
+        least_anchor: Weight of an anchor that is enough behind a preamble.
     """
-    readings: list[Reading] = []
+    matchers: list[Matcher] = []
     core = anchor.strip()
-    if prefix and weight(core) >= least:
-        readings.append(ExactAnchor(told, anchor, prefix=prefix))
-    if core and told.is_solid(told.end - len(core)):
-        readings.append(LooseAnchor(told, core, opening=opening, prefix=prefix))
+    if after_preamble and weight(core) >= least_anchor:
+        matchers.append(ExactAnchorMatcher(partial, anchor, rank=Rank.REPEAT))
+    if core and partial.is_distinctive(partial.end - len(core)):
+        matchers.append(LooseAnchorMatcher(partial, core, opening=opening))
     if opening.strip() in ("", "…", "..."):
-        readings.append(Retelling(told, opening=opening, prefix=prefix))
-    if not opening.strip() and not prefix.endswith(("fence+", "table+")):
-        readings += _redundant_lines(told, anchor, prefix)
-    return readings
+        matchers.append(OverlapMatcher(partial, opening=opening))
+    if not opening.strip() and not after_block:
+        matchers += _reopened_blocks(partial, anchor)
+    return matchers
 
 
-def _redundant_lines(told: SaidText, anchor: str, prefix: str) -> list[Reading]:
-    readings: list[Reading] = []
-    if not told.anew:
-        return readings
-    if told.fence and told.is_fence_telling:
-        readings.append(Redundant(told, anchor, told.fence.group(), name=prefix + "fence"))
-    if told.table_head:
-        readings.append(Redundant(told, anchor, told.table_head, name=prefix + "table"))
-    return readings
+def _reopened_blocks(partial: PartialText, anchor: str) -> list[Matcher]:
+    matchers: list[Matcher] = []
+    if not partial.new_message:
+        return matchers
+    if partial.fence and partial.names_a_language:
+        line = partial.fence.group()
+        matchers.append(ReopenedBlockMatcher(partial, anchor, line, decision=JoinDecision.FENCE))
+    if partial.table_head:
+        matchers.append(ReopenedBlockMatcher(partial, anchor, partial.table_head, decision=JoinDecision.TABLE_HEAD))
+    return matchers

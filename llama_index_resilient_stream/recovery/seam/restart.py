@@ -1,53 +1,63 @@
-"""A turn told again from its beginning: tools and structured output are never continued, only restarted."""
+"""Joins a turn that was restarted from its beginning: tools and structured output are never continued."""
 
 from __future__ import annotations
 
+from ...report import JoinDecision
+
 RESET_MARK = "\n\n"
+"""Stands between the old text and the new one where a restarted turn differs."""
 
 
-class Retelling:
-    """Compares a turn that is told again with what the reader has seen of it.
+class RestartJoin:
+    """Compares a restarted turn with what the reader has of it. Has the interface of a `Seam`.
 
-    While both say the same, nothing is shown; once the new telling goes on further, the rest is. When it differs,
-    `reset` turns True and the whole new telling is shown after a blank line. It has the interface of a `Seam`.
+    While both are the same, nothing is shown; once the restarted turn goes on further, the rest is. When it differs,
+    `reset` turns True, and the whole new turn is shown after a blank line.
+
+    Attributes:
+        text: What has come of the restarted turn.
+        settled: Whether text passes straight through from here on.
+        reset: Whether the restarted turn differs from what was shown.
+        decision: A `JoinDecision`; "" while undecided.
+        dropped: Characters that the reader had already.
     """
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
-        self.told = ""
+        self.text = ""
         self.settled = False
         self.reset = False
-        self.decision = ""
+        self.decision: str = ""
         self.dropped = 0
         self.leftover = ""
         self.most_held = 0
 
     def feed(self, text: str) -> str:
-        """The part of `text` that can be shown now."""
+        """Take a piece of the restarted turn. Returns what can be shown now."""
         if self.settled:
             return text
-        before = len(self.told)
-        self.told += text
-        common = self._shown[before : len(self.told)]
+        before = len(self.text)
+        self.text += text
+        common = self._shown[before : len(self.text)]
         if text[: len(common)] != common:
             return self._start_over()
-        if len(self.told) < len(self._shown):
+        if len(self.text) < len(self._shown):
             self.dropped += len(text)
             return ""
         self.settled = True
-        self.decision = "retold"
+        self.decision = JoinDecision.RESTART_MATCHED
         self.dropped += len(common)
         return text[len(common) :]
 
     def finish(self, *, complete: bool) -> str:
-        """The stream ended. A complete telling that is shorter than the shown one differs from it."""
-        if self.settled or not complete or self.told == self._shown:
+        """End the turn. One that is complete and shorter than what was shown differs from it."""
+        if self.settled or not complete or self.text == self._shown:
             return ""
         return self._start_over()
 
     def _start_over(self) -> str:
         self.settled = True
         self.reset = True
-        self.decision = "told differently"
+        self.decision = JoinDecision.RESTART_DIFFERED
         self.dropped = 0
-        return RESET_MARK + self.told
+        return RESET_MARK + self.text

@@ -1,14 +1,14 @@
-"""Joins a continuation to what was said before the cut.
+"""Joins a continuation to the text before the cut.
 
-The reader has seen what was said. Nothing of it can be taken back, and nothing of it may be shown again. So the seam
+The reader has the partial text. Nothing of it can be taken back, and nothing of it may be shown again. So the seam
 holds the continuation back while it may still turn out to repeat something, and not a character longer:
 
-    seam = Seam(said, anchor)
+    seam = Seam(partial_text, anchor)
     for delta in continuation:
         show(seam.feed(delta))
     show(seam.finish(complete=True))
 
-Every way to understand the beginning of the continuation is a reading (`readings.py`, `leads.py`). They all listen to
+Every way to understand the beginning of the continuation is a matcher (`matchers.py`, `preambles.py`). They all get
 the same characters. The first that is found, and that no better one can overtake, decides where to join. When none is
 left, the continuation is shown as it is.
 """
@@ -18,24 +18,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ...report import Strategy
-from .matchers import ExactAnchor, Reading, Retelling
-from .overlap import SaidText
-from .preambles import Courtesy, beginnings
+from ...report import JoinDecision, Strategy
+from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
+from .overlap import PartialText
+from .preambles import PreambleMatcher, initial_matchers
 
 
 class Seam:
-    """One continuation, joined to `partial_text`.
+    """One continuation, joined to the partial text.
 
-    `anchor` is what the continuation was asked, or is bound, to begin with; empty if nothing.
-    `max_held` and `max_held_seconds` bound what is held back undecided. They do not apply while the continuation
-    repeats the anchor or plainly tells something again: then nothing new is being held back.
+    The two bounds do not apply while the continuation repeats the anchor, or plainly repeats something else: then
+    nothing new is being held back.
 
-    `settled`     text passes straight through from here on; `feed` need not be called any more
-    `decision`    how the join was found: "anchor", "answer", "polite+anchor", ..., or "as is"; "" while undecided
-    `dropped`     characters of the continuation that were not shown since they repeat
-    `leftover`    what a cut continuation had to withhold though it might have been new
-    `most_held`   the most characters that were held back at once, undecided
+    Args:
+        partial_text: The text that the reader has.
+        anchor: What the continuation was asked, or is bound, to begin with; "" if nothing.
+        strategy: How the model was asked to go on.
+        max_held_characters: Most characters (Unicode code points) that are held back undecided.
+        max_held_seconds: Longest time in seconds that something is held back undecided.
+        clock: Returns seconds.
+
+    Attributes:
+        settled: Text passes straight through from here on; `feed` need not be called any more.
+        decision: A `JoinDecision`; "" while undecided.
+        dropped: Characters of the continuation that are not shown since they repeat.
+        leftover: What a cut continuation had to withhold although it might have been new.
+        most_held: The most characters that were held back at once, undecided.
     """
 
     def __init__(
@@ -44,33 +52,33 @@ class Seam:
         anchor: str = "",
         *,
         strategy: Strategy = Strategy.ASK,
-        max_held: int = 400,
+        max_held_characters: int = 400,
         max_held_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settled = not partial_text
-        self.decision = "" if partial_text else "as is"
+        self.decision: str = "" if partial_text else JoinDecision.AS_IS
         self.dropped = 0
         self.leftover = ""
         self.most_held = 0
         self._strategy = strategy
-        self._max_held = max_held
+        self._max_held_characters = max_held_characters
         self._max_held_seconds = max_held_seconds
         self._clock = clock
         self._held_since = 0.0
         self._held: list[str] = []
         self._length = 0  # of what is held
-        self._readings = self._all_readings(partial_text, anchor) if partial_text else []
-        self._followed: list[Retelling] = []
+        self._matchers = self._all_matchers(partial_text, anchor) if partial_text else []
+        self._followed: list[OverlapMatcher] = []
 
-    def _all_readings(self, partial_text: str, anchor: str) -> list[Reading]:
-        told = SaidText(partial_text, anew=self._strategy == "ask")
-        readings: list[Reading] = [ExactAnchor(told, anchor)] if anchor else []
+    def _all_matchers(self, partial_text: str, anchor: str) -> list[Matcher]:
+        partial = PartialText(partial_text, new_message=self._strategy == Strategy.ASK)
+        matchers: list[Matcher] = [ExactAnchorMatcher(partial, anchor)] if anchor else []
         if partial_text.strip():
-            readings += beginnings(told, anchor)
-            if self._strategy == "ask":
-                readings.append(Courtesy(told, anchor))
-        return readings
+            matchers += initial_matchers(partial, anchor)
+            if self._strategy == Strategy.ASK:
+                matchers.append(PreambleMatcher(partial, anchor))
+        return matchers
 
     def feed(self, text: str) -> str:
         """Take a piece of the continuation. Returns what can be shown now."""
@@ -79,106 +87,111 @@ class Seam:
         if self._is_overdue():
             self._settle()
             return self._release() + text
-        at = 0
-        while at < len(text) and not self.settled:
-            at = self._take(text, at)
-        return self._release() + text[at:] if self.settled else ""
+        index = 0
+        while index < len(text) and not self.settled:
+            index = self._take(text, index)
+        return self._release() + text[index:] if self.settled else ""
 
     def finish(self, *, complete: bool) -> str:
-        """The continuation has ended. Returns what is left to show.
+        """End the continuation. Returns what is left to show.
 
-        If it is `complete`, it is decided for good. If it was cut, only what is surely new is given: a beginning of
-        a repetition will be asked for again. See `leftover`.
+        Args:
+            complete: Whether it ended properly; then it is decided for good. If it was cut, only what is surely new
+                is returned: the beginning of a repeat will be asked for again. See `leftover`.
         """
         if self.settled:
             return ""
         if complete:
-            for reading in self._readings:
-                if reading.state == "open":
-                    reading.finish()
+            for matcher in self._open_matchers:
+                matcher.finish()
             self._decide()
             return self._release()
         held = "".join(self._held)
-        if any(reading.is_strong for reading in self._readings if reading.state == "open"):
+        if self.is_repeating:
             self.dropped += len(held)
         else:
             self.leftover = held
         self._held.clear()
-        self._readings.clear()
+        self._matchers.clear()
         self.settled = True
         return ""
+
+    @property
+    def _open_matchers(self) -> list[Matcher]:
+        return [matcher for matcher in self._matchers if matcher.state == "open"]
 
     def _is_overdue(self) -> bool:
         if not self._held:
             self._held_since = self._clock()
             return False
         late = self._clock() - self._held_since > self._max_held_seconds
-        return late and not self._is_sure_to_repeat()
+        return late and not self.is_repeating
 
-    def _is_sure_to_repeat(self) -> bool:
-        return any(reading.is_strong for reading in self._readings if reading.state == "open")
+    @property
+    def is_repeating(self) -> bool:
+        """Whether the continuation so far is most probably a repeat that is not over."""
+        return any(matcher.is_repeating for matcher in self._open_matchers)
 
-    def _take(self, text: str, at: int) -> int:
-        """Read the text from this index. Returns the index up to which it was read."""
-        foreseen = min((retelling.foresee(text, at) for retelling in self._followed), default=0)
-        if not foreseen:
-            self._read(text[at])
-            return at + 1
-        for retelling in self._followed:
-            retelling.skip(foreseen)
-        self._hold(text[at : at + foreseen])
-        return at + foreseen
+    def _take(self, text: str, index: int) -> int:
+        """Match the text from this index. Returns the index up to which it was matched."""
+        length = min((overlap.matching_length(text, index) for overlap in self._followed), default=0)
+        if not length:
+            self._match(text[index])
+            return index + 1
+        for overlap in self._followed:
+            overlap.skip(length)
+        self._hold(text[index : index + length])
+        return index + length
 
     def _follow(self) -> None:
-        """Retellings are as long as what was said. If nothing else is open, they need not be read by character."""
-        open_readings = [reading for reading in self._readings if reading.state == "open"]
-        retellings = [reading for reading in open_readings if isinstance(reading, Retelling)]
-        sure = len(retellings) == len(open_readings) and all(r.is_down_to_one for r in retellings)
-        self._followed = retellings if sure else []
+        """Repeats may be as long as the partial text: where nothing else is open, compare them piece by piece."""
+        matchers = self._open_matchers
+        overlaps = [matcher for matcher in matchers if isinstance(matcher, OverlapMatcher)]
+        only_they = len(overlaps) == len(matchers) and all(overlap.has_one_candidate for overlap in overlaps)
+        self._followed = overlaps if only_they else []
 
     def _hold(self, piece: str) -> None:
         self._held.append(piece)
         self._length += len(piece)
 
-    def _read(self, char: str) -> None:
-        at = self._length
+    def _match(self, char: str) -> None:
+        index = self._length
         self._hold(char)
-        begun: list[Reading] = []
-        for reading in self._readings:
-            if reading.state == "open":
-                begun += reading.read(at, char)
-        self._readings = [reading for reading in (*self._readings, *begun) if reading.state != "dead"]
+        begun: list[Matcher] = []
+        for matcher in self._open_matchers:
+            begun += matcher.match(index, char)
+        self._matchers = [matcher for matcher in (*self._matchers, *begun) if matcher.state != "dead"]
         self._decide()
         if self.settled:
             return
-        if self._is_sure_to_repeat():
+        if self.is_repeating:
             self._follow()
         else:
             self._followed = []
             self.most_held = max(self.most_held, self._length)
-            if self._length >= self._max_held:
+            if self._length >= self._max_held_characters:
                 self._settle()
 
     def _decide(self) -> None:
         best = self._best()
-        open_ranks = [reading.rank for reading in self._readings if reading.state == "open"]
+        open_ranks = [matcher.rank for matcher in self._open_matchers]
         if not open_ranks or (best is not None and best.rank < min(open_ranks)):
             self._settle()
 
-    def _best(self) -> Reading | None:
-        found = [reading for reading in self._readings if reading.state == "found"]
-        return min(found, key=lambda reading: (reading.rank, -reading.join), default=None)
+    def _best(self) -> Matcher | None:
+        found = [matcher for matcher in self._matchers if matcher.state == "found"]
+        return min(found, key=lambda matcher: (matcher.rank, -matcher.drop), default=None)
 
     def _settle(self) -> None:
         best = self._best()
-        self.decision = best.name if best else "as is"
-        if self.decision == "answer" and self._strategy in ("prefill", "append"):
-            self.decision = "echo"
-        self.dropped = best.join if best else 0
+        self.decision = best.decision if best else JoinDecision.AS_IS
+        if self.decision == JoinDecision.ANSWER and self._strategy in (Strategy.PREFILL, Strategy.APPEND):
+            self.decision = JoinDecision.ECHO
+        self.dropped = best.drop if best else 0
         self.settled = True
 
     def _release(self) -> str:
         held = "".join(self._held)[self.dropped :]
         self._held.clear()
-        self._readings.clear()
+        self._matchers.clear()
         return held

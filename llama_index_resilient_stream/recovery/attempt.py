@@ -1,0 +1,189 @@
+"""What lives for one attempt: its request, what it has shown so far, and how its text is joined to the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..policy import RecoveryPolicy
+from ..report import Attempt
+from .answer import AnswerText
+from .events import Chunk, Model, Request
+from .seam import RestartJoin, Seam
+from .verdict import Evidence
+
+TAIL_TIMEOUT = 5.0
+"""Seconds to wait for what may follow a finish reason (a usage chunk, the end of the body)."""
+
+
+class Join(Protocol):
+    """How the text of an attempt becomes text of the answer: a `Seam`, a `RestartJoin` or a `Head`."""
+
+    settled: bool
+    decision: str
+    dropped: int
+    leftover: str
+    most_held: int
+
+    def feed(self, text: str) -> str: ...
+
+    def finish(self, *, complete: bool) -> str: ...
+
+
+class Head:
+    """Holds the beginning of an answer back until it can be judged by `RecoveryPolicy.reject`."""
+
+    def __init__(self, reject: Callable[[str], bool], characters: int) -> None:
+        self._reject = reject
+        self._characters = characters
+        self._held = ""
+        self.rejected = False
+        self.settled = False
+        self.decision = ""
+        self.dropped = 0
+        self.leftover = ""
+        self.most_held = 0
+
+    def feed(self, text: str) -> str:
+        """Take a piece of the beginning. Returns what can be shown now."""
+        self._held += text
+        self.most_held = len(self._held)
+        return self._judge() if len(self._held) >= self._characters else ""
+
+    def finish(self, *, complete: bool) -> str:
+        """The attempt has ended; a cut one is judged by what came."""
+        return self._judge()
+
+    def _judge(self) -> str:
+        held, self._held = self._held, ""
+        self.settled = True
+        if held and self._reject(held):
+            self.rejected = True
+            self.dropped = len(held)
+            return ""
+        return held
+
+
+class RunningAttempt:
+    """One request and what its stream has shown so far.
+
+    Args:
+        record: its entry in the report.
+        join: how its text is joined to the answer; None where it is the answer.
+        elapsed: seconds since the answer was asked for.
+    """
+
+    def __init__(
+        self,
+        record: Attempt,
+        request: Request,
+        model: Model,
+        policy: RecoveryPolicy,
+        *,
+        join: Join | None,
+        elapsed: Callable[[], float],
+    ) -> None:
+        self.record = record
+        self.request = request
+        self.join = join
+        self.evidence = Evidence()
+        self.limit = model.first_token_timeout
+        """Seconds that may pass until the next sign of progress."""
+        self._model = model
+        self._idle_timeout = policy.idle_timeout
+        self._elapsed = elapsed
+
+    def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
+        """Take in one chunk; give back what to show of it."""
+        self.record.chunks += 1
+        evidence = self.evidence
+        evidence.events = True
+        if chunk.progress:
+            self._note_progress()
+        if chunk.tools is not None or chunk.finish_reason is not None or chunk.usage is not None or chunk.refusal:
+            self._note(chunk)
+        if self.join is not None:
+            return self._joined(chunk, self.join, answer)
+        if chunk.text:
+            evidence.text = True
+            self._show(chunk.text, answer)
+        return (chunk,)
+
+    def flush(self, answer: AnswerText, payload: object, *, complete: bool) -> list[Chunk]:
+        """What the join still held, now that nothing follows."""
+        if self.join is None or self.join.settled:
+            return []
+        text = self._finish_join(self.join, complete=complete)
+        reset = self._add(text, self.join, answer)
+        return [Chunk(text, payload, untouched=False, reset=reset)] if text or reset else []
+
+    @property
+    def is_repeating(self) -> bool:
+        """Whether it is in the middle of repeating what was said."""
+        return isinstance(self.join, Seam) and not self.join.settled and self.join.is_repeating
+
+    @property
+    def rejected(self) -> bool:
+        """Whether the app's own `reject` refused what it began with."""
+        return isinstance(self.join, Head) and self.join.rejected
+
+    def _note_progress(self) -> None:
+        if self.record.first_token is None:
+            self.record.first_token = self._elapsed()
+            self.limit = self._idle_timeout
+        if self.evidence.reason_stands:  # what follows an end proves that it was none
+            word = self.evidence.take_back()
+            self._model.learned.untrusted_finish_reasons.add(word)
+            self.limit = self._idle_timeout
+
+    def _note(self, chunk: Chunk) -> None:
+        evidence = self.evidence
+        evidence.refusal += chunk.refusal
+        if chunk.usage:
+            self.record.usage = chunk.usage
+        if chunk.finish_reason is not None:
+            self.record.finish_reason = chunk.finish_reason.word
+            untrusted = self._model.distrusts(chunk.finish_reason.word)
+            evidence.note_reason(chunk.finish_reason, trusted=not untrusted)
+            if not untrusted:
+                self._model.learned.sends_finish_reason = True
+                if evidence.reason_is_last_word and self.limit is not None:
+                    self.limit = min(self.limit, TAIL_TIMEOUT)
+        if chunk.tools is not None:
+            evidence.note_calls(chunk.tools)
+
+    def _joined(self, chunk: Chunk, join: Join, answer: AnswerText) -> Sequence[Chunk]:
+        had_text = bool(chunk.text)
+        if had_text:
+            self.evidence.text = True
+        chunk.untouched = False
+        if not join.settled:
+            if had_text:
+                chunk.text = join.feed(chunk.text)
+            if chunk.finish_reason is not None and self.evidence.closes:
+                chunk.text += self._finish_join(join, complete=True)
+        chunk.reset = self._add(chunk.text, join, answer)
+        carries_more = chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None
+        if chunk.text or chunk.reset or carries_more or (chunk.progress and not had_text):
+            return (chunk,)
+        return ()
+
+    def _finish_join(self, join: Join, *, complete: bool) -> str:
+        text = join.finish(complete=complete)
+        join.settled = True
+        return text
+
+    def _add(self, text: str, join: Join, answer: AnswerText) -> bool:
+        """Add to the answer; True where a restart differed and the answer is now what it says."""
+        if isinstance(join, RestartJoin) and join.reset:
+            join.reset = False
+            answer.reset()
+            self._show(join.text, answer)
+            return True
+        if text:
+            self._show(text, answer)
+        return False
+
+    def _show(self, text: str, answer: AnswerText) -> None:
+        answer.add(text)
+        self.record.characters += len(text)

@@ -1,0 +1,164 @@
+"""What to do about a fault: the next way to continue, the same model again, the next model, or nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import StreamFault
+from ..policy import STOP_WITH_FALLBACKS, AttemptResult, RecoveryPolicy, matches
+from ..report import FaultKind, GiveUpReason, Strategy
+from .attempt import RunningAttempt
+from .backoff import Backoff, RecoveryCallState
+from .continuation import Continuation
+from .events import Model
+from .faults import Fault
+from .states import Step
+
+_NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
+_CONTINUATION_REFUSED = (FaultKind.PREFILL_REFUSED, FaultKind.BAD_REQUEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What comes next. With a `reason` the answer is given up."""
+
+    step: Step
+    delay: float = 0.0
+    """Seconds of back-off."""
+    reason: GiveUpReason | None = None
+    retryable: bool = False
+    """Whether asking again later may help."""
+    free: int = 0
+    """Attempts that do not count: the API refused the way to continue, not the question."""
+
+
+class Ladder:
+    """The ways to continue on one model, best first. A rung that fails costs no patience: the next one is tried."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        wanted = model.continuation.strategy
+        # An API that refuses a prefill can be asked; who was asked and had nothing to add is asked once more.
+        rungs = [wanted, Strategy.ASK] if wanted in (Strategy.PREFILL, Strategy.ASK) else [wanted]
+        self._rungs = [rung for rung in rungs if rung not in model.learned.refused_strategies] or [Strategy.ASK]
+
+    @property
+    def strategy(self) -> Strategy:
+        """How to continue now."""
+        return self._rungs[0]
+
+    def descend(self) -> bool:
+        """Go to the next way; False where there is none."""
+        if len(self._rungs) < 2:
+            return False
+        del self._rungs[0]
+        return True
+
+    def refuse(self) -> bool:
+        """The API refused this way, now and later. Go to the next other one; False where there is none."""
+        refused = self.strategy
+        if all(rung is refused for rung in self._rungs):
+            return False
+        self._model.learned.refused_strategies.add(refused)
+        self._rungs = [rung for rung in self._rungs if rung is not refused]
+        return True
+
+
+class ModelChain:
+    """The models of one answer: which one is asked, how often it failed, and how it is asked to go on."""
+
+    def __init__(self, models: Sequence[Model], policy: RecoveryPolicy, clock: Callable[[], float]) -> None:
+        self.models = models
+        self.index = 0
+        self._policy = policy
+        self._clock = clock
+        self._last_fault: Fault | None = None
+        self._begin_model()
+
+    @property
+    def model(self) -> Model:
+        """The model being asked, or to be asked next."""
+        return self.models[self.index]
+
+    @property
+    def strategy(self) -> Strategy:
+        """How this model is asked to go on."""
+        return self._ladder.strategy
+
+    @property
+    def continuation(self) -> Continuation:
+        """The same, with its wording."""
+        return self.model.continuation.with_strategy(self._ladder.strategy)
+
+    def progress(self, at: float) -> None:
+        """New text arrived at that time."""
+        self._backoff.progress(at)
+        self._last_fault = None
+
+    def decide(self, fault: Fault, attempt: RunningAttempt) -> Decision:
+        """What to do about this fault."""
+        continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
+        if continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse():
+            return Decision(Step.DESCEND, free=1)
+        error = fault.error if fault.error is not None else StreamFault(fault.message)
+        state = self._backoff.failed(fault, error)
+        retryable = self._is_retryable(fault, state)
+        self._last_fault = fault
+        if retryable and (delay := self._delay(fault, state)) is not None:
+            return Decision(Step.RETRY, delay, retryable=True)
+        if self._falls_back(fault, state) and self._next_model():
+            return Decision(Step.FALL_BACK, retryable=retryable)
+        return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
+
+    def leaves_to_next(self, result: AttemptResult) -> bool:
+        """Whether an answer that ended without a fault is asked of the next model all the same."""
+        wanted = self._policy.fallback_on
+        if wanted is None or isinstance(wanted, type | tuple) or not self._has_next:
+            return False
+        return matches(wanted, self._backoff.ended(result)) and self._next_model()
+
+    def _is_retryable(self, fault: Fault, state: RecoveryCallState) -> bool:
+        """What the policy says; but what fails twice in the same way, whatever is sent, is not asked a third time."""
+        last = self._last_fault
+        same = last is not None and (last.kind, last.message) == (fault.kind, fault.message)
+        return matches(self._policy.retry, state) and not (fault.deterministic and same)
+
+    def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
+        """Seconds to wait before the same model is asked again; None: not this one any more."""
+        delay = self._backoff.delay(state)
+        if delay is None or fault.retry_after is None:
+            return delay
+        longest = self._policy.max_retry_after
+        if fault.retry_after > longest and self._has_next:
+            return None
+        return max(delay, min(fault.retry_after, longest))
+
+    def _falls_back(self, fault: Fault, state: RecoveryCallState) -> bool:
+        if self._policy.fallback_on is None:
+            return fault.kind not in _NO_FALLBACK_KINDS
+        return matches(self._policy.fallback_on, state)
+
+    @property
+    def _has_next(self) -> bool:
+        return self.index + 1 < len(self.models)
+
+    def _next_model(self) -> bool:
+        if not self._has_next:
+            return False
+        self.index += 1
+        self._begin_model()
+        return True
+
+    def _begin_model(self) -> None:
+        stop = self._policy.stop
+        if self._policy.has_default_stop and self._has_next:
+            stop = STOP_WITH_FALLBACKS
+        self._backoff = Backoff(stop, self._policy.wait, self._clock)
+        self._ladder = Ladder(self.model)
+
+
+def _why(fault: Fault, retryable: bool) -> GiveUpReason:
+    if fault.kind is FaultKind.CONTEXT_WINDOW:
+        return GiveUpReason.CONTEXT_WINDOW
+    return GiveUpReason.ATTEMPTS if retryable else GiveUpReason.NOT_RETRYABLE

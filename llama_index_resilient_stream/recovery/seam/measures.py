@@ -1,0 +1,40 @@
+"""Measures of a piece of text: how much it says, how varied it is, whether it repeats itself."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+ENOUGH = 16
+"""Weight from which a piece may prove a repeat: below it repeats are missed, above it true text is deleted."""
+NEAR = 400
+"""Characters at the end of the partial text in which an overlap may begin in the middle of a sentence."""
+
+_SPACES = re.compile(r"[ \t]+")
+
+
+def weight(piece: str) -> int:
+    """Return how much a piece says, in Latin letters: a wide character counts twice, a run of spaces once.
+
+    Only the beginning is weighed: the result is exact up to `ENOUGH`, and at least `ENOUGH` for anything longer.
+    """
+    head = _SPACES.sub(" ", piece[: 4 * ENOUGH])
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in head)
+
+
+def is_varied(piece: str, least: int) -> bool:
+    """Return whether a piece has `least` different characters and some letters: rulers, zeros and brackets have not."""
+    head = piece[:NEAR]
+    return len(set(head) - set(" \t\n")) >= least and sum(map(str.isalnum, head[: 4 * ENOUGH])) >= 4
+
+
+def is_periodic(piece: str) -> bool:
+    """Return whether a piece says the same thing twice, or almost."""
+    most = len(piece) * 5 // 9
+    needle = piece[: min(len(piece) - most, 256)]  # short, for the sake of very long and very repetitive texts
+    period = piece.find(needle, 1)
+    while 0 < period <= most:
+        if piece.startswith(piece[period : period + 4096]) and piece.startswith(piece[period:]):
+            return True
+        period = piece.find(needle, period + 1)
+    return False
