@@ -2,15 +2,17 @@
 
     llm = ResilientLLM(OpenAI("gpt-4o-mini", http_client=http_client(), async_http_client=async_http_client()))
 
-They pool connections and keep them alive; also that of a stream, which the OpenAI SDK from 2 on throws away with every
-answer, because it stops reading at `[DONE]`, a few bytes before the end of the body. And they know two things of a
-stream that no SDK tells:
+They pool connections and keep them alive, with timeouts that suit streams. Three things more hold for them, and also
+for the HTTP client that the SDK makes where LlamaIndex's OpenAI or Anthropic class is given none (see
+`transport/sdk_clients.py`):
 
-1. Whether its own terminator came (`witness.py`). With it `completeness="auto"` tells a server that never sends
-   finish reasons from a cut.
-2. The socket behind a synchronous request as soon as it is sent, so that a stall before the first event can be broken
-   from outside and no thread stays behind. Not with HTTP/2, whose streams share a socket, and not with a transport of
-   your own.
+1. A stream's connection is used again. The OpenAI SDK from 2 on stops reading at `[DONE]`, a few bytes before the end
+   of the body, and so throws it away with every answer.
+2. The stream's own terminator and its last finish reason are seen (`transport/terminator.py`), also where LlamaIndex
+   drops the chunk. For a class that never sends finish reasons this tells an end from a cut.
+3. The socket behind a synchronous request is known as soon as it is sent, so that a stall before the first event can
+   be broken from outside and no thread stays behind. Not with HTTP/2, whose streams share a socket, and not with a
+   transport of your own.
 
 One client serves a whole process. Share it between LLMs, and close it when you are done.
 """
@@ -48,17 +50,37 @@ _BESIDE_READS = ("connect", "write", "pool")
 
 
 def http_client(**overrides: Any) -> httpx.Client:
-    """For `OpenAI(http_client=...)`. Takes everything that `httpx.Client` takes; what is given wins."""
+    """Return a client for `OpenAI(http_client=...)`.
+
+    Args:
+        **overrides: everything that `httpx.Client` takes. What is given wins; `headers` are added to ours.
+
+    Returns:
+        An `httpx.Client` to share between LLMs, and to close at the end of the process.
+
+    Example:
+        OpenAI("gpt-4o-mini", http_client=http_client(proxy="http://proxy:3128"))
+    """
     return _Client(**_settings(overrides))
 
 
 def async_http_client(**overrides: Any) -> httpx.AsyncClient:
-    """For `OpenAI(async_http_client=...)`. Takes everything that `httpx.AsyncClient` takes; what is given wins."""
+    """Return a client for `OpenAI(async_http_client=...)`. It belongs to the event loop that uses it first.
+
+    Args:
+        **overrides: everything that `httpx.AsyncClient` takes. What is given wins; `headers` are added to ours.
+
+    Returns:
+        An `httpx.AsyncClient` to share between LLMs of one event loop, and to close at its end.
+
+    Example:
+        OpenAI("gpt-4o-mini", async_http_client=async_http_client(proxy="http://proxy:3128"))
+    """
     return _AsyncClient(**_settings(overrides))
 
 
 def _settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    headers = httpx.Headers({"Accept-Encoding": "gzip, deflate"})  # what the witness reads, too
+    headers = httpx.Headers({"Accept-Encoding": "gzip, deflate"})  # what the watch over the bytes reads, too
     headers.update(overrides.get("headers"))
     return {"limits": LIMITS, "timeout": TIMEOUT, "follow_redirects": True, **overrides, "headers": headers}
 
@@ -89,7 +111,7 @@ def _makes_its_own_connections(settings: Mapping[str, Any]) -> bool:
 
 
 def _be_brief(request: httpx.Request, own: httpx.Timeout) -> None:
-    """Whoever sets one timeout for everything means the model, not the network."""
+    """Limit all phases but the read: whoever sets one timeout for everything means the model, not the network."""
     given = dict(request.extensions.get("timeout") or {})
     for phase in _BESIDE_READS:
         limits = [limit for limit in (given.get(phase), getattr(own, phase)) if limit is not None]

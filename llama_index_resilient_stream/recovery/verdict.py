@@ -9,8 +9,8 @@ Strongest evidence first:
    a cut.
 
 A terminator does not do for a model that is expected to send a finish reason, and did not this time: gateways write it
-under what they have lost. Without any of them a clean end is `unknown`, never `complete`. No finish reason closes a tool
-call whose arguments are no JSON object.
+under what they have lost. Without any of them a clean end is `unknown`, never `complete`. No finish reason closes a
+tool call whose arguments are no JSON object.
 """
 
 from __future__ import annotations
