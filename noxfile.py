@@ -65,7 +65,10 @@ BOUNDARIES = {
 # Warnings are errors in the tests. These are LlamaIndex's own, given while its older releases are imported.
 THEIR_WARNINGS = ("-W", "ignore:The 'validate_default' attribute")
 
-TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8", "pytest-asyncio>=0.24", "respx>=0.21")
+# `pytest` alone leaves out the slow tests.
+SLOW_TOO = ("-m", "")
+
+TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8", "pytest-asyncio>=0.24", "pytest-xdist>=3.6", "respx>=0.21")
 
 # What the newest core's sessions have run already: these never meet LlamaIndex, run the documents, or need servers.
 # How answers of each core are read to be served is in serve/test_source, which is not among them.
@@ -74,10 +77,7 @@ WITHOUT_LLAMA_INDEX = (
     "cli",
     "docs",
     "doctor",
-    "recovery/test_faults",
-    "recovery/test_finish_reasons",
-    "recovery/test_machine",
-    "recovery/test_seam",
+    "recovery",
     "serve/test_fastapi",
     "serve/test_flask",
     "serve/test_generations",
@@ -117,7 +117,7 @@ def tell_versions(session: nox.Session) -> None:
 def run_what_meets_llama_index(session: nox.Session, cell: Cell) -> None:
     install(session, cell, "openai", *TEST_TOOLS)
     left_out = (f"--ignore-glob=tests/{name}*" for name in WITHOUT_LLAMA_INDEX)
-    session.run("pytest", *THEIR_WARNINGS, *left_out, *session.posargs)
+    session.run("pytest", *SLOW_TOO, *THEIR_WARNINGS, *left_out, *session.posargs)
 
 
 @nox.session
@@ -135,7 +135,7 @@ def tests(session: nox.Session, core: str) -> None:
         run_what_meets_llama_index(session, CORES[core])
     else:
         install(session, CORES[core], "dev")
-        session.run("pytest", *session.posargs)
+        session.run("pytest", *SLOW_TOO, *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
@@ -148,9 +148,9 @@ def boundaries(session: nox.Session, core: str) -> None:
 @nox.session
 def openai3(session: nox.Session) -> None:
     """What openai 3 raises. No llms-openai takes it yet, so neither that nor the tests' conftest is there."""
-    session.install("--upgrade", "-e", ".", "openai>=3,<4", "pytest>=8", "pytest-asyncio>=0.24")
+    session.install("--upgrade", "-e", ".", "openai>=3,<4", "pytest>=8", "pytest-asyncio>=0.24", "pytest-xdist>=3.6")
     tell_versions(session)
-    session.run("pytest", "--noconftest", "tests/recovery/test_openai_errors.py", *session.posargs)
+    session.run("pytest", "--noconftest", "tests/transport/test_openai_errors.py", *session.posargs)
 
 
 @nox.session

@@ -1,10 +1,10 @@
 """How well are continuations joined?    python benchmarks/seam.py [--quick]
 
-Every text of the corpus is cut after every character, continued in every habit that models have, in pieces of 1 and
+Every text of the corpus is cut after every character, continued in every style that models have, in pieces of 1 and
 of 4 characters and as a whole. A join is exact if the reader ends up with the text itself. What is not exact is either
 "repeated" (something is shown twice) or "lost" (something is missing, which is worse).
 
-Only cases are counted in which a habit shows: a model that opens a fence again does so inside a fence. Exits with 1 if
+Only cases are counted in which a style shows: a model that opens a fence again does so inside a fence. Exits with 1 if
 an aim is missed.
 """
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.corpus import CORPUS, Sample
 from llama_index_resilient_stream.recovery.continuation import Continuation, Strategy
 from llama_index_resilient_stream.recovery.seam import Seam
-from llama_index_resilient_stream.testing.continuation_styles import HABITS
+from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES
 
 CHUNKS = (1, 4, 1_000_000)
 STRATEGY: dict[str, Strategy] = {"echo": "prefill", "resent_space": "prefill"}  # of all others: ask
@@ -48,7 +48,7 @@ MOST_FALSE_REMOVALS = 1.0  # per cent, on an exact continuation of a repetitive 
 
 @dataclass
 class Tally:
-    """What became of the cases of one habit in one kind of text."""
+    """What became of the cases of one style in one kind of text."""
 
     cases: int = 0
     exact: int = 0
@@ -80,7 +80,7 @@ class Tally:
         return 0
 
 
-Tallies = dict[tuple[str, str], Tally]  # by habit and kind of text
+Tallies = dict[tuple[str, str], Tally]  # by style and kind of text
 
 
 def cuts(sample: Sample, quick: bool) -> Iterable[int]:
@@ -94,10 +94,10 @@ def run(sample: Sample, quick: bool) -> Tallies:
     tallies: Tallies = {}
     for cut in cuts(sample, quick):
         said, rest = sample.text[:cut], sample.text[cut:]
-        for name, habit in HABITS.items():
+        for name, style in CONTINUATION_STYLES.items():
             strategy = STRATEGY.get(name, "ask")
             anchor = Continuation(strategy=strategy).anchor(said)
-            continuation = habit(sample.text, said, anchor)
+            continuation = style(sample.text, said, anchor)
             if name == "exact" and rest.startswith(anchor):
                 continue  # nobody could tell it from the anchor
             if continuation != rest or name == "exact":
@@ -154,23 +154,23 @@ def progress(steps: Iterable, total: int) -> Iterator:
         yield from track(steps, "Cutting", total=total, console=Console(stderr=True), transient=True)
 
 
-def of_habit(tallies: Tallies, habit: str, *, repetitive: bool) -> Tally:
+def of_style(tallies: Tallies, style: str, *, repetitive: bool) -> Tally:
     total = Tally()
     for sample in CORPUS:
         if sample.repetitive == repetitive:
-            total.add(tallies.get((habit, sample.kind), Tally()))
+            total.add(tallies.get((style, sample.kind), Tally()))
     return total
 
 
 def print_habits(tallies: Tallies) -> None:
     print(f"\n{'':26}{'-------- ordinary text --------':>34}{'--- repetitive text ---':>28}")
-    print(f"{'habit':26}{'cases':>8}{'exact':>9}{'lost':>8}{'aim':>9}{'cases':>10}{'exact':>9}{'lost':>9}")
-    for habit in HABITS:
-        plain = of_habit(tallies, habit, repetitive=False)
-        again = of_habit(tallies, habit, repetitive=True)
-        aim = f"{AIMS[habit]:.0f} %" if habit in AIMS else ""
+    print(f"{'style':26}{'cases':>8}{'exact':>9}{'lost':>8}{'aim':>9}{'cases':>10}{'exact':>9}{'lost':>9}")
+    for style in CONTINUATION_STYLES:
+        plain = of_style(tallies, style, repetitive=False)
+        again = of_style(tallies, style, repetitive=True)
+        aim = f"{AIMS[style]:.0f} %" if style in AIMS else ""
         print(
-            f"{habit:26}{plain.cases:8}{plain.exact_rate:7.2f} %{plain.lost_rate:6.2f} %{aim:>9}"
+            f"{style:26}{plain.cases:8}{plain.exact_rate:7.2f} %{plain.lost_rate:6.2f} %{aim:>9}"
             f"{again.cases:10}{again.exact_rate:7.2f} %{again.lost_rate:7.2f} %"
         )
 
@@ -181,7 +181,7 @@ def print_kinds(tallies: Tallies) -> None:
     print(f"{'text':20}{'removals':>10}{'held p50':>9}{'p95':>5}{'max':>5}", *(f"{h:>17}" for h in shown))
     for sample in CORPUS:
         exact = tallies[("exact", sample.kind)]
-        rates = (tallies.get((habit, sample.kind), Tally()) for habit in shown)
+        rates = (tallies.get((style, sample.kind), Tally()) for style in shown)
         print(
             f"{sample.kind:20}{100 - exact.exact_rate:8.2f} %"
             f"{exact.held_back(0.5):9}{exact.held_back(0.95):5}{exact.held_back(1):5}",
@@ -190,10 +190,10 @@ def print_kinds(tallies: Tallies) -> None:
 
 
 def misses(tallies: Tallies) -> Iterator[str]:
-    for habit, aim in AIMS.items():
-        rate = of_habit(tallies, habit, repetitive=False).exact_rate
+    for style, aim in AIMS.items():
+        rate = of_style(tallies, style, repetitive=False).exact_rate
         if rate < aim:
-            yield f"{habit}: {rate:.2f} % exact, the aim is {aim:.0f} %"
+            yield f"{style}: {rate:.2f} % exact, the aim is {aim:.0f} %"
     for sample in CORPUS:
         if (removed := 100 - tallies[("exact", sample.kind)].exact_rate) > MOST_FALSE_REMOVALS:
             yield f"{sample.kind}: {removed:.2f} % false removals, at most {MOST_FALSE_REMOVALS:.0f} % are tolerated"

@@ -123,16 +123,8 @@ def measure(kind: str, is_async: bool, seconds: float, url: str) -> dict[str, fl
 
 
 def compare(is_async: bool, seconds: float, rounds: int, url: str) -> None:
-    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
-    for number in range(rounds):
-        for kind in KINDS if number % 2 else reversed(KINDS):
-            found[kind].append(measure(kind, is_async, seconds, url))
-            print(".", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+    middle = medians(is_async, seconds, rounds, url)
     print(f"  {'async' if is_async else 'sync':30} {'silence':>11} {'answer':>11} {'waiting':>9} {'answer':>8}")
-    middle = {
-        kind: {of: statistics.median(each[of] for each in found[kind]) for of in found[kind][0]} for kind in KINDS
-    }
     base = middle["LLM"]
     for kind, cost in middle.items():
         waiting = (base["total"] + cost["silence"] - base["silence"]) / base["total"]
@@ -142,6 +134,16 @@ def compare(is_async: bool, seconds: float, rounds: int, url: str) -> None:
             f" {waiting:9.2f} {cost['total'] / base['total']:8.2f}{note}"
         )
     print()
+
+
+def medians(is_async: bool, seconds: float, rounds: int, url: str) -> dict[str, dict[str, float]]:
+    found: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for number in range(rounds):
+        for kind in KINDS if number % 2 else reversed(KINDS):
+            found[kind].append(measure(kind, is_async, seconds, url))
+            print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return {kind: {of: statistics.median(each[of] for each in found[kind]) for of in found[kind][0]} for kind in KINDS}
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
-"""`python -m llama_index_resilient_stream`: the command line, where the extra `cli` is installed."""
+"""`python -m llama_index_resilient_stream` and `llama-index-resilient-stream`: the command line (extra `cli`)."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 _EXTRA = ("typer", "click", "rich", "packaging", "openai", "llama_index.llms")
 
@@ -12,7 +13,7 @@ def main() -> None:
     try:
         from .cli import app
 
-        app(prog_name="python -m llama_index_resilient_stream")
+        app(prog_name=_name())
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith(_EXTRA):
             raise
@@ -22,6 +23,12 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
+
+
+def _name() -> str:
+    """Return the command as it was typed, for usage lines."""
+    script = Path(sys.argv[0]).stem
+    return script if script == "llama-index-resilient-stream" else "python -m llama_index_resilient_stream"
 
 
 if __name__ == "__main__":

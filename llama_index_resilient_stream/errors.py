@@ -29,10 +29,31 @@ class ResilientStreamError(Exception):
 class StreamInterruptedError(ResilientStreamError):
     """A stream that could not be finished. Nothing that arrived is lost.
 
-    `partial_text` is all that the reader was shown. `report` says what was tried. `retryable` says whether asking
-    again later may help; `ResilientLLM.resume(error)` does so from where the text ends. `code` and `reason` are
-    for machines. The last original exception is `__cause__`.
+        try:
+            for chunk in llm.stream_chat(messages):
+                print(chunk.delta, end="")
+        except StreamInterruptedError as error:
+            stream = llm.resume(error)  # go on from where the text ends
+
+    It can be pickled and copied. What was asked, and with which keywords, stays behind then, so that no prompt and no
+    key travels with it: in another process, write `llm.resume(messages, error.partial_text)`.
+
+    Args:
+        message: one line for people.
+        partial_text: all that the reader was shown.
+        report: what was tried, attempt by attempt.
+        retryable: whether asking again later may help.
+        code: for machines, such as "llm/truncated-response-in-streaming-mode".
+        reason: why it was given up, as in `StreamReport.reason`.
+
+    The last original exception is `__cause__`.
     """
+
+    # In a slot it is no part of what is pickled, copied or shown by vars().
+    __slots__ = ("question",)
+
+    question: Any
+    """What `resume()` asks again; None in another process."""
 
     def __init__(
         self,
@@ -52,7 +73,7 @@ class StreamInterruptedError(ResilientStreamError):
         self.reason = reason
         self.restart_only = False
         """Whether the turn had tools or a form, so that it can be asked again and not continued."""
-        self.question: Any = None  # what resume() asks again; in no message, repr or log
+        self.question = None
 
 
 class StreamFault(ResilientStreamError):

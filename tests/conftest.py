@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +22,31 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("default")
+
+WORKERS_PER_CORE = 2  # tests mostly wait
+NOT_INSTALLED = re.compile(r"(\S+) is not installed: (.+)")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return what `-n auto` means: no workers for a single test, which then can be debugged."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return WORKERS_PER_CORE * (cores or 1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was not tested on this machine, for want of what, and how to get it."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", ())]
+    lacking = Counter(found.groups() for reason in reasons if (found := NOT_INSTALLED.search(reason)))
+    slow = config.option.markexpr == "not slow"
+    if not lacking and not slow:
+        return
+    terminalreporter.section("not tested")
+    for (name, command), count in sorted(lacking.items()):
+        terminalreporter.line(f"{name}: {count} skipped, because it is not installed: {command}")
+    if slow:
+        terminalreporter.line("slow tests, which nox and .ci/run run: pytest -m slow")
 
 
 @pytest.fixture(params=READERS, ids=str)

@@ -186,3 +186,77 @@ def test_the_report_is_a_timeline() -> None:
     as_dict = report.to_dict()
     assert as_dict["status"] == "complete"
     assert len(as_dict["attempts"]) == 3
+
+
+@pytest.mark.parametrize("hook", ["on_token", "on_fault", "on_resume", "on_end"])
+def test_a_listener_that_raises_is_logged_once_per_stream(
+    reader: Reader, hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = Diary(), Diary()
+
+    def broken(_event: Any) -> None:
+        raise ZeroDivisionError("my own")
+
+    setattr(first, hook, broken)
+    setattr(second, hook, broken)
+    script = [Cut(n, RESET) for n in (9, 18, 27)]
+    with caplog.at_level(logging.ERROR):
+        reader(ResilientLLM(ScriptedLLM(TEXT, script), policy=QUICK, callbacks=[first, second]))
+    assert caplog.text.count("Traceback") == 2
+    assert len(first.entries) == len(second.entries) > 0, "they are still told the rest"
+
+
+def test_a_coroutine_from_a_plain_function_is_logged_once_on_a_sync_stream(caplog: pytest.LogCaptureFixture) -> None:
+    async def told(_event: TokenEvent) -> None: ...
+
+    with caplog.at_level(logging.ERROR):
+        assert read(ResilientLLM(ScriptedLLM(TEXT), callbacks=[lambda event: told(event)])).text == TEXT
+    assert caplog.text.count("TypeError: on_token returned a coroutine") == 1
+
+
+def _generates(event: Any) -> Iterator[Any]:
+    yield event
+
+
+async def _agenerates(event: Any) -> Any:
+    yield event
+
+
+class Numbered(Diary):
+    on_fault = 3  # type: ignore[assignment]
+
+
+class TwoArguments(Diary):
+    def on_end(self, report: StreamReport, more: int) -> None:  # type: ignore[override]
+        ...
+
+
+REFUSED = {
+    "no-argument": (lambda: None, "on_token of .* cannot be called with one argument"),
+    "two-arguments": (lambda _one, _two: None, "on_token of .* cannot be called with one argument"),
+    "keyword-only": (lambda *, event: None, "on_token of .* cannot be called with one argument"),
+    "method": (TwoArguments(), "on_end of .* cannot be called with one argument"),
+    "generator": (_generates, "is a generator function"),
+    "async-generator": (_agenerates, "is a generator function"),
+    "number": (Numbered(), "on_fault of .* is no function"),
+}
+
+
+@pytest.mark.parametrize(("callback", "says"), REFUSED.values(), ids=REFUSED)
+def test_a_hook_that_could_never_work_is_refused_at_once(callback: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        ResilientLLM(ScriptedLLM(TEXT), callbacks=[callback])
+    with pytest.raises(ConfigurationError, match=says):
+        ResilientLLM(ScriptedLLM(TEXT)).bind(callbacks=[callback])
+
+
+@pytest.mark.parametrize("wrong", [3, "print", None], ids=repr)
+def test_what_is_no_list_of_callbacks_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"callbacks is .*callbacks=\["):
+        ResilientLLM(ScriptedLLM(TEXT), callbacks=wrong)
+
+
+def test_one_object_will_do_as_callbacks(reader: Reader) -> None:
+    diary = Diary()
+    reader(ResilientLLM(ScriptedLLM(TEXT), callbacks=diary))  # type: ignore[arg-type]
+    assert diary.entries

@@ -56,7 +56,7 @@ tokens = st.integers(1, 9)
 def test_p2_the_reader_sees_the_text_when_the_model_repeats_the_anchor(
     reader: Reader, endpoint: str, text: str, script: list[Cut], token: int
 ) -> None:
-    llm = ScriptedLLM(text, script, habit="anchor", token=token)
+    llm = ScriptedLLM(text, script, continuation_style="anchor", token=token)
     result = reader(ResilientLLM(llm, policy=PATIENT), endpoint=endpoint)
     assert result.text == text
     assert result.report.status is StreamStatus.COMPLETE
@@ -71,7 +71,7 @@ def test_p2_or_when_it_continues_exactly(reader: Reader, words: list[int], scrip
     for cut in script:  # where each continuation begins, if all is well
         partial_text = text[: len(partial_text) + (cut.after or 0)]
         assume(not partial_text or not text[len(partial_text) :].startswith(anchor_of(partial_text)))
-    llm = ScriptedLLM(text, script, habit="exact", token=token)
+    llm = ScriptedLLM(text, script, continuation_style="exact", token=token)
     result = reader(ResilientLLM(llm, policy=PATIENT))
     assert result.text == text
 
@@ -81,7 +81,7 @@ def test_p2_or_when_it_continues_exactly(reader: Reader, words: list[int], scrip
 def test_p2_a_completion_model_goes_on_from_its_own_words(
     reader: Reader, text: str, script: list[Cut], token: int
 ) -> None:
-    llm = ScriptedLLM(text, script, habit="exact", token=token, chat=False)
+    llm = ScriptedLLM(text, script, continuation_style="exact", token=token, chat=False)
     result = reader(ResilientLLM(llm, policy=PATIENT), endpoint="complete")
     assert result.report.status is StreamStatus.COMPLETE
     assert len(result.text) >= len(text.rstrip()) or result.text == text
@@ -235,7 +235,7 @@ def test_p7_extra_tokens_are_bounded(reader: Reader, budget: int, after: int) ->
     llm = ScriptedLLM(text, [Cut(after, ConnectionResetError())] * 99)
     policy = RecoveryPolicy(stop=stop_never, wait=wait_none(), max_attempts=99, max_extra_tokens=budget)
     result = reader(ResilientLLM(llm, policy=policy))
-    spent = sum(len(call.said) // 4 for call in llm.calls[1:])
+    spent = sum(len(call.partial_text) // 4 for call in llm.calls[1:])
     assert spent <= budget
     assert result.report.reason in ("extra_tokens", "attempts", "")
 

@@ -65,8 +65,7 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> 
     while True:
         calls.look()
         try:
-            token = tokens.get_nowait() if not tokens.empty() else await asyncio.wait_for(tokens.get(), _nap(calls))
-            if token:
+            if token := await _next_of(tokens, _nap(calls)):
                 yield token
         except TimeoutError:
             if response.exception is not None:
@@ -77,6 +76,14 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> 
                 if calls.cancelled:
                     return
                 raise _writer_died(calls) from None
+
+
+async def _next_of(tokens: asyncio.Queue[str | None], seconds: float) -> str | None:
+    if not tokens.empty():
+        return tokens.get_nowait()
+    # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with a token.
+    async with asyncio.timeout(seconds):
+        return await tokens.get()
 
 
 def _nap(calls: CallLog) -> float:

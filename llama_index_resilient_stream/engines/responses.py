@@ -3,7 +3,8 @@
 Divergences from LlamaIndex's classes, whose fields and methods they keep:
 
 1. `response_gen` and `str()` can be used in any order, also both: nothing is lost and nothing comes twice.
-2. After an error the response stays failed. LlamaIndex serves the partial text, or "None", as the answer from then on.
+2. After an error the response stays failed: iterating raises it again, while `str()`, `print()` and notebooks show the
+   partial text and a note. LlamaIndex serves the partial text, or "None", as the answer from then on.
 3. A chat response gives every queued token before an error, waits without burning the processor, and stops the LLM when
    its reader leaves instead of waiting for it.
 4. `str()` of an asynchronous response is the text so far while a loop runs in this thread, which cannot wait for more.
@@ -20,6 +21,7 @@ from typing import Any
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
+from ..errors import StreamInterruptedError
 from ..llm.call_log import CallLog
 from ..report import StreamReport, StreamStatus
 from .chat_writer import alet_writer_finish, aread_writer, let_writer_finish, read_writer
@@ -58,7 +60,33 @@ class _Reported:
         if not calls.found_later:
             weakref.finalize(self, calls.cancel).atexit = False
 
+    @property
+    def _kept(self) -> Transcript | AsyncTranscript:
+        return self._transcript  # type: ignore[attr-defined,no-any-return]
+
+    @property
+    def error(self) -> StreamInterruptedError | None:
+        """Why the answer was given up; None where it was not, or not yet."""
+        if isinstance(kept := self._kept.error, StreamInterruptedError):
+            return kept
+        return self.calls.error if self.report.status is StreamStatus.INTERRUPTED else None
+
+    @property
+    def partial_text(self) -> str:
+        """All of the answer that arrived so far."""
+        return self._kept.text
+
+    def _interrupted(self, error: StreamInterruptedError) -> str:
+        """The partial text and why there is no more, for people."""
+        self.calls.shown_as_text = True
+        return (self.partial_text.strip() + _why(error)).lstrip()
+
+    def _repr_markdown_(self) -> str:
+        return str(self) + self._note()
+
     def _note(self) -> str:
+        if self._kept.error is not None:
+            return ""  # str() says it
         report = self.report
         if report.status is StreamStatus.INTERRUPTED:
             return f"\n\n*interrupted: {report.reason}*"
@@ -104,17 +132,20 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
             self._transcript.settle(text)
 
     def __str__(self) -> str:
-        return self._transcript.whole()
+        try:
+            return self._transcript.whole()
+        except StreamInterruptedError as error:
+            return self._interrupted(error)
 
     def get_response(self) -> Response:
         return _with_report(Response(self._transcript.whole(), self.source_nodes, self.metadata), self.report)
 
     def print_response_stream(self) -> None:
-        for token in self.response_gen:
-            print(token, end="", flush=True)
-
-    def _repr_markdown_(self) -> str:
-        return str(self) + self._note()
+        try:
+            for token in self.response_gen:
+                print(token, end="", flush=True)
+        except StreamInterruptedError as error:
+            print(_why(error), flush=True)
 
     def __enter__(self) -> ResilientStreamingResponse:
         return self
@@ -159,24 +190,27 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
             self._transcript.settle(text)
 
     def __str__(self) -> str:
-        return _text_of_async(self._transcript)
+        try:
+            return _text_of_async(self._transcript)
+        except StreamInterruptedError as error:
+            return self._interrupted(error)
 
     async def get_response(self) -> Response:
         text = await self._transcript.whole()
         return _with_report(Response(text, self.source_nodes, self.metadata), self.report)
 
     async def print_response_stream(self) -> None:
-        async for token in self._transcript.tokens():
-            print(token, end="", flush=True)
+        try:
+            async for token in self._transcript.tokens():
+                print(token, end="", flush=True)
+        except StreamInterruptedError as error:
+            print(_why(error), end="", flush=True)
         print()
 
     async def acancel(self) -> None:
         """Stop the LLM, and return when its connection is closed."""
         await self.calls.acancel()
         await self._transcript.aclose()
-
-    def _repr_markdown_(self) -> str:
-        return str(self) + self._note()
 
     async def __aenter__(self) -> ResilientAsyncStreamingResponse:
         return self
@@ -233,18 +267,31 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             raise
         self.response = self.unformatted_response = self._atranscript.text.strip()
 
+    @property
+    def _kept(self) -> Transcript | AsyncTranscript:
+        return self._transcript if self.achat_stream is None else self._atranscript
+
     def __str__(self) -> str:
-        if self.achat_stream is None:
-            return self._transcript.whole().strip()
-        return _text_of_async(self._atranscript).strip()
+        try:
+            if self.achat_stream is None:
+                return self._transcript.whole().strip()
+            return _text_of_async(self._atranscript).strip()
+        except StreamInterruptedError as error:
+            return self._interrupted(error)
 
     def print_response_stream(self) -> None:
-        for token in self.response_gen:
-            print(token, end="", flush=True)
+        try:
+            for token in self.response_gen:
+                print(token, end="", flush=True)
+        except StreamInterruptedError as error:
+            print(_why(error), flush=True)
 
     async def aprint_response_stream(self) -> None:
-        async for token in self.async_response_gen():
-            print(token, end="", flush=True)
+        try:
+            async for token in self.async_response_gen():
+                print(token, end="", flush=True)
+        except StreamInterruptedError as error:
+            print(_why(error), flush=True)
 
     @property
     def given(self) -> bool:
@@ -266,9 +313,6 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         over = self._transcript.over or self._atranscript.over
         return StreamStatus.UNKNOWN if over else StreamStatus.STREAMING
 
-    def _repr_markdown_(self) -> str:
-        return str(self) + self._note()
-
     def __enter__(self) -> ResilientStreamingAgentChatResponse:
         return self
 
@@ -282,6 +326,10 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.acancel()
+
+
+def _why(error: StreamInterruptedError) -> str:
+    return f"\n\n[interrupted: {str(error).removeprefix('Stream interrupted: ')}]"
 
 
 def _text_of_async(transcript: AsyncTranscript) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
@@ -28,14 +28,53 @@ logger = logging.getLogger("llama_index_resilient_stream")
 dispatcher = get_dispatcher(__name__)
 
 
-def check(callbacks: Sequence[Any]) -> None:
-    """Refuse what could never be called."""
-    for callback in callbacks:
-        if isinstance(callback, type) or not (callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)):
-            raise ConfigurationError(
-                f"{callback!r} is not a stream callback. Pass a function of a TokenEvent, or an object with some of "
-                f"{', '.join(HOOKS)}: callbacks=[lambda event: print(event.text)]."
-            )
+def checked(callbacks: Any) -> tuple[Any, ...]:
+    """The callbacks as a tuple; a single one will do.
+
+    Raises:
+        ConfigurationError: one of them could never be called.
+    """
+    if callable(callbacks) or any(hasattr(callbacks, hook) for hook in HOOKS):
+        callbacks = (callbacks,)
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
+        raise ConfigurationError(
+            f"callbacks is {callbacks!r}. Pass a list: callbacks=[lambda event: print(event.text)]."
+        )
+    several: tuple[Any, ...] = tuple(callbacks)
+    for callback in several:
+        _check_callback(callback)
+    return several
+
+
+def _check_callback(callback: Any) -> None:
+    if isinstance(callback, type) or not (callable(callback) or any(hasattr(callback, hook) for hook in HOOKS)):
+        raise ConfigurationError(
+            f"{callback!r} is not a stream callback. Pass a function of a TokenEvent, or an object with some of "
+            f"{', '.join(HOOKS)}: callbacks=[lambda event: print(event.text)]."
+        )
+    for hook in HOOKS:
+        _check_hook(hook, _hook(callback, hook), callback)
+
+
+def _check_hook(hook: str, function: Any, callback: Any) -> None:
+    if function is None:
+        return
+    if not callable(function):
+        raise ConfigurationError(f"{hook} of {callback!r} is no function. Define it with one: def {hook}(self, event).")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigurationError(
+            f"{hook} of {callback!r} is a generator function, and nothing would run when it is called. "
+            f"Define it without `yield`: def {hook}(self, event)."
+        )
+    try:
+        inspect.signature(function).bind(None)
+    except ValueError:  # a builtin that does not tell
+        return
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{hook} of {callback!r} cannot be called with one argument: {error}. "
+            f"Define it as: def {hook}(self, event), or as a function: lambda event: print(event.text)."
+        ) from None
 
 
 def refuse_coroutines(callbacks: Sequence[Any]) -> None:
@@ -65,6 +104,7 @@ class _Announcer:
         self._hooks = {hook: [h for c in callbacks if (h := _hook(c, hook)) is not None] for hook in HOOKS}
         self._index = 0
         self._ended = False
+        self._failed: set[tuple[str, int]] = set()
         self.watches_tokens = bool(self._hooks["on_token"])
 
     def _token(self, chunk: Chunk, recovery: Recovery) -> TokenEvent | None:
@@ -149,6 +189,12 @@ class _Announcer:
         )
         return event
 
+    def _log_failure(self, hook: str, number: int) -> None:
+        """Once per stream and hook: a hook that fails at one token fails at hundreds."""
+        if (hook, number) not in self._failed:
+            self._failed.add((hook, number))
+            logger.exception("stream callback %s raised; the stream goes on, and this is not logged again", hook)
+
     def _end(self, recovery: Recovery) -> StreamReport | None:
         if self._ended:
             return None
@@ -197,13 +243,13 @@ class Announcer(_Announcer):
     def _call(self, hook: str, argument: Any) -> None:
         if argument is None:
             return
-        for function in self._hooks[hook]:
+        for number, function in enumerate(self._hooks[hook]):
             try:
                 if inspect.iscoroutine(result := function(argument)):
                     result.close()
                     raise TypeError(f"{hook} returned a coroutine, but this stream is synchronous: use astream_chat")
             except Exception:
-                logger.exception("stream callback %s raised; the stream goes on", hook)
+                self._log_failure(hook, number)
 
 
 class AsyncAnnouncer(_Announcer):
@@ -224,10 +270,10 @@ class AsyncAnnouncer(_Announcer):
     async def _call(self, hook: str, argument: Any) -> None:
         if argument is None:
             return
-        for function in self._hooks[hook]:
+        for number, function in enumerate(self._hooks[hook]):
             try:
                 result = function(argument)
                 if inspect.isawaitable(result):
                     await result
             except Exception:
-                logger.exception("stream callback %s raised; the stream goes on", hook)
+                self._log_failure(hook, number)

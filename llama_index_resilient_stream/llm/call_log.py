@@ -32,6 +32,8 @@ class CallLog:
         self.raises = raises
         """Whether the user's policy wants an error where an answer is given up."""
         self.cancelled = False
+        self.shown_as_text = False
+        """Whether a partial answer was handed out as text, by `str(response)`, instead of an error."""
         self._recoveries: list[tuple[Recovery, bool]] = []
         self._streams: list[tuple[Recovery, weakref.ref[Any]]] = []
         self._lock = threading.Lock()
@@ -76,7 +78,8 @@ class CallLog:
 
         Only where the engine was not told: an engine that was given the error may well know what to do.
         """
-        if (error := self._error(lambda recovery: recovery.policy.on_exhausted == "partial")) is not None:
+        shown = self.shown_as_text
+        if (error := self._error(lambda recovery: shown or recovery.policy.on_exhausted == "partial")) is not None:
             raise error
 
     def add_call(self, recovery: Recovery) -> None:

@@ -53,10 +53,12 @@ from ..recovery.events import Chunk, Learned
 from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
+from ..streaming.loops import require_asyncio
 from ..streaming.watchdog import AsyncHalt, Halt
-from .announcer import Announcer, AsyncAnnouncer, check, refuse_coroutines
+from .announcer import Announcer, AsyncAnnouncer, checked, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
+from .explanation import CallExplanation, refuses_like_bare
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -116,8 +118,7 @@ class ResilientLLM(FunctionCallingLLM):
         for each in (llm, *fallbacks):
             _check_llm(each)
         _check_settings(policy, continuation)
-        callbacks = (callbacks,) if callable(callbacks) else tuple(callbacks)
-        check(callbacks)
+        callbacks = checked(callbacks)
         _check_names(kwargs, set(self._field_names()))
         inherited = {name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)}
         super().__init__(
@@ -233,18 +234,22 @@ class ResilientLLM(FunctionCallingLLM):
     # Streams
 
     @untraced
+    @refuses_like_bare
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
+    @refuses_like_bare
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
@@ -263,6 +268,7 @@ class ResilientLLM(FunctionCallingLLM):
     def _astream(
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
+        require_asyncio("An asynchronous stream of ResilientLLM")
         recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
         trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
@@ -284,18 +290,22 @@ class ResilientLLM(FunctionCallingLLM):
 
     # Calls that are not streamed
 
+    @refuses_like_bare
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @refuses_like_bare
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         answer: CompletionResponse = await self._acall(
             Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs)
@@ -318,6 +328,7 @@ class ResilientLLM(FunctionCallingLLM):
         raise _original(failure)
 
     async def _acall(self, question: Question) -> Any:
+        require_asyncio("An asynchronous call of ResilientLLM")
         recovery = self._recovery(question, streamed=False)
         opened = partial(acall, [self.llm, *self.fallbacks], question)
         observer = AsyncAnnouncer(self.callbacks)
@@ -353,6 +364,7 @@ class ResilientLLM(FunctionCallingLLM):
             question_tokens=partial(question.tokens, count_tokens),
             count_tokens=count_tokens,
             answers_tool_result=question.answers_tool_result,
+            explanation=CallExplanation((self.llm, *self.fallbacks), question),
             partial_text=partial_text,
             restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
             streamed=streamed,
@@ -518,9 +530,8 @@ def _check_settings(policy: Any, continuation: Any) -> None:
 
 def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
     """What was asked, what was said, and whether it can only be asked again."""
-    question = getattr(what, "question", None)
-    if text is None and isinstance(question, Question):
-        return question, what.partial_text, what.restart_only
+    if text is None and isinstance(what, StreamInterruptedError):
+        return _asked_before(what)
     if isinstance(text, str) and isinstance(what, str):
         return Question(False, prompt=what), text, False
     if isinstance(text, str) and isinstance(what, Sequence) and all(isinstance(each, ChatMessage) for each in what):
@@ -529,6 +540,15 @@ def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
         "Only a StreamInterruptedError that a stream of ResilientLLM raised can be resumed: "
         "except StreamInterruptedError as error: stream = llm.resume(error). "
         "Or pass what was asked and the text so far: llm.resume(messages, text)."
+    )
+
+
+def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
+    if isinstance(error.question, Question):
+        return error.question, error.partial_text, error.restart_only
+    raise ConfigurationError(
+        "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
+        "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
     )
 
 

@@ -36,6 +36,7 @@ from .attempt import Head, Join, RunningAttempt
 from .decision import Decision, ModelChain
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
+from .faults.messages import Explanation, NoExplanation
 from .seam import RestartJoin, Seam
 from .states import TRANSITIONS, State, Step
 from .usage import UsageMeter, estimate_tokens
@@ -55,6 +56,7 @@ class Recovery:
         question: goes with the error of an answer that was given up. Opaque.
         question_tokens: estimates what asking again costs; called only when that happens.
         count_tokens: how many tokens a text is.
+        explanation: what a provider's message may show, and whether an error is the caller's own.
         clock: in seconds; injected by tests.
     """
 
@@ -70,6 +72,7 @@ class Recovery:
         question: object = None,
         question_tokens: Callable[[], int] = lambda: 0,
         count_tokens: Callable[[str], int] = estimate_tokens,
+        explanation: Explanation = NoExplanation(),  # noqa: B008 - it has no state
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = State.READY
@@ -90,6 +93,7 @@ class Recovery:
         self._streamed = streamed
         self._empty_is_an_answer = answers_tool_result or policy.empty == "accept"
         self._question = question
+        self._explanation = explanation
         self._attempt: RunningAttempt | None = None
         self._delay: float | None = None
         self._length_rounds = 0
@@ -118,8 +122,11 @@ class Recovery:
 
     def next_delay(self) -> float | None:
         """None: done. Seconds: wait that long, then ask `request`. Raises StreamInterruptedError: gave up."""
-        if self.error is not None and self.policy.on_exhausted == "raise":
-            raise self.error
+        if self.error is not None:
+            if (cause := self.error.__cause__) is not None and self._explanation.is_callers(cause):
+                raise cause
+            if self.policy.on_exhausted == "raise":
+                raise self.error
         return self._delay
 
     def cancel(self) -> None:
@@ -389,13 +396,18 @@ class Recovery:
             return GiveUpReason.EXTRA_TOKENS
         return None
 
+    def _explained(self, fault: Fault) -> str:
+        ours = isinstance(fault.error, StreamFault)
+        said = "" if ours else self._explanation.message(fault.error, self.answer)
+        return ": ".join(filter(None, (fault.message.rstrip("."), said.rstrip("."))))
+
     def _give_up(self, fault: Fault, decision: Decision, reason: GiveUpReason) -> None:
         if self.deadline_at is not None and self.clock() >= self.deadline_at:
             reason = GiveUpReason.DEADLINE
         self.report.reason, self.report.retryable = reason, decision.retryable
         self._end(Step.GIVE_UP, StreamStatus.INTERRUPTED)
         silent = isinstance(fault.error, TruncatedStreamError)
-        what = SILENT_CUT if silent else f"Stream interrupted: {fault.message.rstrip('.')}."
+        what = SILENT_CUT if silent else f"Stream interrupted: {self._explained(fault)}."
         count = len(self.report.attempts)
         self.error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason.replace('_', ' ')}).",

@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 
 from ..report import StreamStatus
+from ..streaming.loops import require_asyncio
 from .event_stream import Feed, check_heartbeat, texts, written
 from .generations import Generations
 from .resumption import Opening
@@ -57,6 +58,7 @@ class _Streamed(StreamingResponse):
         self.headers.update(more_headers or {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        require_asyncio(type(self).__name__)
         if (refusal := await self._open(scope)) is not None:
             await refusal(scope, receive, send)
             return

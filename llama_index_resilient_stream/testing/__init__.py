@@ -1,6 +1,6 @@
-"""A testing kit: an LLM and a server that break on cue. For this package's own tests, and for yours.
+"""Test doubles that break: an LLM in the process, and an OpenAI-compatible server. For your tests, and for ours.
 
-In the process, without a socket:
+An LLM in the process, without a socket:
 
     from llama_index_resilient_stream import ResilientLLM
     from llama_index_resilient_stream.testing import Cut, ScriptedLLM
@@ -11,44 +11,59 @@ In the process, without a socket:
         assert "".join(chunk.delta for chunk in stream) == llm.text
         assert len(llm.calls) == 2
 
-On a real socket, with any OpenAI-compatible client:
+A server on a real socket, for any OpenAI-compatible client:
 
     from llama_index_resilient_stream.testing import FAULTS, FaultServer
 
-    with FaultServer("The answer is 42. And more.", faults=[FAULTS["clean-eof"].at(10), None]) as server:
+    with FaultServer("The answer is 42. And more.", faults=[FAULTS["clean_eof"].at(10), None]) as server:
         client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
         ...
-        assert [record.said for record in server.requests] == ["", "The answer"]
+        assert [request.partial_text for request in server.requests] == ["", "The answer"]
 
-FAULTS is the table of what can happen on the wire, HABITS the table of how models go on. The server needs the
-standard library only.
+FAULTS is the table of what can happen on the wire, CONTINUATION_STYLES the table of the ways in which models continue
+a cut answer.
 """
 
-from .continuation_styles import HABITS, find_anchor
-from .faults import FATAL, FAULTS, HARMLESS, RETRYABLE, STATED, TOOL_CALLS, UNTOLD, Fault, http_error
-from .script import Call, Cut, Fail, Stall
+from .continuation_styles import CONTINUATION_STYLES, find_anchor
+from .faults import (
+    FATAL,
+    FAULTS,
+    HARMLESS,
+    NO_FINISH_REASON,
+    RETRYABLE,
+    STATED_INCOMPLETE,
+    TOOL_CALLS,
+    WireFault,
+    WireFaultKind,
+    http_error,
+)
+from .recorded_request import RecordedRequest
+from .script import Call, CallState, Cut, Fail, Stall
 from .scripted import ScriptedLLM
-from .scripted_model import Heard
-from .server import FaultServer, Record
+from .scripted_model import ParsedRequest, RequestKind
+from .server import FaultServer
 
 __all__ = [
+    "CONTINUATION_STYLES",
     "FATAL",
     "FAULTS",
-    "HABITS",
     "HARMLESS",
+    "NO_FINISH_REASON",
     "RETRYABLE",
-    "STATED",
+    "STATED_INCOMPLETE",
     "TOOL_CALLS",
-    "UNTOLD",
     "Call",
+    "CallState",
     "Cut",
     "Fail",
-    "Fault",
     "FaultServer",
-    "Heard",
-    "Record",
+    "ParsedRequest",
+    "RecordedRequest",
+    "RequestKind",
     "ScriptedLLM",
     "Stall",
+    "WireFault",
+    "WireFaultKind",
     "find_anchor",
     "http_error",
 ]

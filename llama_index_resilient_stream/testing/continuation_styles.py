@@ -1,10 +1,10 @@
-"""The ways in which models go on after a cut, for fake models, tests and the benchmark.
+"""The ways in which models continue a cut answer, for scripted models, tests and the benchmark.
 
-A habit takes the whole text, what was said of it before the cut, and the anchor that was asked for. It gives the
-continuation that a model with this habit sends, up to the end of the text.
+A continuation style takes the whole text, the part of it before the cut, and the anchor that was asked for. It returns
+the continuation that such a model sends, up to the end of the text.
 
-`OBEYING` names the habits that do what they were asked, or simply carry on: with these the joined answer is the
-text itself, to the last character. All others are the truth about models, more or less often.
+`OBEYING` names the styles that do what was asked, or carry on with the next character: with these the joined answer is
+the text itself, to the last character. All others have been seen of models, some often and some seldom.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-Habit = Callable[[str, str, str], str]
+ContinuationStyle = Callable[[str, str, str], str]
+"""(text, partial_text, anchor) -> continuation."""
 
 OBEYING = frozenset({"anchor", "exact", "resent_space"})
 
@@ -45,149 +46,153 @@ _SENTENCE_END = re.compile(r"[.!?…؟।]+[\"'»”’)\]]*\s+|[。！？]+[」
 _TABLE_HEAD = re.compile(r"^\|[^\n]*\|[ \t]*\n\|[ \t:|-]+\|[ \t]*\n", re.MULTILINE)
 
 
-def find_anchor(said: str, instruction: str) -> str:
-    """The longest suffix of `said` that occurs in the instruction: what a model was asked to repeat.
+def find_anchor(partial_text: str, instruction: str) -> str:
+    """Return the longest suffix of the partial text that occurs in the instruction: what a model was asked to repeat.
 
     It does not depend on the wording. Where no anchor was asked for, a letter or two may be found by chance.
+
+    Args:
+        partial_text: The answer up to the cut.
+        instruction: The user's turn that asks for the rest.
     """
-    found, missing = 0, min(len(said), len(instruction)) + 1
+    found, missing = 0, min(len(partial_text), len(instruction)) + 1
     while missing - found > 1:  # every suffix of a suffix that occurs, occurs
         length = (found + missing) // 2
-        if said[len(said) - length :] in instruction:
+        if partial_text[len(partial_text) - length :] in instruction:
             found = length
         else:
             missing = length
-    return said[len(said) - found :]
+    return partial_text[len(partial_text) - found :]
 
 
-def anchor(text: str, said: str, anchor: str) -> str:
-    """Does what it was asked: the anchor, and the rest."""
-    return anchor + text[len(said) :]
+def anchor(text: str, partial_text: str, anchor: str) -> str:
+    """Sends what was asked for: the anchor and the rest."""
+    return anchor + text[len(partial_text) :]
 
 
-def exact(text: str, said: str, anchor: str) -> str:
+def exact(text: str, partial_text: str, anchor: str) -> str:
     """Carries on with the next character."""
-    return text[len(said) :]
+    return text[len(partial_text) :]
 
 
-def overlap(text: str, said: str, anchor: str, *, length: int) -> str:
+def overlap(text: str, partial_text: str, anchor: str, *, length: int) -> str:
     """Repeats the last few characters, whatever was asked."""
-    return text[max(0, len(said) - length) :]
+    return text[max(0, len(partial_text) - length) :]
 
 
-def restart(text: str, said: str, anchor: str) -> str:
+def restart(text: str, partial_text: str, anchor: str) -> str:
     """Gives the whole answer again."""
     return text
 
 
-def restart_paragraph(text: str, said: str, anchor: str) -> str:
+def restart_paragraph(text: str, partial_text: str, anchor: str) -> str:
     """Begins the paragraph again."""
-    return text[said.rfind("\n\n") + 2 if "\n\n" in said else 0 :]
+    return text[partial_text.rfind("\n\n") + 2 if "\n\n" in partial_text else 0 :]
 
 
-def restart_sentence(text: str, said: str, anchor: str) -> str:
+def restart_sentence(text: str, partial_text: str, anchor: str) -> str:
     """Begins the sentence again."""
-    return text[max((end.end() for end in _SENTENCE_END.finditer(said)), default=0) :]
+    return text[max((end.end() for end in _SENTENCE_END.finditer(partial_text)), default=0) :]
 
 
-def restart_line(text: str, said: str, anchor: str) -> str:
+def restart_line(text: str, partial_text: str, anchor: str) -> str:
     """Begins the line again."""
-    return text[said.rfind("\n") + 1 :]
+    return text[partial_text.rfind("\n") + 1 :]
 
 
-def fence(text: str, said: str, anchor: str) -> str:
+def fence(text: str, partial_text: str, anchor: str) -> str:
     """Opens the code fence again that is still open, then carries on."""
-    opened = _open_fence(said)
+    opened = _open_fence(partial_text)
     if opened is None:
-        return text[len(said) :]
+        return text[len(partial_text) :]
     line = opened.group()
-    return (line if line.endswith("\n") else line + "\n") + text[len(said) :]
+    return (line if line.endswith("\n") else line + "\n") + text[len(partial_text) :]
 
 
-def fence_restart(text: str, said: str, anchor: str) -> str:
+def fence_restart(text: str, partial_text: str, anchor: str) -> str:
     """Gives the whole code block again in which it was cut, fence and all."""
-    opened = _open_fence(said)
-    return text[len(said) if opened is None else opened.start() :]
+    opened = _open_fence(partial_text)
+    return text[len(partial_text) if opened is None else opened.start() :]
 
 
-def table_head(text: str, said: str, anchor: str) -> str:
+def table_head(text: str, partial_text: str, anchor: str) -> str:
     """Repeats the head of the table in which it was cut, then carries on."""
-    head = _open_table_head(said)
-    return head + text[len(said) :]
+    head = _open_table_head(partial_text)
+    return head + text[len(partial_text) :]
 
 
-def table_head_row(text: str, said: str, anchor: str) -> str:
+def table_head_row(text: str, partial_text: str, anchor: str) -> str:
     """Repeats the head of the table in which it was cut, then begins the row again."""
-    head = _open_table_head(said)
-    return head + text[said.rfind("\n") + 1 if head else len(said) :]
+    head = _open_table_head(partial_text)
+    return head + text[partial_text.rfind("\n") + 1 if head else len(partial_text) :]
 
 
-def echo(text: str, said: str, anchor: str) -> str:
-    """Gives back the prefix it was sent, white space at its end stripped, as Mistral does; then the rest."""
+def echo(text: str, partial_text: str, anchor: str) -> str:
+    """Sends back the prefix that it was sent, white space at its end stripped, as Mistral does; then the rest."""
     return text
 
 
-def polite_anchor(text: str, said: str, anchor: str) -> str:
-    """A courtesy, in one of several languages, then the anchor and the rest."""
-    return _one_of(COURTESIES, said) + anchor + text[len(said) :]
+def polite_anchor(text: str, partial_text: str, anchor: str) -> str:
+    """Sends a courtesy, in one of several languages, then the anchor and the rest."""
+    return _one_of(COURTESIES, partial_text) + anchor + text[len(partial_text) :]
 
 
-def polite_exact(text: str, said: str, anchor: str) -> str:
+def polite_exact(text: str, partial_text: str, anchor: str) -> str:
     """Says that it continues, then does."""
-    return LEFT_OFF[0] + text[len(said) :]
+    return LEFT_OFF[0] + text[len(partial_text) :]
 
 
-def polite_exact_translated(text: str, said: str, anchor: str) -> str:
+def polite_exact_translated(text: str, partial_text: str, anchor: str) -> str:
     """Says that it continues, in one of several languages, then does."""
-    return _one_of(LEFT_OFF, said) + text[len(said) :]
+    return _one_of(LEFT_OFF, partial_text) + text[len(partial_text) :]
 
 
-def polite_overlap(text: str, said: str, anchor: str, *, length: int) -> str:
-    """A courtesy, then the last few characters again."""
-    return _one_of(COURTESIES, said) + text[max(0, len(said) - length) :]
+def polite_overlap(text: str, partial_text: str, anchor: str, *, length: int) -> str:
+    """Sends a courtesy, then the last few characters again."""
+    return _one_of(COURTESIES, partial_text) + text[max(0, len(partial_text) - length) :]
 
 
-def polite_restart(text: str, said: str, anchor: str) -> str:
-    """A courtesy, then the whole answer again."""
-    return _one_of(COURTESIES, said) + text
+def polite_restart(text: str, partial_text: str, anchor: str) -> str:
+    """Sends a courtesy, then the whole answer again."""
+    return _one_of(COURTESIES, partial_text) + text
 
 
-def polite_fence(text: str, said: str, anchor: str) -> str:
+def polite_fence(text: str, partial_text: str, anchor: str) -> str:
     """Inside a code fence: says that it continues, opens the fence again, carries on."""
-    if _open_fence(said) is None:
-        return text[len(said) :]
-    return "Here is the rest of the code:\n\n" + fence(text, said, anchor)
+    if _open_fence(partial_text) is None:
+        return text[len(partial_text) :]
+    return "Here is the rest of the code:\n\n" + fence(text, partial_text, anchor)
 
 
-def quoted_anchor(text: str, said: str, anchor: str) -> str:
-    """The anchor in quotation marks of some kind, then the rest."""
-    opening, closing = QUOTES[len(said) % len(QUOTES)]
-    return opening + anchor + closing + text[len(said) :]
+def quoted_anchor(text: str, partial_text: str, anchor: str) -> str:
+    """Sends the anchor in quotation marks of some kind, then the rest."""
+    opening, closing = QUOTES[len(partial_text) % len(QUOTES)]
+    return opening + anchor + closing + text[len(partial_text) :]
 
 
-def anchor_stripped(text: str, said: str, anchor: str) -> str:
-    """The anchor without the white space around it, then the rest."""
-    return anchor.strip() + text[len(said) :]
+def anchor_stripped(text: str, partial_text: str, anchor: str) -> str:
+    """Sends the anchor without the white space around it, then the rest."""
+    return anchor.strip() + text[len(partial_text) :]
 
 
-def anchor_spaced(text: str, said: str, anchor: str) -> str:
-    """A line break before the anchor, and single spaces for every white space in it; then the rest."""
+def anchor_spaced(text: str, partial_text: str, anchor: str) -> str:
+    """Sends a line break, the anchor with single spaces for all white space in it, then the rest."""
     words = " ".join(anchor.split())
-    return "\n" + words + anchor[len(anchor.rstrip()) :] + text[len(said) :]
+    return "\n" + words + anchor[len(anchor.rstrip()) :] + text[len(partial_text) :]
 
 
-def resent_space(text: str, said: str, anchor: str) -> str:
+def resent_space(text: str, partial_text: str, anchor: str) -> str:
     """Sends the white space again that was stripped from a prefill, then the rest."""
-    return text[len(said.rstrip()) :]
+    return text[len(partial_text.rstrip()) :]
 
 
-def near_restart(text: str, said: str, anchor: str) -> str:
-    """Gives the whole answer again, but one character differs. No join can be exact; none may lose anything."""
-    middle = len(said) // 2
+def near_restart(text: str, partial_text: str, anchor: str) -> str:
+    """Gives the whole answer again, but one character differs. No join can be exact, and none may lose text."""
+    middle = len(partial_text) // 2
     return text[:middle] + ("x" if text[middle : middle + 1] != "x" else "y") + text[middle + 1 :]
 
 
-HABITS: dict[str, Habit] = {
+CONTINUATION_STYLES: dict[str, ContinuationStyle] = {
     "anchor": anchor,
     "exact": exact,
     "overlap16": partial(overlap, length=16),
@@ -216,14 +221,14 @@ HABITS: dict[str, Habit] = {
 }
 
 
-def _one_of(phrases: tuple[str, ...], said: str) -> str:
-    return phrases[len(said) % len(phrases)]
+def _one_of(phrases: tuple[str, ...], partial_text: str) -> str:
+    return phrases[len(partial_text) % len(phrases)]
 
 
-def _open_fence(said: str) -> re.Match[str] | None:
-    """The line that opened the code fence in which `said` ends."""
+def _open_fence(partial_text: str) -> re.Match[str] | None:
+    """The line that opened the code fence in which `partial_text` ends."""
     opened: re.Match[str] | None = None
-    for line in _FENCE.finditer(said):
+    for line in _FENCE.finditer(partial_text):
         if opened is None:
             opened = line
         elif line[1].startswith(opened[1]) and not line[2].strip():
@@ -231,10 +236,10 @@ def _open_fence(said: str) -> re.Match[str] | None:
     return opened if opened is not None and opened.group().endswith("\n") else None
 
 
-def _open_table_head(said: str) -> str:
-    """The head of the Markdown table in which `said` ends, with at least one row begun."""
-    last = max(_TABLE_HEAD.finditer(said), key=re.Match.start, default=None)
-    rows = said[last.end() :] if last else ""
+def _open_table_head(partial_text: str) -> str:
+    """The head of the Markdown table in which `partial_text` ends, with at least one row begun."""
+    last = max(_TABLE_HEAD.finditer(partial_text), key=re.Match.start, default=None)
+    rows = partial_text[last.end() :] if last else ""
     if last is None or not rows or not all(row.startswith("|") for row in rows.split("\n") if row):
         return ""
     return "" if "\n\n" in rows else last.group()

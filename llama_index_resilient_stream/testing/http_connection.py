@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a raw socket, as far as a server needs it that breaks it.
+"""HTTP/1.1 on a raw socket: only what FaultServer needs, and ways to break it that no HTTP library offers.
 
-Every wait watches three things at once: the time, the client (who may leave), and the server (which may
-close). So no handler thread outlives the connection it serves.
+Every wait watches the time, the client (who may leave) and the server (which may close). So no handler thread
+outlives the connection that it serves.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 try:
     import fcntl
@@ -24,7 +25,13 @@ try:
 except ImportError:  # not on Windows, where a reset may take the last words with it
     fcntl = termios = None  # type: ignore[assignment]
 
-Framing = Literal["chunked", "close"]
+
+class StreamFraming(StrEnum):
+    """How the end of a body is marked: by a last chunk, or by closing the connection."""
+
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
 
 _RECEIVE = 65536
 _ARRIVAL = 1.0  # seconds at most for what was written to arrive
@@ -40,7 +47,7 @@ class ServerClosing(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class ParsedHTTPRequest:
     """One request: the names of its headers in lower case, its body parsed as JSON (or an empty dict)."""
 
     method: str
@@ -50,7 +57,13 @@ class Request:
 
 
 class Connection:
-    """One client's connection. `stop` is a socket that becomes readable when the server closes."""
+    """The connection of one client.
+
+    Args:
+        sock: The accepted socket.
+        number: The number of the connection, counted from 1.
+        stop: A socket that becomes readable when the server closes.
+    """
 
     def __init__(self, sock: socket.socket, number: int, stop: socket.socket) -> None:
         self.number = number
@@ -68,8 +81,8 @@ class Connection:
 
     # -- reading
 
-    def read_request(self) -> Request | None:
-        """The next request, or None when the client is done with this connection."""
+    def read_request(self) -> ParsedHTTPRequest | None:
+        """Read the next request; None when the client is done with this connection."""
         if self._last:
             return None
         try:
@@ -86,7 +99,7 @@ class Connection:
         while len(self._inbox) < length:
             self._wait(None)
         body, self._inbox = self._inbox[:length], self._inbox[length:]
-        return Request(method, path, tuple(headers), _parse_body(body))
+        return ParsedHTTPRequest(method, path, tuple(headers), _parse_body(body))
 
     # -- waiting
 
@@ -136,38 +149,38 @@ class Connection:
                 raise ClientLeft from None
 
     def head(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """The status line and the headers."""
+        """Send the status line and the headers."""
         lines = [f"HTTP/1.1 {status} {_reason(status)}", *(f"{name}: {value}" for name, value in headers)]
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
 
     def respond(self, status: int, content: bytes, kind: str, headers: Iterable[tuple[str, str]] = ()) -> None:
-        """A whole response with a Content-Length."""
+        """Send a whole response with a Content-Length."""
         self.head(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *headers])
         self.send(content)
 
-    def open_stream(self, framing: Framing = "chunked", length: int | None = None) -> None:
-        """The headers of an event stream. With `length` the body is framed by that Content-Length."""
+    def open_stream(self, framing: StreamFraming = StreamFraming.CHUNKED, length: int | None = None) -> None:
+        """Send the headers of an event stream. With `length` the body is framed by that Content-Length."""
         headers = [("Content-Type", "text/event-stream; charset=utf-8"), ("Cache-Control", "no-cache")]
-        self._chunked = framing == "chunked" and length is None
+        self._chunked = framing is StreamFraming.CHUNKED and length is None
         if length is not None:
             headers.append(("Content-Length", str(length)))
-        elif framing == "close":
+        elif framing is StreamFraming.CLOSE:
             headers.append(("Connection", "close"))
         else:
             headers.append(("Transfer-Encoding", "chunked"))
         self.head(200, headers)
 
     def write(self, data: bytes) -> None:
-        """A part of the body, as one chunk where the body is chunked."""
+        """Send a part of the body, as one chunk where the body is chunked."""
         self.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def write_torn(self, data: bytes) -> None:
-        """The first half of a part of the body; the size of its chunk promises all of it."""
+        """Send the first half of a part of the body; the size of its chunk promises all of it."""
         half = data[: len(data) // 2]
         self.send(b"%x\r\n%b" % (len(data), half) if self._chunked else half)
 
     def end(self) -> None:
-        """The end of a body as its framing has it: the last chunk, or FIN."""
+        """End the body as its framing has it: with the last chunk, or by closing the connection."""
         if self._chunked:
             self.send(b"0\r\n\r\n")
         else:
@@ -176,11 +189,11 @@ class Connection:
     # -- ending
 
     def fin(self) -> None:
-        """Close in the orderly way: FIN after everything that was written."""
+        """Close the connection in order: FIN after everything that was written."""
         self.close()
 
     def reset(self) -> None:
-        """Close with RST, once all that was written has arrived: a reset throws away what has not."""
+        """Close the connection with RST, once all that was written has arrived: a reset drops what has not."""
         until = time.monotonic() + _ARRIVAL
         while self._unacknowledged() and time.monotonic() < until:
             self.pause(0.001)

@@ -12,26 +12,26 @@ COMMENT = b": keep-alive\n\n"
 
 
 def event(payload: dict[str, Any]) -> bytes:
-    """One server-sent event. Characters outside ASCII go out as they are, so that a cut can fall inside."""
+    """Encode one server-sent event. Characters outside ASCII are not escaped, so that a cut can fall inside one."""
     return b"data: " + json.dumps(payload, ensure_ascii=False).encode() + b"\n\n"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens, counted in the unit in which the server streams."""
+    """Token counts; a token is one piece of the stream."""
 
     prompt: int
     completion: int
 
     def payload(self) -> dict[str, int]:
-        """As OpenAI writes it."""
+        """Return the counts in OpenAI's form."""
         total = self.prompt + self.completion
         return {"prompt_tokens": self.prompt, "completion_tokens": self.completion, "total_tokens": total}
 
 
 @dataclass(frozen=True)
 class Payloads:
-    """Payloads of one response. With `tool_call` (name, JSON arguments) pieces are those of the arguments."""
+    """Builds the payloads of one response. With `tool_call` (name, JSON arguments) its pieces are arguments."""
 
     id: str
     model: str
@@ -45,7 +45,7 @@ class Payloads:
         return "tool_calls" if self.tool_call else "stop"
 
     def opening(self) -> list[dict[str, Any]]:
-        """The events before the first piece. A completion has none."""
+        """Return the events before the first piece. A completion has none."""
         if not self.chat:
             return []
         if self.tool_call is None:
@@ -54,25 +54,25 @@ class Payloads:
         return [self.chunk({"role": "assistant", "content": None, "tool_calls": [{"index": 0, **call}]})]
 
     def piece(self, text: str) -> dict[str, Any]:
-        """One piece of the text, or of the tool's arguments."""
+        """Return one piece of the text, or of the tool's arguments."""
         if self.tool_call is None:
             return self.chunk({"content": text})
         return self.chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
 
     def thinking(self, text: str) -> dict[str, Any]:
-        """One piece of reasoning, in the field that DeepSeek, vLLM and others use."""
+        """Return one piece of reasoning, in the field that DeepSeek, vLLM and others use."""
         return self.chunk({"reasoning_content": text})
 
     def finish(self, reason: str | None) -> dict[str, Any]:
-        """The last chunk with a choice."""
+        """Return the last chunk with a choice."""
         return self.chunk({} if self.chat else {"content": ""}, reason)
 
     def usage(self, usage: Usage) -> dict[str, Any]:
-        """The usage chunk: no choices."""
+        """Return the usage chunk, which has no choices."""
         return {**self._envelope("chat.completion.chunk"), "choices": [], "usage": usage.payload()}
 
     def whole(self, text: str, reason: str | None, usage: Usage) -> dict[str, Any]:
-        """The body of a response that is not streamed."""
+        """Return the body of a response that is not streamed."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         if not self.chat:
             choice["text"] = text
@@ -91,7 +91,7 @@ class Payloads:
         }
 
     def chunk(self, delta: dict[str, Any], reason: str | None = None) -> dict[str, Any]:
-        """One event with one choice."""
+        """Return one event with one choice."""
         choice: dict[str, Any] = {"index": 0, "finish_reason": reason, "logprobs": None}
         choice |= {"delta": delta} if self.chat else {"text": delta.get("content", "")}
         chunk = {**self._envelope("chat.completion.chunk"), "choices": [choice]}
@@ -107,7 +107,7 @@ class Payloads:
 
 
 def turns_of(messages: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The messages of a chat request as (role, text); parts that are not text are left out."""
+    """Return the messages of a chat request as (role, text); parts that are not text are left out."""
     return [(str(message.get("role", "")), _text_of(message.get("content"))) for message in messages]
 
 

@@ -1,34 +1,42 @@
-"""Cues for ScriptedLLM, and the record of what became of each call."""
+"""The entries of ScriptedLLM's script, and the record of what became of each call."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from enum import StrEnum
+from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import ChatMessage
 
-from .scripted_model import Heard
+from .scripted_model import ParsedRequest
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The stream ends behind `after` characters (None: behind all of them).
+    """Ends the stream early: with an error, with a finish reason, or without any of the two.
 
-    With `error` it raises that. With `finish` it ends with that finish reason ("length", "content_filter",
-    "error"). With neither it ends as if it were over, and no finish reason was seen.
+        ScriptedLLM("The answer is 42.", script=[Cut(after=10, error=ConnectionResetError("reset"))])
+
+    Args:
+        after: How many characters are sent first. None: all of them.
+        error: The exception that is raised then.
+        finish_reason: The finish reason that is sent then: "length", "content_filter", "error".
     """
 
     after: int | None = None
     error: Exception | None = None
-    finish: str | None = None
+    finish_reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Stall:
-    """The stream is silent for `seconds` (None: until the reader leaves, or `release()`) behind `after`
-    characters.
+    """Pauses the stream; then the rest of the answer comes. A sync reader cannot leave while it waits, as on a socket.
 
-    Then it goes on in good health. A sync reader cannot leave while it waits, as with a real socket.
+        ScriptedLLM("The answer is 42.", script=[Stall(after=10, seconds=0.5)])
+
+    Args:
+        after: How many characters are sent before the pause.
+        seconds: How long it lasts. None: until the reader leaves, or `ScriptedLLM.release()` is called.
     """
 
     after: int = 0
@@ -37,39 +45,67 @@ class Stall:
 
 @dataclass(frozen=True)
 class Fail:
-    """The stream raises `error` in place of its first token, or, with `at_call`, when it is asked for."""
+    """Raises an exception in place of the first token.
+
+        ScriptedLLM("The answer is 42.", script=[Fail(TimeoutError()), None])
+
+    Args:
+        error: The exception.
+        at_call: Whether the call raises it. Otherwise the stream does, when it is read.
+    """
 
     error: Exception
     at_call: bool = False
 
 
-Cue: TypeAlias = "Cut | Stall | Fail | None"
+ScriptEntry: TypeAlias = "Cut | Stall | Fail | None"
+
+
+class CallState(StrEnum):
+    """How far a call of ScriptedLLM has come."""
+
+    UNREAD = "unread"
+    """Nobody has begun to read the stream."""
+    OPEN = "open"
+    """The reader reads."""
+    CLOSED = "closed"
+    """The reader closed the stream before its end."""
+    BROKEN = "broken"
+    """The stream ended as the script says."""
+    COMPLETE = "complete"
+    """The whole answer was sent."""
 
 
 @dataclass
 class Call:
-    """One call and what became of it.
+    """One call of ScriptedLLM, and what became of it.
 
-    `sent` is the text that the reader took (or the tool's arguments). `state` is "open" while the reader
-    reads, "closed" when it left before the end, "broken" after a scripted end, "whole" after the whole
-    answer. A stream that nobody iterated is "unread".
+    Attributes:
+        endpoint: The name of the method that was called, as "astream_chat".
+        messages: The messages of a chat call.
+        prompt: The prompt of a completion call.
+        kwargs: All other arguments.
+        script_entry: The entry of the script that this call took.
+        parsed: How the model understood the request.
+        sent: The text, or the tool arguments, that the reader has taken.
+        state: How far the call has come.
     """
 
     endpoint: str
     messages: tuple[ChatMessage, ...]
     prompt: str
     kwargs: dict[str, Any]
-    cue: Cue
-    heard: Heard
+    script_entry: ScriptEntry
+    parsed: ParsedRequest
     sent: str = ""
-    state: Literal["unread", "open", "closed", "broken", "whole"] = "unread"
+    state: CallState = CallState.UNREAD
 
     @property
-    def said(self) -> str:
-        """The part of the text that the model was told it had said."""
-        return self.heard.said
+    def partial_text(self) -> str:
+        """The beginning of the text that the request gave back to the model, to be continued."""
+        return self.parsed.partial_text
 
     @property
     def anchor(self) -> str:
-        """The last words that the model was asked to repeat."""
-        return self.heard.anchor
+        """The last words of `partial_text` that the model was asked to repeat."""
+        return self.parsed.anchor

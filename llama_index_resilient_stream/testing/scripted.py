@@ -1,22 +1,21 @@
-"""An LLM in this process that streams and fails on cue.
+"""An LLM in this process that streams one text, and breaks its streams as a script says.
 
-    llm = ScriptedLLM("The answer is 42. And more.", script=[Cut(after=10,
-    error=ConnectionResetError("reset"))]) "".join(chunk.delta for chunk in
-    llm.stream_chat([ChatMessage(role="user", content="?")]))  # raises llm.calls[0].sent       # "The answer"
+    llm = ScriptedLLM("The answer is 42. And more.", script=[Cut(after=10, error=ConnectionResetError("reset"))])
+    for chunk in llm.stream_complete("?"):  # raises ConnectionResetError after "The answer"
+        ...
+    assert llm.calls[0].sent == "The answer"
 
-Each call takes the next entry of `script`; None, and every call after the last entry, is answered in good
-health. A request to go on is recognised and answered in a habit, as by FaultServer.
+Each call takes the next entry of `script`; None, and every call after the last entry, is answered in good health. A
+request to continue an answer is recognised and answered in a continuation style, as by FaultServer.
 
-Endpoints are decorated like those of LlamaIndex's own LLMs, so its events and callbacks are real.
+The endpoints are decorated like those of LlamaIndex's own LLMs, so that its events and callbacks are the real ones.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import (
@@ -36,82 +35,55 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.utils import parse_partial_json
 
-from .chunk_builder import Assembly, Say
-from .payloads import Payloads, Usage
-from .script import Call, Cue, Cut, Fail, Stall
-from .scripted_model import Habit, ScriptedModel, Tokenise
+from .chunk_builder import ChunkBuilder, ChunkContent
+from .payloads import Payloads
+from .script import Call, CallState, Fail, ScriptEntry
+from .scripted_model import ScriptedModel, StyleOrName, Tokenizer
+from .scripted_steps import SharedState, StreamOptions, Wait, steps_of
 
 T = TypeVar("T", ChatResponse, CompletionResponse)
 
 
-@dataclass(frozen=True)
-class _Wait:
-    """Silence for so many seconds; None is for ever."""
-
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class _Options:
-    """How it streams; see ScriptedLLM."""
-
-    delay: float = 0.0
-    sends_finish_reason: bool = True
-    usage: bool = False
-    thinking: str = ""
-    tool_calls: tuple[tuple[str, str], ...] = ()
-
-
-class _Script:
-    """Everything that is not a field. Copies of the LLM share it, as clients share a server."""
-
-    def __init__(self, model: ScriptedModel, cues: Sequence[Cue], options: _Options) -> None:
-        self.model = model
-        self.cues = iter(cues)
-        self.calls: list[Call] = []
-        self.released = threading.Event()
-        self.options = options
-
-    def __copy__(self) -> _Script:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Script:
-        return self
-
-    def __reduce__(self) -> Any:
-        # LlamaIndex 0.10 drops private attributes that cannot be pickled from every copy
-        return _Script.saying, (self.model.text,)
-
-    @classmethod
-    def saying(cls, text: str) -> _Script:
-        """A script that never breaks."""
-        return cls(ScriptedModel(text), (), _Options())
-
-
 class ScriptedLLM(FunctionCallingLLM):
-    """Says `text`, and breaks as `script` says: one Cut, Stall, Fail or None per call.
+    """Streams one text, and breaks its streams as a script says. Needs no network.
 
-    `habit` is how it goes on when it is asked to (a name from HABITS, a function, or a sequence, one per
-    continuation). `token` is characters per chunk, or a function that splits a text. `delay` is in seconds
-    per chunk. `chat` is what `metadata.is_chat_model` says. With `sends_finish_reason` the chunks' `raw` is a dict like
-    OpenAI's, with finish reasons; without, it is None and the end is never told. `usage` adds a last chunk
-    with token counts. `thinking` is reasoning, streamed before every first answer. `tool_calls`, pairs of
-    (name, JSON arguments), answer calls that offer tools and do not end with a tool's result.
+        llm = ScriptedLLM("The answer is 42.", script=[Cut(after=10), Fail(TimeoutError()), None])
+        stream = ResilientLLM(llm).stream_complete("?")
+        assert "".join(chunk.delta for chunk in stream) == llm.text
+
+    Args:
+        text: The text that it knows.
+        script: One Cut, Stall, Fail or None (good health) per call. All calls after the last entry are healthy.
+        continuation_style: How it continues when it is asked to: a name from CONTINUATION_STYLES, a function
+            (text, partial_text, anchor) -> continuation, or a sequence of them, one per continuation.
+        token: Characters per chunk, or a function that splits a text.
+        delay: Seconds before each chunk.
+        chat: The value of `metadata.is_chat_model`.
+        sends_finish_reason: Whether `raw` of the chunks is a dict in OpenAI's form, with finish reasons. Otherwise
+            `raw` is None, and nothing says that an answer is complete.
+        usage: Whether a last chunk has token counts.
+        thinking: Reasoning that is streamed before every first answer.
+        tool_calls: Pairs of a name and JSON arguments, which answer calls that offer tools and do not end with a
+            tool's result.
+        model: The name of the model.
+
+    Raises:
+        ConfigurationError: There is no continuation style of that name.
     """
 
     model: str = "scripted"
     temperature: float = 0.0
     is_chat_model: bool = True
 
-    _script: Any = PrivateAttr()
+    _shared: Any = PrivateAttr()
 
     def __init__(
         self,
         text: str,
-        script: Sequence[Cue] = (),
+        script: Sequence[ScriptEntry] = (),
         *,
-        habit: Habit | Sequence[Habit] = "anchor",
-        token: Tokenise = 4,
+        continuation_style: StyleOrName | Sequence[StyleOrName] = "anchor",
+        token: Tokenizer = 4,
         delay: float = 0.0,
         chat: bool = True,
         sends_finish_reason: bool = True,
@@ -122,112 +94,112 @@ class ScriptedLLM(FunctionCallingLLM):
         **kwargs: Any,
     ) -> None:
         super().__init__(model=model, is_chat_model=chat, **kwargs)
-        options = _Options(delay, sends_finish_reason, usage, thinking, tuple(tool_calls))
-        self._script = _Script(ScriptedModel(text, habit, token), script, options)
+        options = StreamOptions(delay, sends_finish_reason, usage, thinking, tuple(tool_calls))
+        self._shared = SharedState(ScriptedModel(text, continuation_style, token), script, options)
 
-    # -- what it knows
+    # -- what it is, and what was asked of it
 
     @classmethod
     def class_name(cls) -> str:
-        """The name LlamaIndex serialises."""
+        """Return the name that LlamaIndex serialises."""
         return "ScriptedLLM"
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex asks before it prompts."""
+        """The name and the kind of the model, for LlamaIndex."""
         return LLMMetadata(
             model_name=self.model,
             is_chat_model=self.is_chat_model,
-            is_function_calling_model=bool(self._script.options.tool_calls),
+            is_function_calling_model=bool(self._shared.options.tool_calls),
         )
 
     @property
     def sends_finish_reason(self) -> bool:
-        """Read by ResilientLLM, which cannot know every class."""
-        return bool(self._script.options.sends_finish_reason)
+        """Whether chunks carry finish reasons. ResilientLLM reads it."""
+        return bool(self._shared.options.sends_finish_reason)
 
     @property
     def text(self) -> str:
-        """The text it knows."""
-        return str(self._script.model.text)
+        """The text that it knows."""
+        return str(self._shared.model.text)
 
     @property
     def calls(self) -> list[Call]:
         """Every call so far, also those of its copies."""
-        calls: list[Call] = self._script.calls
+        calls: list[Call] = self._shared.calls
         return calls
 
     @property
     def open_streams(self) -> int:
-        """Streams that were begun and neither ended nor were closed."""
-        return sum(call.state == "open" for call in self.calls)
+        """How many streams were begun, and have neither ended nor been closed."""
+        return sum(call.state is CallState.OPEN for call in self.calls)
 
     @property
-    def closed(self) -> int:
-        """Streams that the reader closed before their end."""
-        return sum(call.state == "closed" for call in self.calls)
+    def closed_streams(self) -> int:
+        """How many streams the reader closed before their end."""
+        return sum(call.state is CallState.CLOSED for call in self.calls)
 
     def release(self) -> None:
-        """End every sync stall, now and from now on."""
-        self._script.released.set()
+        """End every stall of a sync stream, now and from now on."""
+        self._shared.released.set()
 
     # -- LlamaIndex's endpoints
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The whole answer."""
-        call, assembly = self._hear("chat", messages, kwargs)
-        for _ in self._chunks(call, assembly.chat):
+        """Return the whole answer."""
+        call, builder = self._begin("chat", messages, kwargs)
+        for _ in self._chunks(call, builder.chat):
             pass
-        return assembly.whole_chat()
+        return builder.whole_chat()
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The whole answer."""
-        call, assembly = self._hear("achat", messages, kwargs)
-        async for _ in self._achunks(call, assembly.chat):
+        """Return the whole answer."""
+        call, builder = self._begin("achat", messages, kwargs)
+        async for _ in self._achunks(call, builder.chat):
             pass
-        return assembly.whole_chat()
+        return builder.whole_chat()
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """The answer, chunk by chunk."""
-        call, assembly = self._hear("stream_chat", messages, kwargs)
-        return self._chunks(call, assembly.chat)
+        """Stream the answer."""
+        call, builder = self._begin("stream_chat", messages, kwargs)
+        return self._chunks(call, builder.chat)
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
-        """The answer, chunk by chunk."""
-        call, assembly = self._hear("astream_chat", messages, kwargs)
-        return self._achunks(call, assembly.chat)
+        """Stream the answer."""
+        call, builder = self._begin("astream_chat", messages, kwargs)
+        return self._achunks(call, builder.chat)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The whole answer to a prompt."""
-        call, assembly = self._hear("complete", prompt, kwargs)
-        for _ in self._chunks(call, assembly.completion):
+        """Return the whole answer to a prompt."""
+        call, builder = self._begin("complete", prompt, kwargs)
+        for _ in self._chunks(call, builder.completion):
             pass
-        return assembly.whole_completion()
+        return builder.whole_completion()
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The whole answer to a prompt."""
-        call, assembly = self._hear("acomplete", prompt, kwargs)
-        async for _ in self._achunks(call, assembly.completion):
+        """Return the whole answer to a prompt."""
+        call, builder = self._begin("acomplete", prompt, kwargs)
+        async for _ in self._achunks(call, builder.completion):
             pass
-        return assembly.whole_completion()
+        return builder.whole_completion()
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """The answer to a prompt, chunk by chunk."""
-        call, assembly = self._hear("stream_complete", prompt, kwargs)
-        return self._chunks(call, assembly.completion)
+        """Stream the answer to a prompt."""
+        call, builder = self._begin("stream_complete", prompt, kwargs)
+        return self._chunks(call, builder.completion)
 
     @llm_completion_callback()
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
-        """The answer to a prompt, chunk by chunk."""
-        call, assembly = self._hear("astream_complete", prompt, kwargs)
-        return self._achunks(call, assembly.completion)
+        """Stream the answer to a prompt."""
+        call, builder = self._begin("astream_complete", prompt, kwargs)
+        return self._achunks(call, builder.completion)
 
     # -- tools
 
@@ -251,7 +223,7 @@ class ScriptedLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of a response, as lenient with cut arguments as LlamaIndex's OpenAI class is."""
+        """Return the tool calls of a response, as lenient with cut arguments as LlamaIndex's OpenAI class is."""
         calls = response.message.additional_kwargs.get("tool_calls") or []
         if not calls and error_on_no_tool_call:
             raise ValueError("Expected at least one tool call, but got 0 tool calls.")
@@ -266,113 +238,45 @@ class ScriptedLLM(FunctionCallingLLM):
 
     # -- calls
 
-    def _hear(self, endpoint: str, asked: str | Sequence[ChatMessage], kwargs: dict[str, Any]) -> tuple[Call, Assembly]:
-        script, prompt = self._script, ""
+    def _begin(
+        self, endpoint: str, asked: str | Sequence[ChatMessage], kwargs: dict[str, Any]
+    ) -> tuple[Call, ChunkBuilder]:
+        shared, prompt = self._shared, ""
         messages: tuple[ChatMessage, ...] = ()
         if isinstance(asked, str):
-            prompt, heard = asked, script.model.hear_prompt(asked)
+            prompt, parsed = asked, shared.model.parse_prompt(asked)
         else:
             messages = tuple(asked)
-            heard = script.model.hear_turns([(m.role.value, str(m.content or "")) for m in messages])
-        call = Call(endpoint, messages, prompt, kwargs, next(script.cues, None), heard)
-        script.calls.append(call)
-        if isinstance(call.cue, Fail) and call.cue.at_call:
-            call.state = "broken"
-            raise call.cue.error
-        return call, self._assembly(call)
-
-    def _steps(self, call: Call) -> Generator[Say | _Wait, None, None]:
-        """What the stream does, step by step; raises what it is to raise. Keeps the state of the call."""
-        call.state = "open"
-        try:
-            yield from self._scripted_steps(call)
-            call.state = "broken" if isinstance(call.cue, Cut) else "whole"
-        except Exception:
-            call.state = "broken"
-            raise
-        finally:
-            if call.state == "open":
-                call.state = "closed"
-
-    def _scripted_steps(self, call: Call) -> Iterator[Say | _Wait]:
-        cue, options = call.cue, self._script.options
-        if isinstance(cue, Fail):
-            raise cue.error
-        parts = self._parts(call)
-        before, rest = self._split(parts, None if cue is None else cue.after)
-        if call.heard.kind == "answer":
-            yield from self._paced(Say(thinking=piece) for piece in self._tokens(options.thinking))
-        yield from self._paced(before)
-        if isinstance(cue, Cut):
-            if cue.error is not None:
-                raise cue.error
-            if cue.finish is not None and options.sends_finish_reason:
-                yield Say(finish=cue.finish)
-            return
-        if isinstance(cue, Stall):
-            yield _Wait(cue.seconds)
-        yield from self._paced(rest)
-        if options.sends_finish_reason:
-            yield Say(finish="stop" if parts[0].tool is None else "tool_calls")
-        if options.usage:
-            yield Say(usage=self._usage(call))
-
-    def _parts(self, call: Call) -> list[Say]:
-        """The answer in one piece, or one piece per tool call."""
-        offered = call.kwargs.get("tools") and call.messages[-1].role != MessageRole.TOOL
-        if offered and self._script.options.tool_calls:
-            return [Say(arguments, tool=index) for index, (_, arguments) in enumerate(self._script.options.tool_calls)]
-        return [Say(self._script.model.reply(call.heard))]
-
-    def _split(self, parts: list[Say], after: int | None) -> tuple[list[Say], list[Say]]:
-        """The chunks in front of the character `after`, and those behind it."""
-        before: list[Say] = []
-        rest: list[Say] = []
-        room = sum(len(part.text) for part in parts) if after is None else after
-        for part in parts:
-            if part.tool is not None:
-                (before if room > 0 else rest).append(replace(part, text=""))  # the name comes first
-            before += [replace(part, text=piece) for piece in self._tokens(part.text[:room])]
-            rest += [replace(part, text=piece) for piece in self._tokens(part.text[room:])]
-            room = max(0, room - len(part.text))
-        return before, rest
-
-    def _paced(self, says: Iterable[Say]) -> Iterator[Say | _Wait]:
-        for say in says:
-            if self._script.options.delay:
-                yield _Wait(self._script.options.delay)
-            yield say
-
-    def _tokens(self, text: str) -> list[str]:
-        tokens: list[str] = self._script.model.tokens(text)
-        return tokens
-
-    def _usage(self, call: Call) -> Usage:
-        prompt = call.prompt + "".join(str(message.content or "") for message in call.messages)
-        return Usage(len(self._tokens(prompt)), len(self._tokens(call.sent)))
+            parsed = shared.model.parse_turns([(m.role.value, str(m.content or "")) for m in messages])
+        call = Call(endpoint, messages, prompt, kwargs, next(shared.script, None), parsed)
+        shared.calls.append(call)
+        if isinstance(call.script_entry, Fail) and call.script_entry.at_call:
+            call.state = CallState.BROKEN
+            raise call.script_entry.error
+        return call, self._builder(call)
 
     # -- the two drivers
 
-    def _chunks(self, call: Call, build: Callable[[Say], T]) -> Generator[T, None, None]:
-        with closing(self._steps(call)) as steps:
+    def _chunks(self, call: Call, build: Callable[[ChunkContent], T]) -> Generator[T, None, None]:
+        with closing(steps_of(self._shared, call)) as steps:
             for step in steps:
-                if isinstance(step, _Wait):
-                    self._script.released.wait(step.seconds)
+                if isinstance(step, Wait):
+                    self._shared.released.wait(step.seconds)
                 else:
                     yield build(step)
 
-    async def _achunks(self, call: Call, build: Callable[[Say], T]) -> AsyncGenerator[T, None]:
-        with closing(self._steps(call)) as steps:
+    async def _achunks(self, call: Call, build: Callable[[ChunkContent], T]) -> AsyncGenerator[T, None]:
+        with closing(steps_of(self._shared, call)) as steps:
             for step in steps:
-                if isinstance(step, _Wait):
+                if isinstance(step, Wait):
                     await _sleep(step.seconds)
                 else:
                     yield build(step)
 
-    def _assembly(self, call: Call) -> Assembly:
-        names = [name for name, _ in self._script.options.tool_calls]
+    def _builder(self, call: Call) -> ChunkBuilder:
+        names = [name for name, _ in self._shared.options.tool_calls]
         payloads = Payloads(f"scripted-{len(self.calls)}", self.model, chat="chat" in call.endpoint)
-        return Assembly(call, payloads, names, self._script.options.sends_finish_reason)
+        return ChunkBuilder(call, payloads, names, self._shared.options.sends_finish_reason)
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""What the model would say now: the part that FaultServer and ScriptedLLM share.
+"""The model behind FaultServer and ScriptedLLM: it knows one text, and can be asked to continue it.
 
-The scripted model knows one text. Asked for the first time it says all of it. Asked to go on, it finds out
-how much it has said already and answers in one of the HABITS: it obeys the anchor, starts the sentence again,
-says something polite first, and so on.
+Asked for the first time it answers with the whole text. Asked to continue, it finds out how much of its text the
+request gives back to it, and answers in one of the CONTINUATION_STYLES: it obeys the anchor, begins the sentence again,
+adds a courtesy first, and so on.
 
-Recognised requests to go on:
+Requests that are recognised as continuations:
 
     ask       ..., assistant: <beginning of the text>, user: <an instruction that quotes the last words>
     prefill   ..., assistant: <beginning of the text>
-    append    <a prompt heard before><beginning of the text>, for completion models
+    append    <an earlier prompt><beginning of the text>, for completion models
 """
 
 from __future__ import annotations
@@ -16,101 +16,131 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from enum import StrEnum
+from typing import TypeAlias
 
-from .continuation_styles import HABITS, find_anchor
+from ..errors import ConfigurationError
+from .continuation_styles import CONTINUATION_STYLES, ContinuationStyle, find_anchor
 
-Habit: TypeAlias = "str | Callable[[str, str, str], str]"
-Tokenise: TypeAlias = "int | Callable[[str], Sequence[str]]"
+StyleOrName: TypeAlias = "str | ContinuationStyle"
+Tokenizer: TypeAlias = "int | Callable[[str], Sequence[str]]"
 
-# Fewer characters of `said` turn up in almost any instruction by chance. An anchor this short is still one
-# where it is all that was said.
+# Fewer characters of the partial text turn up in almost any instruction by chance. A shorter anchor counts only where
+# it is the whole partial text.
 LEAST_ANCHOR = 8
-# The same for the end of a prompt that was not heard before.
-LEAST_SAID = 16
+# Fewer characters at the end of a prompt that is not known yet are there by chance, too.
+LEAST_PARTIAL_TEXT = 16
+
+
+class RequestKind(StrEnum):
+    """What a request asks of the scripted model: the whole answer, or a continuation in one of three forms."""
+
+    ANSWER = "answer"
+    ASK = "ask"
+    PREFILL = "prefill"
+    APPEND = "append"
 
 
 @dataclass(frozen=True)
-class Heard:
-    """How the model understood a request.
+class ParsedRequest:
+    """How the scripted model understood a request.
 
-    `said` is what it has said before (a beginning of its text), `anchor` the end of it that it was asked to
-    repeat.
+    Attributes:
+        kind: What is asked of it.
+        partial_text: The beginning of its text that the request gives back to it.
+        anchor: The end of `partial_text` that it was asked to repeat.
     """
 
-    kind: Literal["answer", "ask", "prefill", "append"] = "answer"
-    said: str = ""
+    kind: RequestKind = RequestKind.ANSWER
+    partial_text: str = ""
     anchor: str = ""
 
 
 class ScriptedModel:
     """A model that knows one text.
 
-    `habit` is a name from HABITS or a function (text, said, anchor) -> continuation; a sequence of them is
-    used one per continuation, the last one from then on. `token` is the number of characters per token, or a
-    function that splits a text into tokens (which must add up to the text).
+    Args:
+        text: The text.
+        continuation_style: A name from CONTINUATION_STYLES, or a function (text, partial_text, anchor) ->
+            continuation. A sequence is used one per continuation, its last entry from then on.
+        token: The number of characters per token, or a function that splits a text into tokens, which must add up to
+            the text.
+
+    Raises:
+        ConfigurationError: No continuation style has that name.
     """
 
-    def __init__(self, text: str, habit: Habit | Sequence[Habit] = "anchor", token: Tokenise = 4) -> None:
+    def __init__(
+        self,
+        text: str,
+        continuation_style: StyleOrName | Sequence[StyleOrName] = "anchor",
+        token: Tokenizer = 4,
+    ) -> None:
         self.text = text
-        self._habits = _habits(habit)
+        self._styles = _styles(continuation_style)
         self._token = token
         self._continuations = itertools.count()
         self._prompts: list[str] = []
 
-    def hear_turns(self, turns: Sequence[tuple[str, str]]) -> Heard:
+    def parse_turns(self, turns: Sequence[tuple[str, str]]) -> ParsedRequest:
         """Understand a conversation of (role, text)."""
         if not turns:
-            return Heard()
+            return ParsedRequest()
         role, last = turns[-1]
         if role == "assistant":
-            return Heard("prefill", last) if self._is_mine(last) else Heard()
-        if role != "user" or len(turns) < 2 or turns[-2][0] != "assistant":
-            return Heard()
-        said = turns[-2][1]
-        anchor = find_anchor(said, last) if self._is_mine(said) else ""
-        if len(anchor) < min(LEAST_ANCHOR, len(said)):
+            return ParsedRequest(RequestKind.PREFILL, last) if self._begins_my_text(last) else ParsedRequest()
+        if role == "user" and len(turns) > 1 and turns[-2][0] == "assistant":
+            return self._parse_instruction(turns[-2][1], last)
+        return ParsedRequest()
+
+    def _parse_instruction(self, partial_text: str, instruction: str) -> ParsedRequest:
+        if not self._begins_my_text(partial_text):
+            return ParsedRequest()
+        anchor = find_anchor(partial_text, instruction)
+        if len(anchor) < min(LEAST_ANCHOR, len(partial_text)):
             anchor = ""
-        if not self._is_mine(said) or (said == self.text and not anchor):
-            return Heard()  # an answer of before, and now another question
-        return Heard("ask", said, anchor)
+        if partial_text == self.text and not anchor:
+            return ParsedRequest()  # a complete answer, and now another question
+        return ParsedRequest(RequestKind.ASK, partial_text, anchor)
 
-    def hear_prompt(self, prompt: str) -> Heard:
-        """Understand a completion prompt: one heard before plus a beginning of the text, or a new one."""
+    def parse_prompt(self, prompt: str) -> ParsedRequest:
+        """Understand a completion prompt: an earlier one and a beginning of the text, or a new one."""
         known = (prompt[len(p) :] for p in self._prompts if prompt.startswith(p))
-        said = min((rest for rest in known if self.text.startswith(rest)), key=len, default=None)
-        if said is None:
-            said = self._end_of(prompt)
-            self._prompts.append(prompt[: len(prompt) - len(said)])
-        return Heard("append", said) if said else Heard()
+        partial_text = min((rest for rest in known if self.text.startswith(rest)), key=len, default=None)
+        if partial_text is None:
+            partial_text = self._end_of(prompt)
+            self._prompts.append(prompt[: len(prompt) - len(partial_text)])
+        return ParsedRequest(RequestKind.APPEND, partial_text) if partial_text else ParsedRequest()
 
-    def reply(self, heard: Heard) -> str:
-        """What the model says now, all of it."""
-        if heard.kind == "answer":
+    def reply(self, request: ParsedRequest) -> str:
+        """Return the whole reply to a request."""
+        if request.kind is RequestKind.ANSWER:
             return self.text
-        habit = self._habits[min(next(self._continuations), len(self._habits) - 1)]
-        return habit(self.text, heard.said, heard.anchor)
+        style = self._styles[min(next(self._continuations), len(self._styles) - 1)]
+        return style(self.text, request.partial_text, request.anchor)
 
     def tokens(self, text: str) -> list[str]:
-        """`text` in the pieces in which it is streamed."""
+        """Split `text` into the pieces in which it is streamed."""
         if callable(self._token):
             return [piece for piece in self._token(text) if piece]
         return [text[at : at + self._token] for at in range(0, len(text), self._token)]
 
-    def _is_mine(self, said: str) -> bool:
-        return bool(said) and self.text.startswith(said)
+    def _begins_my_text(self, partial_text: str) -> bool:
+        return bool(partial_text) and self.text.startswith(partial_text)
 
     def _end_of(self, prompt: str) -> str:
         longest = min(len(prompt), len(self.text))
-        for length in range(longest, LEAST_SAID - 1, -1):
+        for length in range(longest, LEAST_PARTIAL_TEXT - 1, -1):
             if prompt.endswith(self.text[:length]):
                 return self.text[:length]
         return ""
 
 
-def _habits(habit: Habit | Sequence[Habit]) -> list[Callable[[str, str, str], str]]:
-    several = [habit] if isinstance(habit, str) or callable(habit) else list(habit)
-    unknown = [name for name in several if isinstance(name, str) and name not in HABITS]
+def _styles(style: StyleOrName | Sequence[StyleOrName]) -> list[ContinuationStyle]:
+    several = [style] if isinstance(style, str) or callable(style) else list(style)
+    unknown = [name for name in several if isinstance(name, str) and name not in CONTINUATION_STYLES]
     if unknown or not several:
-        raise ValueError(f"There is no habit {unknown!r}. Known: {', '.join(HABITS)}.")
-    return [HABITS[name] if isinstance(name, str) else name for name in several]
+        raise ConfigurationError(
+            f"There is no continuation style {unknown!r}. Known: {', '.join(CONTINUATION_STYLES)}."
+        )
+    return [CONTINUATION_STYLES[name] if isinstance(name, str) else name for name in several]

@@ -1,17 +1,16 @@
-"""An OpenAI-compatible server that breaks the wire on cue.
+"""An OpenAI-compatible server that breaks its responses as a list of faults says.
 
     with FaultServer("The answer is 42. And more.", faults=["reset", None]) as server:
         llm = OpenAILike(model="scripted", api_base=server.url, api_key="none", is_chat_model=True)
         ...
     assert server.requests[0].fault == FAULTS["reset"]
 
-It listens on raw sockets, on 127.0.0.1 and a port of the system's choice, and needs nothing beyond the
-standard library. Every connection has a thread; closing the server ends every one of them, in whatever it was
-doing.
+It listens on 127.0.0.1, on a port that the system chooses. Every connection has a thread; closing the server ends all
+of them, whatever they are doing.
 
-Each answered request takes the next entry of `faults`; None, and every request after the last entry, is
-answered in good health. Requests for models, unknown paths, and prefills refused because of `refuse_prefill`
-take none.
+Each answered request takes the next entry of `faults`; None, and every request after the last entry, is answered in
+good health. Requests for models, requests of unknown paths, and prefills refused because of `refuse_prefill` take no
+entry.
 """
 
 from __future__ import annotations
@@ -23,68 +22,53 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from .faults import HEALTHY, PREFILL_REFUSED, Fault, as_faults
-from .http_connection import ClientLeft, Connection, Request, ServerClosing
+from .faults import HEALTHY, PREFILL_REFUSED, WireFault, as_faults
+from .http_connection import ClientLeft, Connection, ParsedHTTPRequest, ServerClosing
 from .payloads import Payloads, Usage, turns_of
-from .scripted_model import Habit, Heard, ScriptedModel, Tokenise
-from .wire_faults import Sent, Stream, perform, perform_whole
+from .recorded_request import RecordedRequest
+from .scripted_model import RequestKind, ScriptedModel, StyleOrName, Tokenizer
+from .wire_faults import OutgoingResponse, perform, perform_whole
 
+_CHAT = "/v1/chat/completions"
 _JOIN = 5.0  # seconds that closing waits for each thread
 
 
-@dataclass
-class Record:
-    """One request and what became of it.
-
-    `heard` is how the model understood it: `kind`, `said` and `anchor`. `sent` counts the characters of the
-    answer, its tokens and the events that went out. `left_after` is the time in seconds between the request
-    and the moment the server noticed that the client had left. `seconds` is the time the whole response took.
-    """
-
-    connection: int
-    path: str
-    body: dict[str, Any]
-    header_names: tuple[str, ...]
-    fault: Fault | None = None
-    heard: Heard = field(default_factory=Heard)
-    sent: Sent = field(default_factory=Sent)
-    client_left: bool = False
-    left_after: float | None = None
-    seconds: float | None = None
-
-    @property
-    def said(self) -> str:
-        """The part of the text that the model was told it had said."""
-        return self.heard.said
-
-    @property
-    def anchor(self) -> str:
-        """The last words that the model was asked to repeat."""
-        return self.heard.anchor
-
-
 class FaultServer:
-    """Serves `text`, and breaks as `faults` say: one fault, id of a fault, or None per request.
+    """Serves one text over HTTP as OpenAI's API does, and breaks its responses. A context manager.
 
-    `habit` is how the model goes on when it is asked to (a name from HABITS, a function, or a sequence, one
-    per continuation). `token` is characters per event, or a function that splits a text. `delay` is in
-    seconds per token. `thinking` is streamed as reasoning before every first answer. `tool_call` (name, JSON
-    arguments) answers requests that offer tools and do not end with a tool's result. `refuse_prefill` answers
-    a conversation that ends with the assistant with status 400. `respect_max_tokens` ends an answer with
-    `length` after `max_tokens` (or `max_completion_tokens`) tokens.
+        with FaultServer("The answer is 42. And more.", faults=["reset", "http_503", None]) as server:
+            llm = OpenAILike(model="scripted", api_base=server.url, api_key="none", is_chat_model=True)
+            ...
+
+    Args:
+        text: The text that the model knows.
+        faults: One entry per request: a fault, the id of a fault in FAULTS, or None for a healthy response. All
+            requests after the last entry are answered in good health.
+        continuation_style: How the model continues when it is asked to: a name from CONTINUATION_STYLES, a function
+            (text, partial_text, anchor) -> continuation, or a sequence of them, one per continuation.
+        token: Characters per event, or a function that splits a text.
+        delay: Seconds before each token.
+        thinking: Reasoning that is streamed before every first answer.
+        tool_call: A name and JSON arguments, which answer requests that offer tools and do not end with a tool's
+            result.
+        refuse_prefill: Whether a conversation that ends with the assistant is refused with status 400.
+        respect_max_tokens: Whether an answer ends with `length` after `max_tokens` (or `max_completion_tokens`).
+        model: The name of the model.
+
+    Raises:
+        ConfigurationError: There is no such fault or continuation style.
     """
 
     def __init__(
         self,
         text: str,
-        faults: Iterable[Fault | str | None] = (),
+        faults: Iterable[WireFault | str | None] = (),
         *,
-        habit: Habit | Sequence[Habit] = "anchor",
-        token: Tokenise = 4,
+        continuation_style: StyleOrName | Sequence[StyleOrName] = "anchor",
+        token: Tokenizer = 4,
         delay: float = 0.0,
         thinking: str = "",
         tool_call: tuple[str, str] | None = None,
@@ -94,9 +78,9 @@ class FaultServer:
     ) -> None:
         self.text = text
         self.model = model
-        self.requests: list[Record] = []
+        self.requests: list[RecordedRequest] = []
         self._faults = iter(as_faults(faults))
-        self._scripted = ScriptedModel(text, habit, token)
+        self._scripted = ScriptedModel(text, continuation_style, token)
         self._delay = delay
         self._thinking = thinking
         self._tool_call = tool_call
@@ -109,10 +93,10 @@ class FaultServer:
         self._answering = 0
         self._changed = threading.Condition()
 
-    # -- life
+    # -- starting and closing
 
     def start(self) -> Self:
-        """Listen. The context manager does it."""
+        """Begin to listen. The context manager does it."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._wake, self._stop = socket.socketpair()
         self._acceptor = threading.Thread(
@@ -145,7 +129,7 @@ class FaultServer:
     ) -> None:
         self.close()
 
-    # -- what it knows
+    # -- where it listens, and what it has sent
 
     @property
     def port(self) -> int:
@@ -156,7 +140,7 @@ class FaultServer:
 
     @property
     def url(self) -> str:
-        """What an OpenAI client calls base_url."""
+        """The `base_url` of an OpenAI client."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
@@ -213,9 +197,9 @@ class FaultServer:
 
     # -- requests
 
-    def _answer(self, connection: Connection, request: Request) -> None:
+    def _answer(self, connection: Connection, request: ParsedHTTPRequest) -> None:
         started = time.monotonic()
-        record = Record(connection.number, request.path, request.body, request.header_names)
+        record = RecordedRequest(connection.number, request.path, request.body, request.header_names)
         with self._changed:
             self._answering += 1
         try:
@@ -230,9 +214,9 @@ class FaultServer:
                 self._answering -= 1
                 self._changed.notify_all()
 
-    def _route(self, connection: Connection, request: Request, record: Record) -> None:
-        route: Callable[[Connection, Record], None] | None = {
-            ("POST", "/v1/chat/completions"): self._chat,
+    def _route(self, connection: Connection, request: ParsedHTTPRequest, record: RecordedRequest) -> None:
+        route: Callable[[Connection, RecordedRequest], None] | None = {
+            ("POST", _CHAT): self._chat,
             ("POST", "/v1/completions"): self._complete,
             ("GET", "/v1/models"): self._models,
         }.get((request.method, request.path))
@@ -242,56 +226,62 @@ class FaultServer:
             return
         route(connection, record)
 
-    def _models(self, connection: Connection, record: Record) -> None:
+    def _models(self, connection: Connection, record: RecordedRequest) -> None:
         model = {"id": self.model, "object": "model", "created": 0, "owned_by": "testing"}
         _respond_json(connection, 200, {"object": "list", "data": [model]})
 
-    def _chat(self, connection: Connection, record: Record) -> None:
+    def _chat(self, connection: Connection, record: RecordedRequest) -> None:
         turns = turns_of(record.body.get("messages") or [])
         last_role = turns[-1][0] if turns else ""
         offers_tools = bool(record.body.get("tools")) and last_role != "tool"
         with self._changed:
-            record.heard = self._scripted.hear_turns(turns)
+            record.parsed = self._scripted.parse_turns(turns)
             self.requests.append(record)
             refused = last_role == "assistant" and self._refuse_prefill
             record.fault = PREFILL_REFUSED if refused else next(self._faults, None)
-            answer = "" if refused else self._scripted.reply(record.heard)
+            answer = "" if refused else self._scripted.reply(record.parsed)
         tool_call = self._tool_call if offers_tools else None
         prompt = "".join(text for _, text in turns)
         self._send(connection, record, answer, prompt, tool_call)
 
-    def _complete(self, connection: Connection, record: Record) -> None:
+    def _complete(self, connection: Connection, record: RecordedRequest) -> None:
         prompt = str(record.body.get("prompt") or "")
         with self._changed:
-            record.heard = self._scripted.hear_prompt(prompt)
+            record.parsed = self._scripted.parse_prompt(prompt)
             self.requests.append(record)
             record.fault = next(self._faults, None)
-            answer = self._scripted.reply(record.heard)
+            answer = self._scripted.reply(record.parsed)
         self._send(connection, record, answer, prompt, None)
 
     def _send(
         self,
         connection: Connection,
-        record: Record,
+        record: RecordedRequest,
         answer: str,
         prompt: str,
         tool_call: tuple[str, str] | None,
     ) -> None:
-        body, fault = record.body, record.fault or HEALTHY
-        chat = record.path == "/v1/chat/completions"
-        tool_call = (fault.tool_call or tool_call) if chat else None
+        chat, body, fault = record.path == _CHAT, record.body, record.fault or HEALTHY
         payloads = Payloads(
             id=f"{'chatcmpl' if chat else 'cmpl'}-{connection.number}",
             model=str(body.get("model") or self.model),
             chat=chat,
-            tool_call=tool_call,
+            tool_call=(fault.tool_call or tool_call) if chat else None,
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         )
-        text, finish_reason = self._limit(tool_call[1] if tool_call else answer, payloads, body)
-        tokens = self._scripted.tokens
+        response = self._response(connection, record, payloads, answer, prompt)
+        (perform if body.get("stream") else perform_whole)(response)
+
+    def _response(
+        self, connection: Connection, record: RecordedRequest, payloads: Payloads, answer: str, prompt: str
+    ) -> OutgoingResponse:
+        fault, tokens = record.fault or HEALTHY, self._scripted.tokens
+        reply = payloads.tool_call[1] if payloads.tool_call else answer
+        text, finish_reason = self._limit(reply, payloads, record.body)
         after = len(text) if fault.after is None else fault.after
-        thinking = tokens(self._thinking) if record.heard.kind == "answer" and chat else []
-        stream = Stream(
+        thinks = payloads.chat and record.parsed.kind is RequestKind.ANSWER
+        thinking = tokens(self._thinking) if thinks else []
+        return OutgoingResponse(
             connection=connection,
             payloads=payloads,
             fault=fault,
@@ -303,10 +293,9 @@ class FaultServer:
             usage=Usage(len(tokens(prompt)), len(thinking) + len(tokens(text))),
             sent=record.sent,
         )
-        (perform if body.get("stream") else perform_whole)(stream)
 
     def _limit(self, text: str, payloads: Payloads, body: dict[str, Any]) -> tuple[str, str]:
-        """The text within the token limit of the request, and its finish reason."""
+        """Return the text within the token limit of the request, and its finish reason."""
         limit = body.get("max_completion_tokens") or body.get("max_tokens")
         tokens = self._scripted.tokens(text)
         if not self._respect_max_tokens or limit is None or len(tokens) <= limit:

@@ -1,13 +1,13 @@
 """How each kind of fault is performed on the wire.
 
-A streamed answer is opening, pieces, finish, [DONE], end. A break is a function that takes over at its place:
+A streamed answer is opening, pieces, finish reason, [DONE], end. Four tables say which function takes over, and where:
 
-    BEFORE   in place of the response, or before its headers
-    EARLY    after the headers, before the first event
-    MIDWAY   behind the first `after` characters
-    LATE     behind the last piece; finish reason, [DONE] and the end of the body are theirs
+    BEFORE_HEADERS       in place of the response, or before its headers
+    BEFORE_FIRST_EVENT   after the headers
+    MIDWAY               behind the first `after` characters
+    AFTER_LAST_PIECE     in place of finish reason, [DONE] and the end of the body
 
-What a function leaves unsaid stays unsaid.
+Behind the first `after` characters and behind the last piece the function sends all that is still sent.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .faults import Fault, Kind
-from .http_connection import Connection
+from .faults import WireFault
+from .faults import WireFaultKind as Kind
+from .http_connection import Connection, StreamFraming
 from .payloads import COMMENT, DONE, Payloads, Usage, event
 
 _HTML = b"<!doctype html>\n<html><body><h1>Just a moment...</h1></body></html>\n"
 
 
 @dataclass
-class Sent:
-    """What has gone out of one response so far."""
+class SentOutput:
+    """What has been sent of one response so far: its text, its tokens and its events."""
 
     text: str = ""
     tokens: int = 0
@@ -35,35 +36,44 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """One streamed answer on its way out.
+class OutgoingResponse:
+    """One answer that is being sent.
 
-    `before` and `rest` are the pieces (text or tool arguments) in front of the place of the fault and behind
-    it, `thinking` those of the reasoning. `finish_reason` is that of a healthy end. `delay` is in seconds per
-    piece.
+    Attributes:
+        before: The pieces (text or tool arguments) in front of the place of the fault.
+        rest: The pieces behind it.
+        thinking: The pieces of the reasoning.
+        finish_reason: The finish reason of a healthy end.
+        delay: Seconds before each piece.
+        sent: What has been sent so far.
     """
 
     connection: Connection
     payloads: Payloads
-    fault: Fault
+    fault: WireFault
     before: list[str]
     rest: list[str]
     thinking: list[str]
     finish_reason: str
     delay: float
     usage: Usage
-    sent: Sent = field(default_factory=Sent)
+    sent: SentOutput = field(default_factory=SentOutput)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to send: the connection is closed, or another response was sent in its place."""
+        return not self.connection.alive or self.fault.kind in (Kind.STATUS, Kind.HTML)
 
     # -- events
 
     def emit(self, data: bytes) -> None:
-        """One event. Notices first whether the client has left."""
+        """Send one event, after a look whether the client has left."""
         self.connection.pause(0)
         self.connection.write(data)
         self.sent.events += 1
 
-    def say(self, pieces: list[str], delay: float) -> None:
-        """Pieces, each after its delay."""
+    def send_pieces(self, pieces: list[str], delay: float) -> None:
+        """Send pieces, each after `delay` seconds."""
         for piece in pieces:
             if delay:
                 self.connection.pause(delay)
@@ -72,7 +82,7 @@ class Stream:
             self.sent.tokens += 1
 
     def open_answer(self) -> None:
-        """The events in front of the first piece."""
+        """Send the events in front of the first piece."""
         for payload in self.payloads.opening():
             self.emit(event(payload))
         for piece in self.thinking:
@@ -81,42 +91,42 @@ class Stream:
             self.emit(event(self.payloads.thinking(piece)))
             self.sent.tokens += 1
 
-    def finish(self, reason: str | None, *, usage: bool = False) -> None:
-        """The finish reason, and the usage chunk where it was asked for or `usage` is true."""
+    def send_finish_reason(self, reason: str | None, *, usage: bool = False) -> None:
+        """Send the finish reason, and the usage chunk where the request asked for it or `usage` is true."""
         self.emit(event(self.payloads.finish(reason)))
         if usage or self.payloads.include_usage:
             self.emit(event(self.payloads.usage(self.usage)))
 
-    def done(self) -> None:
-        """[DONE]."""
+    def send_done(self) -> None:
+        """Send [DONE]."""
         self.emit(DONE)
 
-    def go_on(self) -> None:
-        """The rest of the answer, whole, with everything that belongs to its end."""
-        self.say(self.rest, self.delay)
-        self.finish(self.finish_reason)
-        self.done()
+    def send_rest(self) -> None:
+        """Send the rest of the answer, and everything that belongs to a healthy end."""
+        self.send_pieces(self.rest, self.delay)
+        self.send_finish_reason(self.finish_reason)
+        self.send_done()
         self.connection.end()
 
-    def comment(self) -> None:
-        """Keep-alive comments for as long as the fault says."""
+    def send_comments(self) -> None:
+        """Send keep-alive comments for as long as the fault says."""
         seconds = self.fault.seconds
         until = None if seconds is None else time.monotonic() + seconds
         while until is None or time.monotonic() < until:
             self.connection.write(COMMENT)
             self.connection.pause(self.fault.interval)
 
-    # -- bytes, for the breaks that need them
+    # -- bytes, for the faults that need them
 
     @cached_property
     def next_event(self) -> bytes:
-        """The event that would come next: a piece, or the finish reason."""
+        """The event that a healthy answer would send next: a piece, or the finish reason."""
         if self.rest:
             return event(self.payloads.piece(self.rest[0]))
         return event(self.payloads.finish(self.finish_reason))
 
     def length(self) -> int:
-        """The number of bytes of the whole healthy body."""
+        """Count the bytes of the whole healthy body."""
         payloads = [*self.payloads.opening(), *map(self.payloads.thinking, self.thinking)]
         payloads += [self.payloads.piece(piece) for piece in (*self.before, *self.rest)]
         payloads.append(self.payloads.finish(self.finish_reason))
@@ -125,203 +135,217 @@ class Stream:
         return sum(len(event(payload)) for payload in payloads) + len(DONE)
 
 
-def perform(stream: Stream) -> None:
-    """Send the answer, with its fault in its place."""
-    fault, connection = stream.fault, stream.connection
-    if fault.kind in BEFORE:
-        BEFORE[fault.kind](stream)
-    if not connection.alive or fault.kind in ("status", "html"):
+def perform(response: OutgoingResponse) -> None:
+    """Stream the answer, with its fault in its place."""
+    fault, connection = response.fault, response.connection
+    _before_headers(response)
+    if response.is_over:
         return
-    connection.open_stream(
-        "close" if fault.close else "chunked", stream.length() if fault.kind == "short-length" else None
-    )
-    if fault.kind in EARLY:
-        EARLY[fault.kind](stream)
-    stream.open_answer()
-    stream.say(stream.before, (fault.seconds or 0.0) if fault.kind == "slow" else stream.delay)
-    if fault.kind in LATE:
-        stream.say(stream.rest, stream.delay)
-    (MIDWAY.get(fault.kind) or LATE.get(fault.kind, Stream.go_on))(stream)
+    length = response.length() if fault.kind is Kind.SHORT_LENGTH else None
+    connection.open_stream(StreamFraming.CLOSE if fault.close else StreamFraming.CHUNKED, length)
+    if act := BEFORE_FIRST_EVENT.get(fault.kind):
+        act(response)
+    response.open_answer()
+    slow = fault.kind is Kind.SLOW
+    response.send_pieces(response.before, (fault.seconds or 0.0) if slow else response.delay)
+    if fault.kind in AFTER_LAST_PIECE:
+        response.send_pieces(response.rest, response.delay)
+    act = MIDWAY.get(fault.kind) or AFTER_LAST_PIECE.get(fault.kind) or OutgoingResponse.send_rest
+    act(response)
+
+
+def perform_whole(response: OutgoingResponse) -> None:
+    """Send the answer as one JSON body, as broken as its framing allows: the request asked for no stream."""
+    fault, connection = response.fault, response.connection
+    _before_headers(response)
+    if fault.kind in (*BEFORE_FIRST_EVENT, Kind.STALL, Kind.COMMENTS):
+        _stall(response)  # white space would be the only comment in JSON
+    if response.is_over:
+        return
+    text = "".join(response.before if fault.finish_reason else (*response.before, *response.rest))
+    reason = None if fault.kind in _WITHOUT_REASON else fault.finish_reason or response.finish_reason
+    body = json.dumps(response.payloads.whole(text, reason, response.usage), ensure_ascii=False).encode()
+    if fault.kind not in _TORN:
+        response.sent.text, response.sent.tokens = text, response.usage.completion
+        connection.respond(200, body, "application/json")
+        return
+    connection.head(200, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    connection.send(body[: len(body) // 2])
+    _reset(response) if fault.kind is Kind.RESET else _fin(response)
+
+
+def _before_headers(response: OutgoingResponse) -> None:
+    if act := BEFORE_HEADERS.get(response.fault.kind):
+        act(response)
 
 
 # -- before the headers
 
 
-def _hang_up(stream: Stream) -> None:
-    stream.connection.fin()
+def _hang_up(response: OutgoingResponse) -> None:
+    response.connection.fin()
 
 
-def _reset(stream: Stream) -> None:
-    stream.connection.reset()
+def _reset(response: OutgoingResponse) -> None:
+    response.connection.reset()
 
 
-def _status(stream: Stream) -> None:
-    fault = stream.fault
+def _status(response: OutgoingResponse) -> None:
+    fault = response.fault
     body = json.dumps(fault.error_body()).encode()
-    stream.connection.respond(fault.status, body, "application/json", fault.all_headers())
+    response.connection.respond(fault.status, body, "application/json", fault.all_headers())
 
 
-def _html(stream: Stream) -> None:
-    stream.connection.respond(200, _HTML, "text/html; charset=utf-8", stream.fault.headers)
+def _html(response: OutgoingResponse) -> None:
+    response.connection.respond(200, _HTML, "text/html; charset=utf-8", response.fault.headers)
 
 
-def _stall(stream: Stream) -> None:
-    stream.connection.pause(stream.fault.seconds)
+def _stall(response: OutgoingResponse) -> None:
+    response.connection.pause(response.fault.seconds)
 
 
 # -- midway
 
 
-def _fin(stream: Stream) -> None:
-    stream.connection.fin()
+def _fin(response: OutgoingResponse) -> None:
+    response.connection.fin()
 
 
-def _fin_in_chunk(stream: Stream) -> None:
-    stream.connection.write_torn(stream.next_event)
-    stream.connection.fin()
+def _fin_in_chunk(response: OutgoingResponse) -> None:
+    response.connection.write_torn(response.next_event)
+    response.connection.fin()
 
 
-def _end(stream: Stream) -> None:
-    stream.connection.end()
+def _end(response: OutgoingResponse) -> None:
+    response.connection.end()
 
 
-def _done_without_finish(stream: Stream) -> None:
-    stream.done()
-    stream.connection.end()
+def _done_without_finish(response: OutgoingResponse) -> None:
+    response.send_done()
+    response.connection.end()
 
 
-def _half_event(stream: Stream) -> None:
-    stream.connection.write(stream.next_event[: len(stream.next_event) // 2])
-    stream.connection.end()
+def _half_event(response: OutgoingResponse) -> None:
+    response.connection.write(response.next_event[: len(response.next_event) // 2])
+    response.connection.end()
 
 
-def _half_character(stream: Stream) -> None:
-    wide = next((char for piece in stream.rest for char in piece if ord(char) > 127), "…")
-    head, _, _ = event(stream.payloads.piece("\0")).partition(b"\\u0000")
-    stream.connection.write(head + wide.encode()[:-1])
-    stream.connection.end()
+def _half_character(response: OutgoingResponse) -> None:
+    wide = next((char for piece in response.rest for char in piece if ord(char) > 127), "…")
+    head, _, _ = event(response.payloads.piece("\0")).partition(b"\\u0000")
+    response.connection.write(head + wide.encode()[:-1])
+    response.connection.end()
 
 
-def _broken_json(stream: Stream) -> None:
-    stream.emit(stream.next_event.rstrip()[:-1] + b"\n\n")
-    stream.say(stream.rest[1:], stream.delay)
-    stream.finish(stream.finish_reason)
-    stream.done()
-    stream.connection.end()
+def _broken_json(response: OutgoingResponse) -> None:
+    response.emit(response.next_event.rstrip()[:-1] + b"\n\n")
+    response.send_pieces(response.rest[1:], response.delay)
+    response.send_finish_reason(response.finish_reason)
+    response.send_done()
+    response.connection.end()
 
 
-def _error_event(stream: Stream) -> None:
-    stream.emit(event(stream.fault.error_body()))
-    stream.connection.end()
+def _error_event(response: OutgoingResponse) -> None:
+    response.emit(event(response.fault.error_body()))
+    response.connection.end()
 
 
-def _finish(stream: Stream) -> None:
-    stream.finish(stream.fault.finish)
-    stream.done()
-    stream.connection.end()
+def _finish(response: OutgoingResponse) -> None:
+    response.send_finish_reason(response.fault.finish_reason)
+    response.send_done()
+    response.connection.end()
 
 
-def _stall_then_on(stream: Stream) -> None:
-    _stall(stream)
-    stream.go_on()
+def _stall_then_on(response: OutgoingResponse) -> None:
+    _stall(response)
+    response.send_rest()
 
 
-def _comment_then_on(stream: Stream) -> None:
-    stream.comment()
-    stream.go_on()
+def _comment_then_on(response: OutgoingResponse) -> None:
+    response.send_comments()
+    response.send_rest()
 
 
-# -- behind the last piece
+# -- after the last piece
 
 
-def _reset_after_finish(stream: Stream) -> None:
-    stream.finish(stream.finish_reason)
-    stream.connection.reset()
+def _reset_after_finish(response: OutgoingResponse) -> None:
+    response.send_finish_reason(response.finish_reason)
+    response.connection.reset()
 
 
-def _eof_after_finish(stream: Stream) -> None:
-    stream.finish(stream.finish_reason)
-    stream.connection.fin()
+def _eof_after_finish(response: OutgoingResponse) -> None:
+    response.send_finish_reason(response.finish_reason)
+    response.connection.fin()
 
 
-def _eof_after_done(stream: Stream) -> None:
-    stream.finish(stream.finish_reason)
-    stream.done()
-    stream.connection.fin()
+def _eof_after_done(response: OutgoingResponse) -> None:
+    response.send_finish_reason(response.finish_reason)
+    response.send_done()
+    response.connection.fin()
 
 
-def _no_done(stream: Stream) -> None:
-    stream.finish(stream.finish_reason)
-    stream.connection.end()
+def _no_done(response: OutgoingResponse) -> None:
+    response.send_finish_reason(response.finish_reason)
+    response.connection.end()
 
 
-def _usage_after_finish(stream: Stream) -> None:
-    stream.finish(stream.finish_reason, usage=True)
-    stream.done()
-    stream.connection.end()
+def _usage_after_finish(response: OutgoingResponse) -> None:
+    response.send_finish_reason(response.finish_reason, usage=True)
+    response.send_done()
+    response.connection.end()
 
 
-Break = Callable[[Stream], None]
+FaultAction = Callable[[OutgoingResponse], None]
 
-BEFORE: Mapping[Kind, Break] = {
-    "hang-up": _hang_up,
-    "reset-before-headers": _reset,
-    "status": _status,
-    "html": _html,
-    "stall-headers": _stall,
+BEFORE_HEADERS: Mapping[Kind, FaultAction] = {
+    Kind.HANG_UP: _hang_up,
+    Kind.RESET_BEFORE_HEADERS: _reset,
+    Kind.STATUS: _status,
+    Kind.HTML: _html,
+    Kind.STALL_HEADERS: _stall,
 }
-EARLY: Mapping[Kind, Break] = {"stall-first": _stall, "comments-first": Stream.comment}
-MIDWAY: Mapping[Kind, Break] = {
-    "reset": _reset,
-    "fin-in-chunk": _fin_in_chunk,
-    "short-length": _fin,
-    "clean-eof": _end,
-    "close-eof": _end,
-    "done-without-finish": _done_without_finish,
-    "half-event": _half_event,
-    "half-character": _half_character,
-    "broken-json": _broken_json,
-    "error-event": _error_event,
-    "finish": _finish,
-    "empty": _finish,
-    "stall": _stall_then_on,
-    "comments": _comment_then_on,
+BEFORE_FIRST_EVENT: Mapping[Kind, FaultAction] = {
+    Kind.STALL_FIRST: _stall,
+    Kind.COMMENTS_FIRST: OutgoingResponse.send_comments,
 }
-LATE: Mapping[Kind, Break] = {
-    "reset-after-finish": _reset_after_finish,
-    "eof-after-finish": _eof_after_finish,
-    "eof-after-done": _eof_after_done,
-    "no-done": _no_done,
-    "usage-after-finish": _usage_after_finish,
-    "never-tells": _done_without_finish,
-    "never-tells-no-done": _end,
+MIDWAY: Mapping[Kind, FaultAction] = {
+    Kind.RESET: _reset,
+    Kind.FIN_IN_CHUNK: _fin_in_chunk,
+    Kind.SHORT_LENGTH: _fin,
+    Kind.CLEAN_EOF: _end,
+    Kind.CLOSE_EOF: _end,
+    Kind.DONE_WITHOUT_FINISH: _done_without_finish,
+    Kind.HALF_EVENT: _half_event,
+    Kind.HALF_CHARACTER: _half_character,
+    Kind.BROKEN_JSON: _broken_json,
+    Kind.ERROR_EVENT: _error_event,
+    Kind.FINISH_REASON: _finish,
+    Kind.EMPTY: _finish,
+    Kind.STALL: _stall_then_on,
+    Kind.COMMENTS: _comment_then_on,
+}
+AFTER_LAST_PIECE: Mapping[Kind, FaultAction] = {
+    Kind.RESET_AFTER_FINISH: _reset_after_finish,
+    Kind.EOF_AFTER_FINISH: _eof_after_finish,
+    Kind.EOF_AFTER_DONE: _eof_after_done,
+    Kind.NO_DONE: _no_done,
+    Kind.USAGE_AFTER_FINISH: _usage_after_finish,
+    Kind.NO_FINISH_REASON: _done_without_finish,
+    Kind.NO_FINISH_REASON_NO_DONE: _end,
 }
 
 
-def perform_whole(stream: Stream) -> None:
-    """The same for a request that asked for no stream: one JSON body, as broken as its framing allows."""
-    fault, connection = stream.fault, stream.connection
-    if fault.kind in BEFORE:
-        BEFORE[fault.kind](stream)
-    elif fault.kind in (*EARLY, "stall", "comments"):
-        _stall(stream)  # white space would be the only comment in JSON
-    if not connection.alive or fault.kind in ("status", "html"):
-        return
-    torn = fault.kind in _TORN
-    text = "".join(stream.before if fault.finish else (*stream.before, *stream.rest))
-    reason = None if fault.kind in _SILENT else fault.finish or stream.finish_reason
-    body = json.dumps(stream.payloads.whole(text, reason, stream.usage), ensure_ascii=False).encode()
-    if not torn:
-        stream.sent.text, stream.sent.tokens = text, stream.usage.completion
-        connection.respond(200, body, "application/json")
-        return
-    connection.head(200, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-    connection.send(body[: len(body) // 2])
-    _reset(stream) if fault.kind == "reset" else _fin(stream)
-
-
-_SILENT = ("never-tells", "never-tells-no-done")
+_WITHOUT_REASON = (Kind.NO_FINISH_REASON, Kind.NO_FINISH_REASON_NO_DONE)
 _TORN = (
-    "reset", "fin-in-chunk", "short-length", "clean-eof", "done-without-finish", "close-eof", "half-event",
-    "half-character", "broken-json", "error-event",
-)  # fmt: skip
+    Kind.RESET,
+    Kind.FIN_IN_CHUNK,
+    Kind.SHORT_LENGTH,
+    Kind.CLEAN_EOF,
+    Kind.DONE_WITHOUT_FINISH,
+    Kind.CLOSE_EOF,
+    Kind.HALF_EVENT,
+    Kind.HALF_CHARACTER,
+    Kind.BROKEN_JSON,
+    Kind.ERROR_EVENT,
+)

@@ -21,17 +21,16 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of
+from .decompression import Decompressor
 
 _TERMINATOR = re.compile(rb"[\r\n](?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed)[\r\n])")
 _TAIL = 32  # bytes, more than the longest terminator
 _LONGEST_LINE = 65536  # bytes; a longer event is not kept, so its finish reason is not noted
 _ENDS_WITH_A_TERMINATOR = ("/completions", "/messages")
-_ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 
 # A key of JSON with text behind it. In model text the quote would be escaped. Each begins with the same few letters
 # in every spelling (finish_reason, finishReason, stop_reason, reason), which makes the search several times faster.
@@ -71,15 +70,7 @@ class TerminatorWatch:
 
     def __init__(self, *, promised: bool, encoding: str = "") -> None:
         self._promised = promised
-        self._blind = False
-        self._unzip = None
-        match encoding.strip().lower():
-            case "" | "identity":
-                pass
-            case "gzip" | "x-gzip" | "deflate":
-                self._unzip = zlib.decompressobj(_ZLIB_OR_GZIP)
-            case _:
-                self._blind = True
+        self._decompress = Decompressor(encoding)
         self._tail = b"\n"  # the first line begins as if one had ended
         self._seen = self._ended = False
         self._finish_reason: FinishReason | None = None
@@ -87,15 +78,8 @@ class TerminatorWatch:
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece of the body."""
-        if self._seen or self._blind:
-            return
-        if self._unzip is not None:
-            try:
-                data = self._unzip.decompress(data)
-            except zlib.error:  # deflate without its header, for one
-                self._blind = True
-                return
-        self._look_at(self._tail + data)
+        if not self._seen and self._decompress.readable:
+            self._look_at(self._tail + self._decompress(data))
 
     def _look_at(self, window: bytes) -> None:
         end = max(window.rfind(b"\n"), window.rfind(b"\r"), 0)
@@ -116,7 +100,7 @@ class TerminatorWatch:
         """Whether the terminator came. False: promised by the protocol, and not sent. None: nobody can say."""
         if self._seen:
             return True
-        return False if self._ended and self._promised and not self._blind else None
+        return False if self._ended and self._promised and self._decompress.readable else None
 
     @property
     def finish_reason(self) -> FinishReason | None:

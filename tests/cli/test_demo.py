@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ from typer.testing import CliRunner
 
 from llama_index_resilient_stream import StreamStatus
 from llama_index_resilient_stream.cli import app
-from llama_index_resilient_stream.cli.demo.readers import MODEL, UNDERSTUDY, Lane
+from llama_index_resilient_stream.cli.demo.readers import FALLBACK_MODEL, MODEL, DemoReader
 from llama_index_resilient_stream.cli.demo.run import run
-from llama_index_resilient_stream.cli.demo.scenarios import SCENES, Scene
+from llama_index_resilient_stream.cli.demo.scenarios import SCENARIOS, Scenario
 from support.servers import HEEDING_COMMAND
+
+pytestmark = pytest.mark.xdist_group("demo")
 
 COMMAND = [sys.executable, "-m", "llama_index_resilient_stream"]
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -36,7 +39,7 @@ PLAIN = {
     "model down": "ReadError after 141",
 }
 
-Show = tuple[str, dict[str, tuple[Scene, Lane, Lane]]]
+Show = tuple[str, dict[str, tuple[Scenario, DemoReader, DemoReader]]]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,9 @@ def show() -> Show:
     )
     rows = run(terminal, fast=True)
     assert isinstance(terminal.file, io.StringIO)
-    return terminal.file.getvalue(), {scene.name: (scene, plain, resilient) for scene, plain, resilient in rows}
+    return terminal.file.getvalue(), {
+        scenario.name: (scenario, plain, resilient) for scenario, plain, resilient in rows
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +77,8 @@ def unstyled(output: str) -> str:
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_every_resilient_reader_gets_the_whole_answer(show: Show, name: str) -> None:
-    scene, _, resilient = show[1][name]
-    assert resilient.text == scene.answer
+    scenario, _, resilient = show[1][name]
+    assert resilient.text == scenario.answer
     assert resilient.error is None
     assert resilient.report is not None
     assert resilient.report.status is StreamStatus.COMPLETE
@@ -82,9 +87,9 @@ def test_every_resilient_reader_gets_the_whole_answer(show: Show, name: str) -> 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_no_plain_reader_does(show: Show, name: str) -> None:
-    scene, plain, _ = show[1][name]
-    assert scene.answer.startswith(plain.text)
-    assert 0 < len(plain.text) < len(scene.answer)
+    scenario, plain, _ = show[1][name]
+    assert scenario.answer.startswith(plain.text)
+    assert 0 < len(plain.text) < len(scenario.answer)
     assert (plain.error is None) == (name == "silent end")
 
 
@@ -94,14 +99,14 @@ def test_the_seam_is_where_the_plain_answer_stops(show: Show) -> None:
         assert first == plain.text
 
 
-def test_the_understudy_takes_over_in_the_middle(show: Show) -> None:
+def test_the_fallback_takes_over_in_the_middle(show: Show) -> None:
     _, _, resilient = show[1]["model down"]
     assert resilient.report is not None
-    assert resilient.report.models == [MODEL, UNDERSTUDY]
+    assert resilient.report.models == [MODEL, FALLBACK_MODEL]
 
 
 def test_every_scene_is_expected_here() -> None:
-    assert [scene.name for scene in SCENES] == list(ATTEMPTS)
+    assert [scenario.name for scenario in SCENARIOS] == list(ATTEMPTS)
 
 
 # How it looks
@@ -126,9 +131,25 @@ def test_without_a_terminal_nothing_moves(lines: str) -> None:
 def test_the_table_says_what_each_delivered(lines: str, name: str) -> None:
     table = lines.partition("What the readers got")[2]
     row = next(line for line in table.splitlines() if line.strip().startswith(name))
-    length = len(next(scene.answer for scene in SCENES if scene.name == name))
+    length = len(next(scenario.answer for scenario in SCENARIOS if scenario.name == name))
     cells = [cell.strip() for cell in re.split(r"\s{2,}", row.strip())]
     assert cells[:4] == [name, PLAIN[name], f"{length} of {length}, complete", str(ATTEMPTS[name])]
+
+
+def test_it_fits_into_forty_columns() -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=40, legacy_windows=False)
+    run(terminal, fast=True)
+    assert isinstance(terminal.file, io.StringIO)
+    shown = unstyled(terminal.file.getvalue())
+    assert max(map(len, shown.split("\n"))) <= 40
+    words = " ".join(shown.split())
+    for name, result in PLAIN.items():
+        assert f"{name} LlamaIndex: {result} ResilientLLM: " in words
+
+
+def test_it_ends_with_what_to_do_next(lines: str) -> None:
+    assert "Next\n" in lines
+    assert lines.rstrip().endswith("doctor url URL")
 
 
 def test_a_terminal_without_unicode_gets_ascii() -> None:
@@ -155,6 +176,11 @@ def test_an_interrupt_stops_it_cleanly() -> None:
 
 
 # The command line
+
+
+def test_the_version() -> None:
+    result = CliRunner().invoke(app, ["--version"], catch_exceptions=False)
+    assert result.stdout.strip() == version("llama-index-resilient-stream")
 
 
 def test_without_the_extra_it_says_how_to_install_it() -> None:
@@ -199,8 +225,8 @@ def test_the_last_frame_holds_both_answers(picture: str) -> None:
         for element in ET.fromstring(picture).iter("{http://www.w3.org/2000/svg}text")
         if (element.get("class") or "").startswith("w")
     ]
-    scene = SCENES[0]
-    half, whole = scene.answer[: scene.faults[0].after].split(), scene.answer.split()
+    scenario = SCENARIOS[0]
+    half, whole = scenario.answer[: scenario.faults[0].after].split(), scenario.answer.split()
     assert half[-1] == "six"
     assert seen == [*half, *half, "teen", *whole[len(half) :]]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_index_resilient_stream.testing import FAULTS, HABITS
+from llama_index_resilient_stream.testing import CONTINUATION_STYLES, FAULTS
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_every_python_block_of_the_readme_is_python() -> None:
 
 def test_the_numbers_of_the_readme() -> None:
     assert f"breaks the wire in {len(FAULTS)} ways" in README
-    assert f"lets a model go on in {len(HABITS)} ways" in README.replace("\n", " ")
+    assert f"lets a model go on in {len(CONTINUATION_STYLES)} ways" in README.replace("\n", " ")
 
 
 def test_what_the_readme_links_to_exists() -> None:

@@ -83,7 +83,7 @@ def surroundings(folder: Path, provider: FaultServer) -> dict[str, str]:
         "OPENAI_API_BASE": provider.url,
         "OPENAI_API_KEY": "none",
         "IS_TESTING": "1",
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "CHAINLIT_APP_ROOT": str(folder),
     }
@@ -199,7 +199,7 @@ def test_an_endpoint_heals_and_stops(
         assert TEXT.startswith(said)
         was_stopped(llm, 1)
 
-    llm = provider(FAULTS["clean-eof"].at(80), None, FAULTS["http-401"])
+    llm = provider(FAULTS["clean_eof"].at(80), None, FAULTS["http_401"])
     with running(app, server, folder, llm) as served:
         heard = read(served.url + path)
         assert text_of(heard) == TEXT
@@ -347,7 +347,7 @@ def test_the_page_that_comes_back(browser: Any, folder: Path, provider: Callable
 
 
 def test_the_classic_remedies(folder: Path, provider: Callable[..., FaultServer]) -> None:
-    llm = provider("http-503", FAULTS["reset"].at(80), None, None)
+    llm = provider("http_503", FAULTS["reset"].at(80), None, None)
     code = "from patient import llm; print(llm.complete('a'), llm.policy.stop.max_attempt_number, llm.complete('b'))"
     code = code.replace("llm.complete('a')", "''.join(chunk.delta for chunk in llm.stream_complete('a'))")
     done = subprocess.run(
@@ -401,7 +401,7 @@ def ask(browser: Any, selector: str, question: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_page_in_a_browser(browser: Any, folder: Path, provider: Callable[..., FaultServer]) -> None:
-    llm = provider(FAULTS["reset"].at(80), None, "http-401", token=8, delay=0.002)
+    llm = provider(FAULTS["reset"].at(80), None, "http_401", token=8, delay=0.002)
     with running("fastapi_app:app", "uvicorn-h11", folder, llm) as served:
         browser.get(served.url)
 
@@ -429,7 +429,7 @@ def test_streamlit_heals_and_remembers(
     folder: Path, provider: Callable[..., FaultServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("streamlit")
-    llm = provider(FAULTS["reset"].at(80), None, "http-401")
+    llm = provider(FAULTS["reset"].at(80), None, "http_401")
     code = """
 from streamlit.testing.v1 import AppTest
 app = AppTest.from_file("streamlit_app.py", default_timeout=60).run()

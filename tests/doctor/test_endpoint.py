@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from llama_index_resilient_stream.cli import app
 from llama_index_resilient_stream.doctor.endpoint.diagnosis import diagnose
 from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level
-from llama_index_resilient_stream.doctor.endpoint.measurements import Survey
+from llama_index_resilient_stream.doctor.endpoint.measurements import Measurements
 from llama_index_resilient_stream.doctor.endpoint.plan import Plan, measure
-from llama_index_resilient_stream.doctor.endpoint.probe import Notice, Question
+from llama_index_resilient_stream.doctor.endpoint.probe import ProbeRequest, ReportProgress
 from support.servers import SERVERS, Running, free_port, nginx, require, serving
 
 # Said aloud, for nginx changed its mind in 1.29.7.
@@ -81,38 +81,38 @@ class Row:
     hints: tuple[str, ...] = ()
 
 
-def quiet(what: str) -> Notice:
+def quiet(what: str) -> ReportProgress:
     return lambda events, seconds: None
 
 
-def examine(house: House, row: Row) -> tuple[Survey, list[Finding]]:
+def examine(house: House, row: Row) -> tuple[Measurements, list[Finding]]:
     app = house.app(row.server, row.app, *row.args)
     if row.proxy is None:
         plan = Plan(app.url + row.path, repeat=row.repeat)
     else:
         direct = app.url + row.path if row.direct else ""
         plan = Plan(house.proxy(app, *row.proxy).url + row.path, direct=direct, repeat=row.repeat)
-    survey = measure(plan, quiet)
-    return survey, diagnose(survey)
+    measurements = measure(plan, quiet)
+    return measurements, diagnose(measurements)
 
 
 def serious(findings: list[Finding]) -> Found:
     return {finding.rule: finding.causes for finding in findings if finding.level is not Level.HINT}
 
 
-BLIND = {"blind-hop": ("http10-framing",)}
-NO_ACCEL = {"no-accel-header": ("no-accel-header",)}
-UNSAID = {"no-terminal-event": ("no-terminal-event", "swallowed-exception")}
-HIDDEN = {"hidden-cut": ("http10-hop",)}
-WHOLE_BODY = {"one-block-with-length": ("string-returned", "body-reading-middleware")}
-IDLE = {"cut-after-silence": ("idle-timeout",)}
+BLIND = {"http10_without_chunks": ("http10_framing",)}
+NO_ACCEL = {"no_accel_header": ("no_accel_header",)}
+UNSAID = {"no_terminal_event": ("no_terminal_event", "swallowed_exception")}
+HIDDEN = {"hidden_cut": ("http10_hop",)}
+WHOLE_BODY = {"one_block_with_length": ("string_returned", "body_reading_middleware")}
+IDLE = {"cut_after_silence": ("idle_timeout",)}
 
 TABLE = {
     # it came in one block
-    "buffered": Row("/no-accel", {"held-back": ("proxy-buffering",), **NO_ACCEL, **BLIND}, H11, proxy=OLD_HOP),
+    "buffered": Row("/no-accel", {"held_back": ("proxy_buffering",), **NO_ACCEL, **BLIND}, H11, proxy=OLD_HOP),
     "buffered, direct unknown": Row(
         "/no-accel",
-        {"one-block": ("proxy-buffering", "llm-at-once", "body-reading-middleware")},
+        {"one_block": ("proxy_buffering", "llm_at_once", "body_reading_middleware")},
         H11,
         proxy=OLD_HOP,
         direct=False,
@@ -121,55 +121,55 @@ TABLE = {
     "a string": Row("/string", WHOLE_BODY, proxy=NEW_HOP),
     "a string, direct unknown": Row(
         "/string",
-        {"one-block-with-length": ("string-returned", "body-reading-middleware", "proxy-buffering")},
+        {"one_block_with_length": ("string_returned", "body_reading_middleware", "proxy_buffering")},
         proxy=NEW_HOP,
         direct=False,
     ),
     "middleware": Row("/good", WHOLE_BODY, app="collecting", proxy=NEW_HOP),
-    "all at once": Row("/at-once", {"one-block": ("llm-at-once", "body-reading-middleware")}, proxy=NEW_HOP),
+    "all at once": Row("/at-once", {"one_block": ("llm_at_once", "body_reading_middleware")}, proxy=NEW_HOP),
     # it was empty
     "consumed": Row("/consumed", {"empty": ("consumed",)}),
     "consumed, behind a hop": Row("/consumed", {"empty": ("consumed",), **BLIND}, H11, proxy=OLD_HOP),
-    "the response object": Row("/object", {"empty-cut": ("wrong-object", "exception")}),
+    "the response object": Row("/object", {"empty_cut": ("wrong_object", "exception")}),
     "the response object, behind a hop": Row(
-        "/object", {"empty-cut": ("wrong-object", "exception"), **HIDDEN}, H11, proxy=OLD_HOP
+        "/object", {"empty_cut": ("wrong_object", "exception"), **HIDDEN}, H11, proxy=OLD_HOP
     ),
-    "raised before the first token": Row("/raises-first", {"empty-cut": ("wrong-object", "exception")}),
+    "raised before the first token": Row("/raises-first", {"empty_cut": ("wrong_object", "exception")}),
     # a proxy lost patience
     "idle": Row("/silent", IDLE, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
     "idle, over a hop": Row("/silent", {**IDLE, **BLIND}, H11, proxy=(*OLD_HOP, IMPATIENT), timeout=1),
     "idle, direct unknown": Row(
         "/silent",
-        {"cut-after-silence": ("idle-timeout", "exception", "killed-worker")},
+        {"cut_after_silence": ("idle_timeout", "exception", "killed_worker")},
         proxy=(*NEW_HOP, IMPATIENT),
         direct=False,
         timeout=1,
     ),
     "idle before the first token": Row(
-        "/silent-first", {"silent-from-the-start": ("idle-timeout",)}, proxy=(*NEW_HOP, IMPATIENT), timeout=1
+        "/silent-first", {"silent_from_the_start": ("idle_timeout",)}, proxy=(*NEW_HOP, IMPATIENT), timeout=1
     ),
     "idle, and no terminal event": Row("/unsaid-silent", {**IDLE, **UNSAID}, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
-    "504": Row("/late", {"gateway-timeout": ("gateway-timeout",)}, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
+    "504": Row("/late", {"gateway_timeout": ("gateway_timeout",)}, proxy=(*NEW_HOP, IMPATIENT), timeout=1),
     # it was cut
-    "raised": Row("/raises", {"cut-at-the-same-place": ("exception",)}),
-    "raised, behind a hop": Row("/raises", {"cut-at-the-same-place": ("exception",), **HIDDEN}, H11, proxy=OLD_HOP),
+    "raised": Row("/raises", {"cut_at_the_same_place": ("exception",)}),
+    "raised, behind a hop": Row("/raises", {"cut_at_the_same_place": ("exception",), **HIDDEN}, H11, proxy=OLD_HOP),
     "raised, behind a hop, direct unknown": Row(
         "/raises",
-        {"no-terminal-event": ("no-terminal-event", "swallowed-exception", "http10-hop")},
+        {"no_terminal_event": ("no_terminal_event", "swallowed_exception", "http10_hop")},
         H11,
         proxy=OLD_HOP,
         direct=False,
     ),
     "raised after silence": Row(
-        "/raises-after-silence", {"cut-after-silence": ("exception", "killed-worker")}, proxy=NEW_HOP
+        "/raises-after-silence", {"cut_after_silence": ("exception", "killed_worker")}, proxy=NEW_HOP
     ),
-    "raised in Flask": Row("/raises", {"cut-at-the-same-place": ("exception",), **BLIND}, "gunicorn-gthread", "flask"),
+    "raised in Flask": Row("/raises", {"cut_at_the_same_place": ("exception",), **BLIND}, "gunicorn-gthread", "flask"),
     "a killed worker": Row(
-        "/killed", {"cut-in-mid-flow": ("exception", "killed-worker", "time-limit")}, "gunicorn-uvicorn"
+        "/killed", {"cut_in_mid_flow": ("exception", "killed_worker", "time_limit")}, "gunicorn-uvicorn"
     ),
     "a limit on time": Row(
         "/long",
-        {"cut-at-the-same-time": ("time-limit",), **BLIND},
+        {"cut_at_the_same_time": ("time_limit",), **BLIND},
         "gunicorn-sync",
         "flask",
         ("--timeout", "2"),
@@ -178,17 +178,17 @@ TABLE = {
     # it does not say that it is all
     "no terminal event": Row("/unsaid", UNSAID, proxy=NEW_HOP),
     "a swallowed exception": Row("/swallowed", UNSAID, proxy=NEW_HOP),
-    "an error event": Row("/error-event", {"error-event": ("exception",)}),
-    "plain text": Row("/plain-text", {"not-sse": ("not-sse",), **UNSAID}, proxy=NEW_HOP),
+    "an error event": Row("/error-event", {"error_event": ("exception",)}),
+    "plain text": Row("/plain-text", {"not_sse": ("not_sse",), **UNSAID}, proxy=NEW_HOP),
     # what is missing
     "no header for nginx": Row("/no-accel", NO_ACCEL, proxy=NEW_HOP),
-    "no heartbeat": Row("/silent", {}, proxy=NEW_HOP, hints=("no-heartbeat",)),
-    "no ids": Row("/no-ids", {}, proxy=NEW_HOP, hints=("no-ids",)),
-    "begins again": Row("/again", {"begins-again": ("not-resumed",)}, proxy=NEW_HOP),
+    "no heartbeat": Row("/silent", {}, proxy=NEW_HOP, hints=("no_heartbeat",)),
+    "no ids": Row("/no-ids", {}, proxy=NEW_HOP, hints=("no_ids",)),
+    "begins again": Row("/again", {"restarts_on_reconnect": ("not_resumed",)}, proxy=NEW_HOP),
     # no answer
-    "it is over": Row("/over", {}, hints=("no-content",)),
-    "500": Row("/returned", {"server-error": ("exception", "response-returned")}),
-    "404": Row("/nowhere", {"refused": ("refused",)}),
+    "it is over": Row("/over", {}, hints=("no_content",)),
+    "500": Row("/returned", {"server_error": ("exception", "response_returned")}),
+    "404": Row("/nowhere", {"refused": ("wrong_path",)}),
     "a redirect": Row("/good/", {"redirect": ("redirect",)}),
     # nothing is wrong
     "good": Row("/good", {}, proxy=NEW_HOP),
@@ -200,13 +200,23 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name, marks=pytest.mark.xdist_group(f"endpoints on {row.server}"))
+        for name, row in TABLE.items()
+    ],
+)
 def test_the_cause_is_named(house: House, row: Row) -> None:
     if row.path == "/swallowed":
         require("fastapi.sse")
-    survey, findings = examine(house, row)
-    assert serious(findings) == row.found, survey
-    assert tuple(finding.rule for finding in findings if finding.level is Level.HINT) == row.hints
+    for _ in range(3):  # a busy machine may be silent itself, but not each time
+        measurements, findings = examine(house, row)
+        hints = tuple(finding.rule for finding in findings if finding.level is Level.HINT)
+        if "no-heartbeat" not in hints or hints == row.hints:
+            break
+    assert serious(findings) == row.found, measurements
+    assert hints == row.hints
     if row.timeout:
         assert [finding.timeout for finding in findings if finding.timeout] == [row.timeout]
 
@@ -229,23 +239,23 @@ def test_a_request_in_http_1_0_foretells_the_blind_hop(house: House, server: str
 def test_forty_threads_are_a_step(house: House) -> None:
     app = house.app()
     findings = look(Plan(app.url + "/sync-whole", parallel=44))
-    assert serious(findings)["in-steps"] == ("thread-pool",)
+    assert serious(findings)["limited_concurrency"] == ("thread_pool",)
 
 
 def test_a_blocked_loop_is_a_step_for_everybody(house: House) -> None:
     findings = look(Plan(house.app().url + "/blocks", parallel=3))
-    assert serious(findings)["in-steps"] == ("blocked-loop", "one-worker")
+    assert serious(findings)["limited_concurrency"] == ("blocked_loop", "one_worker")
 
 
 def test_a_blocked_loop_stalls_a_light_route(house: House) -> None:
     app = house.app()
-    findings = look(Plan(app.url + "/blocks", light=app.url + "/light"))
-    assert serious(findings)["light-stalls"] == ("blocked-loop", "one-worker")
+    findings = look(Plan(app.url + "/blocks", quick_url=app.url + "/light"))
+    assert serious(findings)["quick_route_stalls"] == ("blocked_loop", "one_worker")
 
 
 def test_an_async_endpoint_has_neither(house: House) -> None:
     app = house.app()
-    assert not look(Plan(app.url + "/good", parallel=8, light=app.url + "/light"))
+    assert not look(Plan(app.url + "/good", parallel=8, quick_url=app.url + "/light"))
 
 
 def look(plan: Plan) -> list[Finding]:
@@ -259,31 +269,35 @@ def test_nothing_listens_there() -> None:
     assert serious(look(Plan(f"http://127.0.0.1:{free_port()}/"))) == {"unreachable": ("unreachable",)}
 
 
+def test_the_host_is_unknown() -> None:
+    assert serious(look(Plan("http://no-such-host.invalid/"))) == {"unreachable": ("unknown_host",)}
+
+
 def test_the_application_is_down_behind_its_proxy() -> None:
     with nginx(free_port()) as proxy:
-        assert serious(look(Plan(proxy.url))) == {"bad-gateway": ("bad-gateway",)}
+        assert serious(look(Plan(proxy.url))) == {"bad_gateway": ("bad_gateway",)}
 
 
 def test_https_is_asked_where_http_is_spoken(house: House) -> None:
     url = house.app().url.replace("http:", "https:")
-    assert serious(look(Plan(url, Question(timeout=5)))) == {"no-answer": ("wrong-scheme", "killed-worker")}
+    assert serious(look(Plan(url, ProbeRequest(timeout=5)))) == {"no_answer": ("wrong_scheme", "killed_worker")}
 
 
 def test_the_direct_url_is_another_one(house: House) -> None:
     app = house.app()
     plan = Plan(house.proxy(app, *NEW_HOP).url + "/good", direct=app.url + "/nowhere")
-    assert serious(look(plan)) == {"direct-unusable": ("wrong-direct",)}
+    assert serious(look(plan)) == {"direct_unusable": ("wrong_direct",)}
 
 
 def test_we_gave_up(house: House) -> None:
-    findings = look(Plan(house.app().url + "/silent", Question(timeout=1.0)))
-    assert serious(findings) == {"gave-up": ("long-answer", "stalled")}
+    findings = look(Plan(house.app().url + "/silent", ProbeRequest(timeout=1.0)))
+    assert serious(findings) == {"gave_up": ("long_answer", "stalled")}
 
 
 def test_it_says_its_own_last_word(house: House) -> None:
-    plan = Plan(house.app().url + "/own-end", Question(terminal="THE END"))
+    plan = Plan(house.app().url + "/own-end", ProbeRequest(terminal="THE END"))
     assert not look(plan)
-    assert set(serious(look(replace(plan, question=Question())))) == {"no-terminal-event"}
+    assert set(serious(look(replace(plan, request=ProbeRequest())))) == {"no_terminal_event"}
 
 
 def test_over_tls(house: House, tmp_path: Path) -> None:
@@ -302,10 +316,10 @@ def test_over_tls(house: House, tmp_path: Path) -> None:
     app = house.app()
     with nginx(app.port, *NEW_HOP, IMPATIENT, server=tls):
         url, direct = f"https://127.0.0.1:{port}", app.url
-        assert "no-answer" in serious(look(Plan(url + "/good")))  # nobody signed the certificate
-        question = Question(insecure=True)
-        assert not look(Plan(url + "/good", question, direct=direct + "/good"))
-        assert serious(look(Plan(url + "/silent", question, direct=direct + "/silent"))) == IDLE
+        assert "no_answer" in serious(look(Plan(url + "/good")))  # nobody signed the certificate
+        request = ProbeRequest(insecure=True)
+        assert not look(Plan(url + "/good", request, direct=direct + "/good"))
+        assert serious(look(Plan(url + "/silent", request, direct=direct + "/silent"))) == IDLE
 
 
 # The command
@@ -323,6 +337,14 @@ def test_the_command_names_the_cause_and_the_lines(house: House) -> None:
         assert part in result.stdout
 
 
+def test_forty_columns(house: House) -> None:
+    url = house.app().url + "/raises"
+    result = CliRunner().invoke(app, ["doctor", "url", url, "--repeat", "1"], env={"COLUMNS": "40"})
+    assert "status 200, body chunked, events 5" in " ".join(result.stdout.split())
+    assert max(len(line) for line in result.stdout.splitlines() if url not in line) <= 40
+    assert "Next: fix the first one" in result.stdout
+
+
 def test_the_command_says_that_nothing_is_wrong(house: House) -> None:
     result = command(house.app().url + "/good")
     assert result.exit_code == 0
@@ -335,8 +357,8 @@ def test_the_command_for_machines(house: House) -> None:
     told = json.loads(result.stdout)
     assert not told["fine"]
     finding = told["findings"][0]
-    assert finding["rule"] == "cut-in-mid-flow"
-    assert [cause["id"] for cause in finding["causes"]] == ["exception", "killed-worker", "time-limit"]
+    assert finding["rule"] == "cut_in_mid_flow"
+    assert [cause["id"] for cause in finding["causes"]] == ["exception", "killed_worker", "time_limit"]
     assert finding["causes"][1]["fixes"][0]["where"] == "uvicorn"
     assert told["answers"][0]["events"] == 5
 
@@ -355,11 +377,12 @@ def test_no_secret_and_no_text_comes_out(house: House, path: str, more: list[str
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["ftp://localhost/"], "no URL"),
+        (["ftp://localhost/"], "ftp://localhost/ is no URL"),
+        (["localhost:8000/ask?key=sk-secret"], "Write http://localhost:8000/ask or"),
         (["http://localhost/", "--header", "sk-secret"], "--header takes"),
         (["http://localhost/", "--data", "@/nowhere/at/all"], "No such file"),
     ],
-    ids=["scheme", "header", "file"],
+    ids=["scheme", "no-scheme", "header", "file"],
 )
 def test_a_mistake_in_the_command(arguments: list[str], said: str) -> None:
     result = command(*arguments)

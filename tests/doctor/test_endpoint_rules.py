@@ -15,15 +15,16 @@ from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level
 from llama_index_resilient_stream.doctor.endpoint.measurements import (
     Arrival,
     Ending,
-    Events,
+    EventCounts,
     Framing,
-    Light,
+    Measurements,
     Observation,
     Reconnection,
-    Survey,
+    RouteLatency,
 )
 from llama_index_resilient_stream.doctor.endpoint.remedies import CAUSES, is_default, lines_for
-from llama_index_resilient_stream.doctor.endpoint.sse_counter import EventCounter, Inflater
+from llama_index_resilient_stream.doctor.endpoint.sse_counter import EventCounter
+from llama_index_resilient_stream.transport.decompression import Decompressor
 
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 
@@ -43,7 +44,7 @@ def answer(
         "headers": HEADERS,
         "framing": Framing.CHUNKED,
         "arrivals": tuple(Arrival(time, 40) for time in times),
-        "stream": Events(len(times), 0, tuple(map(str, range(len(times)))) if ids else (), terminal),
+        "counts": EventCounts(len(times), 0, tuple(map(str, range(len(times)))) if ids else (), terminal),
     }
     over = at if at is not None else (times[-1] if times else 0.0)
     return Observation(ended, over, **{**defaults, **more})  # type: ignore[arg-type]
@@ -56,8 +57,8 @@ def even(count: int, step: float = 0.1, start: float = 0.0) -> list[float]:
 GOOD = answer(even(20))
 
 
-def rules(survey: Survey) -> dict[str, tuple[str, ...]]:
-    return {finding.rule: finding.causes for finding in diagnose(survey)}
+def rules(measurements: Measurements) -> dict[str, tuple[str, ...]]:
+    return {finding.rule: finding.causes for finding in diagnose(measurements)}
 
 
 # Healthy
@@ -75,30 +76,30 @@ def healthy(draw: st.DrawFn) -> Observation:
 
 
 @st.composite
-def healthy_surveys(draw: st.DrawFn) -> Survey:
+def healthy_measurements(draw: st.DrawFn) -> Measurements:
     main = draw(healthy())
     direct = (draw(healthy()),) if draw(st.booleans()) else ()
-    last = main.stream.ids[len(main.stream.ids) // 2]
-    again = answer([0.1], ended=Ending.ENOUGH, stream=Events(1, ids=(str(int(last) + 1),)))
-    return Survey(
+    last = main.counts.ids[len(main.counts.ids) // 2]
+    again = answer([0.1], ended=Ending.STOPPED_EARLY, counts=EventCounts(1, ids=(str(int(last) + 1),)))
+    return Measurements(
         (main,),
         direct,
-        old=draw(st.sampled_from([None, replace(GOOD, ended=Ending.ENOUGH)])),
-        reconnection=draw(st.sampled_from([None, Reconnection(last, main.stream.ids, again)])),
-        light=draw(st.sampled_from([None, Light(0.01, 0.2)])),
+        http10=draw(st.sampled_from([None, replace(GOOD, ended=Ending.STOPPED_EARLY)])),
+        reconnection=draw(st.sampled_from([None, Reconnection(last, main.counts.ids, again)])),
+        quick_route=draw(st.sampled_from([None, RouteLatency(0.01, 0.2)])),
     )
 
 
-@given(healthy_surveys())
-def test_a_healthy_endpoint_has_no_findings(survey: Survey) -> None:
-    assert diagnose(survey) == []
+@given(healthy_measurements())
+def test_a_healthy_endpoint_has_no_findings(measurements: Measurements) -> None:
+    assert diagnose(measurements) == []
 
 
 @given(healthy(), st.integers(2, 100), st.floats(0.0, 0.2))
 def test_a_crowd_that_is_served_at_once_is_no_step(one: Observation, count: int, spread: float) -> None:
     times = [arrival.at for arrival in one.arrivals]
     crowd = [answer([time + spread * number / count for time in times]) for number in range(count)]
-    assert diagnose(Survey((one,), crowd=tuple(crowd))) == []
+    assert diagnose(Measurements((one,), parallel=tuple(crowd))) == []
 
 
 # Sick: whatever is measured, something sensible is said
@@ -116,46 +117,48 @@ observations = st.builds(
     readable=st.booleans(),
     headers=st.sampled_from([HEADERS, {}, {**HEADERS, "content-encoding": "gzip"}]),
 )
-surveys = st.builds(
-    Survey,
+all_measurements = st.builds(
+    Measurements,
     url=st.lists(observations, min_size=1, max_size=3).map(tuple),
     direct=st.lists(observations, max_size=3).map(tuple),
     uncompressed=st.none() | observations,
-    old=st.none() | observations,
-    crowd=st.lists(observations, max_size=5).map(tuple),
-    light=st.none() | st.builds(Light, st.floats(0, 1), st.floats(0, 9)),
+    http10=st.none() | observations,
+    parallel=st.lists(observations, max_size=5).map(tuple),
+    quick_route=st.none() | st.builds(RouteLatency, st.floats(0, 1), st.floats(0, 9)),
 )
 
 
-@given(surveys)
-def test_every_finding_has_causes_and_lines(survey: Survey) -> None:
-    found = diagnose(survey)
-    assert found == diagnose(survey)
+@given(all_measurements)
+def test_every_finding_has_causes_and_lines(measurements: Measurements) -> None:
+    found = diagnose(measurements)
+    assert found == diagnose(measurements)
     assert len({finding.rule for finding in found}) == len(found)
     levels = [list(Level).index(finding.level) for finding in found]
     assert levels == sorted(levels)
     for finding in found:
         assert finding.seen
         assert len(set(finding.causes)) == len(finding.causes) > 0
-        assert finding.certain or finding.tell_apart, "who lists candidates says what would tell which"
+        assert finding.certain or finding.distinguish_by, "who lists candidates says what would tell which"
         for cause in finding.causes:
             name, fixes = lines_for(finding, cause)
             assert not any(mark in text for text in (name, *(fix.lines for fix in fixes)) for mark in ("{t}", "{half}"))
 
 
-@given(surveys)
-def test_a_broken_answer_is_never_called_fine(survey: Survey) -> None:
-    if (survey.main.answered and survey.main.cut) or survey.main.status >= 400:
-        assert any(finding.level is not Level.HINT for finding in diagnose(survey))
+@given(all_measurements)
+def test_a_broken_answer_is_never_called_fine(measurements: Measurements) -> None:
+    if (measurements.main.answered and measurements.main.cut) or measurements.main.status >= 400:
+        assert any(finding.level is not Level.HINT for finding in diagnose(measurements))
 
 
-@given(surveys)
-def test_proxies_are_not_blamed_for_what_the_application_does(survey: Survey) -> None:
+@given(all_measurements)
+def test_proxies_are_not_blamed_for_what_the_application_does(measurements: Measurements) -> None:
     """An idle timeout, with the application known to be cut itself, is nobody's."""
-    past = survey.past
-    if past is not None and past.cut and survey.main.answered:
-        blamed = {cause for finding in diagnose(survey) for cause in finding.causes if finding.rule != "hidden-cut"}
-        assert "idle-timeout" not in blamed
+    past = measurements.direct_answer
+    if past is not None and past.cut and measurements.main.answered:
+        blamed = {
+            cause for finding in diagnose(measurements) for cause in finding.causes if finding.rule != "hidden_cut"
+        }
+        assert "idle_timeout" not in blamed
 
 
 # The order of candidates, and what changes it
@@ -168,96 +171,101 @@ EMPTY = answer([], at=0.1, terminal="")
 LATE = answer([2.0, 2.01, 2.02])
 
 
-def the_only(survey: Survey) -> Finding:
-    findings = [finding for finding in diagnose(survey) if finding.level is not Level.HINT]
+def the_only(measurements: Measurements) -> Finding:
+    findings = [finding for finding in diagnose(measurements) if finding.level is not Level.HINT]
     assert len(findings) == 1, findings
     return findings[0]
 
 
 TABLE = {
-    "idle, nobody else asked": (Survey((CUT,)), ("idle-timeout", "exception", "killed-worker")),
-    "idle, the application is more patient": (Survey((CUT,), (PAUSED,)), ("idle-timeout",)),
+    "idle, nobody else asked": (Measurements((CUT,)), ("idle_timeout", "exception", "killed_worker")),
+    "idle, the application is more patient": (Measurements((CUT,), (PAUSED,)), ("idle_timeout",)),
     "idle, the application had no such silence": (
-        Survey((CUT,), (GOOD,)),
-        ("idle-timeout", "exception", "killed-worker"),
+        Measurements((CUT,), (GOOD,)),
+        ("idle_timeout", "exception", "killed_worker"),
     ),
-    "idle, the application too": (Survey((CUT,), (CUT,)), ("exception", "killed-worker")),
-    "mid-flow": (Survey((FLOWING,)), ("exception", "killed-worker", "time-limit")),
-    "mid-flow, the application is well": (Survey((FLOWING,), (GOOD,)), ("time-limit", "killed-worker")),
+    "idle, the application too": (Measurements((CUT,), (CUT,)), ("exception", "killed_worker")),
+    "mid-flow": (Measurements((FLOWING,)), ("exception", "killed_worker", "time_limit")),
+    "mid-flow, the application is well": (Measurements((FLOWING,), (GOOD,)), ("time_limit", "killed_worker")),
     "mid-flow, same place": (
-        Survey((FLOWING, answer(even(5, 0.3), ended=Ending.CUT, at=1.52, terminal=""))),
+        Measurements((FLOWING, answer(even(5, 0.3), ended=Ending.CUT, at=1.52, terminal=""))),
         ("exception",),
     ),
     "mid-flow, same time": (
-        Survey((FLOWING, answer(even(9, 0.06), ended=Ending.CUT, at=0.55, terminal=""))),
-        ("time-limit",),
+        Measurements((FLOWING, answer(even(9, 0.06), ended=Ending.CUT, at=0.55, terminal=""))),
+        ("time_limit",),
     ),
-    "mid-flow, same place and time": (Survey((FLOWING, FLOWING)), ("exception", "killed-worker", "time-limit")),
+    "mid-flow, same place and time": (Measurements((FLOWING, FLOWING)), ("exception", "killed_worker", "time_limit")),
     "mid-flow, neither": (
-        Survey((FLOWING, answer(even(20, 0.3), ended=Ending.RESET, at=6.1, terminal=""))),
-        ("exception", "killed-worker", "time-limit"),
+        Measurements((FLOWING, answer(even(20, 0.3), ended=Ending.RESET, at=6.1, terminal=""))),
+        ("exception", "killed_worker", "time_limit"),
     ),
-    "unsaid, nobody else asked": (Survey((UNSAID,)), ("no-terminal-event", "swallowed-exception", "http10-hop")),
-    "unsaid, the application too": (Survey((UNSAID,), (UNSAID,)), ("no-terminal-event", "swallowed-exception")),
-    "unsaid, the application says it": (Survey((UNSAID,), (GOOD,)), ("http10-hop",)),
-    "empty, chunked": (Survey((EMPTY,)), ("consumed",)),
-    "empty, closed": (Survey((replace(EMPTY, framing=Framing.CLOSE),)), ("consumed", "wrong-object", "exception")),
+    "unsaid, nobody else asked": (Measurements((UNSAID,)), ("no_terminal_event", "swallowed_exception", "http10_hop")),
+    "unsaid, the application too": (Measurements((UNSAID,), (UNSAID,)), ("no_terminal_event", "swallowed_exception")),
+    "unsaid, the application says it": (Measurements((UNSAID,), (GOOD,)), ("http10_hop",)),
+    "empty, chunked": (Measurements((EMPTY,)), ("consumed",)),
+    "empty, closed": (
+        Measurements((replace(EMPTY, framing=Framing.CLOSE),)),
+        ("consumed", "wrong_object", "exception"),
+    ),
     "empty, closed after a while": (
-        Survey((replace(EMPTY, framing=Framing.CLOSE, ended_at=60.1),)),
-        ("idle-timeout", "consumed", "exception"),
+        Measurements((replace(EMPTY, framing=Framing.CLOSE, ended_at=60.1),)),
+        ("idle_timeout", "consumed", "exception"),
     ),
-    "one block": (Survey((LATE,)), ("proxy-buffering", "llm-at-once", "body-reading-middleware")),
-    "one block, the application streams": (Survey((LATE,), (GOOD,)), ("proxy-buffering",)),
-    "one block, the application too": (Survey((LATE,), (LATE,)), ("llm-at-once", "body-reading-middleware")),
+    "one block": (Measurements((LATE,)), ("proxy_buffering", "llm_at_once", "body_reading_middleware")),
+    "one block, the application streams": (Measurements((LATE,), (GOOD,)), ("proxy_buffering",)),
+    "one block, the application too": (Measurements((LATE,), (LATE,)), ("llm_at_once", "body_reading_middleware")),
     "one block with a length, the application streams": (
-        Survey((replace(LATE, framing=Framing.LENGTH),), (GOOD,)),
-        ("proxy-buffering",),
+        Measurements((replace(LATE, framing=Framing.LENGTH),), (GOOD,)),
+        ("proxy_buffering",),
     ),
     "a long answer in a few blocks": (
-        Survey((answer([2.0, 4.0, 6.0, 6.1], stream=Events(60, ids=("0",), terminal="done")),), (answer(even(60)),)),
-        ("proxy-buffering",),
+        Measurements(
+            (answer([2.0, 4.0, 6.0, 6.1], counts=EventCounts(60, ids=("0",), terminal="done")),), (answer(even(60)),)
+        ),
+        ("proxy_buffering",),
     ),
     "two at a time": (
-        Survey((GOOD,), crowd=tuple(answer(even(5, start=2.0 * (n // 2))) for n in range(8))),
-        ("few-workers", "thread-pool"),
+        Measurements((GOOD,), parallel=tuple(answer(even(5, start=2.0 * (n // 2))) for n in range(8))),
+        ("few_workers", "thread_pool"),
     ),
     "eighty at a time": (
-        Survey((GOOD,), crowd=tuple(answer(even(5, start=2.0 * (n // 80))) for n in range(90))),
-        ("thread-pool",),
+        Measurements((GOOD,), parallel=tuple(answer(even(5, start=2.0 * (n // 80))) for n in range(90))),
+        ("thread_pool",),
     ),
 }
 
 
-@pytest.mark.parametrize(("survey", "causes"), TABLE.values(), ids=TABLE)
-def test_candidates(survey: Survey, causes: tuple[str, ...]) -> None:
-    assert the_only(survey).causes == causes
+@pytest.mark.parametrize(("measurements", "causes"), TABLE.values(), ids=TABLE)
+def test_candidates(measurements: Measurements, causes: tuple[str, ...]) -> None:
+    assert the_only(measurements).causes == causes
 
 
 def test_one_straggler_is_no_queue() -> None:
     crowd = (*[answer(even(5))] * 9, answer(even(5, start=3.0)))
-    assert diagnose(Survey((GOOD,), crowd=crowd)) == []
+    assert diagnose(Measurements((GOOD,), parallel=crowd)) == []
 
 
 def test_a_fault_of_the_proxy_does_not_hide_one_of_the_application() -> None:
     unsaid = answer([*even(5), *even(5, start=4.0)], terminal="")
-    assert rules(Survey((CUT,), (unsaid,))) == {
-        "cut-after-silence": ("idle-timeout",),
-        "no-terminal-event": ("no-terminal-event", "swallowed-exception"),
+    assert rules(Measurements((CUT,), (unsaid,))) == {
+        "cut_after_silence": ("idle_timeout",),
+        "no_terminal_event": ("no_terminal_event", "swallowed_exception"),
     }
 
 
 def test_a_heartbeat_is_no_hint_where_it_is_the_remedy() -> None:
-    assert "no-heartbeat" not in rules(Survey((CUT,), (PAUSED,)))
-    assert "no-heartbeat" in rules(Survey((PAUSED,)))
+    assert "no_heartbeat" not in rules(Measurements((CUT,), (PAUSED,)))
+    assert "no_heartbeat" in rules(Measurements((PAUSED,)))
 
 
 def test_what_cannot_be_read_is_not_judged() -> None:
     """Brotli: the answer is asked for again, without."""
     brotli = {**HEADERS, "content-encoding": "br"}
-    unread = replace(GOOD, headers=brotli, readable=False, stream=Events())
-    assert diagnose(Survey((unread,), uncompressed=GOOD)) == []
-    held = replace(answer([2.0]), headers=brotli, readable=False, stream=Events())
-    assert rules(Survey((held,), uncompressed=GOOD)) == {"compressed": ("compression",)}
+    unread = replace(GOOD, headers=brotli, readable=False, counts=EventCounts())
+    assert diagnose(Measurements((unread,), uncompressed=GOOD)) == []
+    held = replace(answer([2.0]), headers=brotli, readable=False, counts=EventCounts())
+    assert rules(Measurements((held,), uncompressed=GOOD)) == {"compressed": ("compression",)}
 
 
 @pytest.mark.parametrize(
@@ -265,9 +273,11 @@ def test_what_cannot_be_read_is_not_judged() -> None:
     [("5", "6", False), ("5", "0", True), ("5", "5", True), ("b", "a", True), ("b", "c", False), ("b", "x", False)],
 )
 def test_who_comes_back_is_told_the_rest(last: str, first: str, again: bool) -> None:
-    back = Reconnection(last, ("a", "b", "5"), answer([0.1], ended=Ending.ENOUGH, stream=Events(1, ids=(first,))))
-    assert back.begins_again is again
-    assert ("begins-again" in rules(Survey((GOOD,), reconnection=back))) is again
+    back = Reconnection(
+        last, ("a", "b", "5"), answer([0.1], ended=Ending.STOPPED_EARLY, counts=EventCounts(1, ids=(first,)))
+    )
+    assert back.restarts is again
+    assert ("restarts_on_reconnect" in rules(Measurements((GOOD,), reconnection=back))) is again
 
 
 # Reading T
@@ -286,8 +296,8 @@ def test_a_timeout_that_is_no_whole_number(seconds: float) -> None:
 
 def test_the_proxy_whose_default_it_is_comes_first() -> None:
     for timeout, first in ((60.0, "nginx"), (100.0, "Cloudflare"), (30.0, "API Gateway")):
-        finding = Finding("cut-after-silence", Level.FAULT, "", ("idle-timeout",), timeout=timeout)
-        fixes = lines_for(finding, "idle-timeout")[1]
+        finding = Finding("cut_after_silence", Level.FAULT, "", ("idle_timeout",), timeout=timeout)
+        fixes = lines_for(finding, "idle_timeout")[1]
         assert next(fix.where for fix in fixes if fix.default) == first
         assert is_default(next(fix for fix in fixes if fix.default), timeout)
         assert f"every {timeout / 2:g} s" in fixes[0].lines
@@ -303,32 +313,32 @@ SAMPLES = {
     "ours": (
         b': hi\n\nid: 0\ndata: {"text": "a"}\n\n: ping\n\nid: 1\ndata: {"text": "b"}\n\n'
         b'id: 2\nevent: done\ndata: {"status": "complete"}\n\n',
-        Events(3, 2, ("0", "1", "2"), "done", "complete"),
+        EventCounts(3, 2, ("0", "1", "2"), "done", "complete"),
     ),
-    "openai": (b'data: {"choices": []}\n\ndata: [DONE]\n\n', Events(2, 0, (), "[DONE]")),
-    "windows": (b"id: 0\r\ndata: a\r\n\r\nevent: done\r\ndata:\r\n\r\n", Events(2, 0, ("0",), "done")),
-    "old mac": (b"data: a\r\rdata: b\r\r", Events(2)),
-    "byte order mark": (b"\xef\xbb\xbfdata: a\n\n", Events(1)),
-    "cut in an event": (b"id: 0\ndata: a\n\nid: 1\ndata: b", Events(1, 0, ("0",))),
-    "no data, no event": (b"event: done\n\nid: 7\n\nretry: 5\n\n", Events()),
-    "failed": (b'event: error\ndata: {"status": "interrupted"}\n\n', Events(1, 0, (), "error", "interrupted")),
-    "a status that is text": (b'event: error\ndata: {"status": "my password"}\n\n', Events(1, 0, (), "error")),
+    "openai": (b'data: {"choices": []}\n\ndata: [DONE]\n\n', EventCounts(2, 0, (), "[DONE]")),
+    "windows": (b"id: 0\r\ndata: a\r\n\r\nevent: done\r\ndata:\r\n\r\n", EventCounts(2, 0, ("0",), "done")),
+    "old mac": (b"data: a\r\rdata: b\r\r", EventCounts(2)),
+    "byte order mark": (b"\xef\xbb\xbfdata: a\n\n", EventCounts(1)),
+    "cut in an event": (b"id: 0\ndata: a\n\nid: 1\ndata: b", EventCounts(1, 0, ("0",))),
+    "no data, no event": (b"event: done\n\nid: 7\n\nretry: 5\n\n", EventCounts()),
+    "failed": (b'event: error\ndata: {"status": "interrupted"}\n\n', EventCounts(1, 0, (), "error", "interrupted")),
+    "a status that is text": (b'event: error\ndata: {"status": "my password"}\n\n', EventCounts(1, 0, (), "error")),
     "a status that is none": (
         b'event: error\ndata: ["status"]\n\nevent: error\ndata: {"status": [1]}\n\n',
-        Events(2, 0, (), "error"),
+        EventCounts(2, 0, (), "error"),
     ),
 }
 
 
 @pytest.mark.parametrize(("body", "events"), SAMPLES.values(), ids=SAMPLES)
-def test_events_are_counted(body: bytes, events: Events) -> None:
+def test_events_are_counted(body: bytes, events: EventCounts) -> None:
     counter = EventCounter()
     counter.feed(body)
     assert counter.counted == events
 
 
 @given(st.sampled_from(list(SAMPLES.values())), st.lists(st.integers(0, 200), max_size=8))
-def test_events_are_counted_wherever_the_bytes_break(sample: tuple[bytes, Events], breaks: list[int]) -> None:
+def test_events_are_counted_wherever_the_bytes_break(sample: tuple[bytes, EventCounts], breaks: list[int]) -> None:
     body, events = sample
     counter = EventCounter()
     edges = [0, *sorted(min(each, len(body)) for each in breaks), len(body)]
@@ -350,13 +360,13 @@ def test_compressed_bodies_are_read_in_pieces(body: bytes, size: int) -> None:
     for encoding, bits in (("gzip", 31), ("deflate", 15)):
         packer = zlib.compressobj(wbits=bits)
         packed = packer.compress(body) + packer.flush()
-        inflate = Inflater(encoding)
-        assert b"".join(inflate(packed[at : at + size]) for at in range(0, len(packed), size)) == body
-        assert inflate.readable
+        decompress = Decompressor(encoding)
+        assert b"".join(decompress(packed[at : at + size]) for at in range(0, len(packed), size)) == body
+        assert decompress.readable
 
 
 def test_what_is_not_compressed_as_it_says_is_not_read() -> None:
-    inflate = Inflater("gzip")
-    assert inflate(b"plain") == b""
-    assert not inflate.readable
-    assert not Inflater("br").readable
+    decompress = Decompressor("gzip")
+    assert decompress(b"plain") == b""
+    assert not decompress.readable
+    assert not Decompressor("br").readable

@@ -16,7 +16,7 @@ from packaging.version import Version
 from rich.console import Console
 
 from llama_index_resilient_stream.cli.doctor import endpoint_screen as doctor_screen
-from llama_index_resilient_stream.doctor.installation.known_issues import TRAPS, hints
+from llama_index_resilient_stream.doctor.installation.known_issues import KNOWN_ISSUES, known_issues
 from llama_index_resilient_stream.doctor.installation.versions import Installation, examine
 
 Install = Callable[..., None]
@@ -177,21 +177,21 @@ def test_the_first_on_the_path_is_the_one(install: Install, tmp_path: Path) -> N
 
 
 SPRUNG = {
-    "version-says-otherwise": ({"llama-index-core": "0.14.0"}, {"llama-index-core": "0.14.4"}),
-    "thinking-in-simple-chat": ({"llama-index-core": "0.14.10"}, {"llama-index-core": "0.14.24"}),
-    "first-token-twice": ({"llama-index-core": "0.12.52"}, {"llama-index-core": "0.13.0"}),
-    "pydantic-v1": ({"llama-index-core": "0.10.68", "python": "3.14.1"}, {"llama-index-core": "0.10.68"}),
-    "workflows-not-bounded": (
+    "version_says_otherwise": ({"llama-index-core": "0.14.0"}, {"llama-index-core": "0.14.4"}),
+    "thinking_in_simple_chat": ({"llama-index-core": "0.14.10"}, {"llama-index-core": "0.14.24"}),
+    "first_token_twice": ({"llama-index-core": "0.12.52"}, {"llama-index-core": "0.13.0"}),
+    "pydantic_v1": ({"llama-index-core": "0.10.68", "python": "3.14.1"}, {"llama-index-core": "0.10.68"}),
+    "workflows_not_bounded": (
         {"llama-index-core": "0.12.43", "llama-index-workflows": "2.26.1"},
         {"llama-index-core": "0.14.25", "llama-index-workflows": "2.26.1"},
     ),
-    "openai-not-bounded": (
+    "openai_not_bounded": (
         {"llama-index-llms-openai": "0.1.27", "openai": "3.52.0"},
         {"llama-index-llms-openai": "0.1.31", "openai": "1.109.1"},
     ),
-    "no-httptools": ({"uvicorn": "0.54.0"}, {"uvicorn": "0.54.0", "httptools": "0.9.0"}),
-    "sse-starlette": ({"sse-starlette": "3.7.0"}, {"starlette": "1.10.0"}),
-    "fastapi-sse": ({"fastapi": "0.165.0"}, {"fastapi": "0.134.0"}),
+    "no_httptools": ({"uvicorn": "0.54.0"}, {"uvicorn": "0.54.0", "httptools": "0.9.0"}),
+    "sse_starlette": ({"sse-starlette": "3.7.0"}, {"starlette": "1.10.0"}),
+    "fastapi_sse": ({"fastapi": "0.165.0"}, {"fastapi": "0.134.0"}),
     "gunicorn": ({"gunicorn": "27.0.1"}, {"uvicorn-worker": "0.4.0"}),
 }
 
@@ -199,12 +199,12 @@ SPRUNG = {
 def sprung(packages: dict[str, str]) -> set[str]:
     python = Version(packages.get("python", "3.11.7"))
     versions = {name: Version(version) for name, version in packages.items() if name != "python"}
-    return {hint.rule for hint in hints(versions, python)}
+    return {issue.rule for issue in known_issues(versions, python)}
 
 
-@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.rule)
-def test_a_trap_and_what_is_none(trap: object) -> None:
-    rule = trap.rule  # type: ignore[attr-defined]
+@pytest.mark.parametrize("issue", KNOWN_ISSUES, ids=lambda issue: issue.rule)
+def test_a_trap_and_what_is_none(issue: object) -> None:
+    rule = issue.rule  # type: ignore[attr-defined]
     caught, spared = SPRUNG[rule]
     assert rule in sprung(caught)
     assert rule not in sprung(spared)
@@ -215,7 +215,7 @@ def test_hints_are_nothing_to_fix(install: Install, tmp_path: Path) -> None:
     install("uvicorn", "0.54.0")
     install("gunicorn", "27.0.1")
     result = found(tmp_path)
-    assert {hint.rule for hint in result.hints} >= {"no-httptools", "gunicorn"}
+    assert {issue.rule for issue in result.known_issues} >= {"no_httptools", "gunicorn"}
     assert result.fine
 
 

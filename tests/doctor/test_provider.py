@@ -16,20 +16,26 @@ from rich.console import Console
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
 from llama_index_resilient_stream.cli.doctor.provider_screen import run
-from llama_index_resilient_stream.doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_REQUESTS, REST, SAID, examine
-from llama_index_resilient_stream.doctor.provider.profile import Portrait, traits
+from llama_index_resilient_stream.doctor.provider.examiner import (
+    MOST_ANSWER_TOKENS,
+    MOST_REQUESTS,
+    PARTIAL_TEXT,
+    REST,
+    examine,
+)
+from llama_index_resilient_stream.doctor.provider.profile import Profile, profile_lines
 from llama_index_resilient_stream.doctor.provider.reply import Block, Reply
 from llama_index_resilient_stream.doctor.provider.settings import Setting, advise, program
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
 from support.readers import read
 
 KEY = "sk-very-secret"
-FULL = SAID + REST
+FULL = PARTIAL_TEXT + REST
 CALL = ("look_up_weather", '{"city": "Paris"}')
 Serve = Callable[..., FaultServer]
 
 
-def portrait_of(url: str, timeout: float = 10.0) -> Portrait:
+def profile_of(url: str, timeout: float = 10.0) -> Profile:
     with httpx.Client(timeout=timeout) as client:
         return examine(client, url, "scripted", timeout=timeout)
 
@@ -39,12 +45,12 @@ def model(serve: Serve, fault: str | None = None, **kwargs: Any) -> FaultServer:
     return serve(FULL, [fault] * MOST_REQUESTS, **settings)
 
 
-def settings_of(portrait: Portrait) -> dict[str, str]:
-    return {setting.name: setting.value for setting in advise(portrait)}
+def settings_of(profile: Profile) -> dict[str, str]:
+    return {setting.name: setting.value for setting in advise(profile)}
 
 
-def needed_in(portrait: Portrait) -> set[str]:
-    return {setting.name for setting in advise(portrait) if setting.needed}
+def needed_in(profile: Profile) -> set[str]:
+    return {setting.name for setting in advise(profile) if setting.needed}
 
 
 # Servers of the testing kit
@@ -52,9 +58,13 @@ def needed_in(portrait: Portrait) -> set[str]:
 
 def test_a_server_that_does_everything(serve: Serve) -> None:
     server = model(serve)
-    seen = portrait_of(server.url)
-    assert seen.sends_finish_reason is seen.terminated is seen.tells_limit is True
-    assert (seen.finish, seen.finish_at_limit, seen.finish_of_tools) == ("stop", "length", "tool_calls")
+    seen = profile_of(server.url)
+    assert seen.sends_finish_reason is seen.sends_done is seen.reports_limit is True
+    assert (seen.finish_reason, seen.finish_reason_at_limit, seen.finish_reason_of_tools) == (
+        "stop",
+        "length",
+        "tool_calls",
+    )
     assert seen.usage == "sent"
     assert seen.comments == 0
     assert seen.encoding == ""
@@ -70,61 +80,61 @@ def test_a_server_that_does_everything(serve: Serve) -> None:
 
 def test_its_cost_is_what_it_says(serve: Serve) -> None:
     server = model(serve, refuse_prefill=True)
-    portrait_of(server.url)
+    profile_of(server.url)
     assert len(server.requests) <= MOST_REQUESTS
     assert sum(record.body["max_tokens"] for record in server.requests) <= MOST_ANSWER_TOKENS
 
 
 @pytest.mark.parametrize(
-    ("fault", "sends_finish_reason", "terminated", "value", "needed"),
+    ("fault", "sends_finish_reason", "sends_done", "value", "needed"),
     [
-        ("never-tells", False, True, None, {"http_client", "async_http_client"}),
-        ("never-tells-no-done", False, False, '"lenient"', {"completeness"}),
-        ("no-done", True, False, '"strict"', set()),
+        ("no_finish_reason", False, True, None, {"http_client", "async_http_client"}),
+        ("no_finish_reason_no_done", False, False, '"lenient"', {"completeness"}),
+        ("no_done", True, False, '"strict"', set()),
     ],
 )
 def test_how_a_server_ends(
-    serve: Serve, fault: str, sends_finish_reason: bool, terminated: bool, value: str | None, needed: set[str]
+    serve: Serve, fault: str, sends_finish_reason: bool, sends_done: bool, value: str | None, needed: set[str]
 ) -> None:
-    seen = portrait_of(model(serve, fault).url)
+    seen = profile_of(model(serve, fault).url)
     assert seen.sends_finish_reason is sends_finish_reason
-    assert seen.terminated is terminated
+    assert seen.sends_done is sends_done
     assert settings_of(seen).get("completeness") == value
     assert needed_in(seen) == needed
 
 
 @pytest.mark.parametrize(
-    ("habit", "ask"),
-    [("anchor", "anchor"), ("exact", "joined"), ("restart", "joined"), (lambda text, said, anchor: "Hm?", "astray")],
-    ids=["obeys", "goes-on", "restarts", "astray"],
+    ("style", "ask"),
+    [("anchor", "anchor"), ("exact", "joined"), ("restart", "joined"), (lambda *_: "Hm?", "misplaced")],
+    ids=["obeys", "goes-on", "restarts", "misplaced"],
 )
-def test_whether_it_obeys_the_anchor(serve: Serve, habit: Any, ask: str) -> None:
-    assert portrait_of(model(serve, habit=habit).url).ask == ask
+def test_whether_it_obeys_the_anchor(serve: Serve, style: Any, ask: str) -> None:
+    assert profile_of(model(serve, continuation_style=style).url).ask == ask
 
 
 def test_a_refused_prefill(serve: Serve) -> None:
-    seen = portrait_of(model(serve, refuse_prefill=True).url)
+    seen = profile_of(model(serve, refuse_prefill=True).url)
     assert seen.prefill == "refused"
     assert "continuation" not in settings_of(seen)
 
 
 def test_an_echoed_prefill(serve: Serve) -> None:
-    seen = portrait_of(model(serve, habit=["anchor", "echo"]).url)
+    seen = profile_of(model(serve, continuation_style=["anchor", "echo"]).url)
     assert seen.prefill == "flags"
     assert seen.echoes
 
 
 def test_without_tools_and_limits(serve: Serve) -> None:
-    seen = portrait_of(model(serve, tool_call=None, respect_max_tokens=False).url)
-    assert seen.finish_of_tools is None
-    assert seen.finish_at_limit is None
-    answers = {trait.question: trait.answer for trait in traits(seen)}
+    seen = profile_of(model(serve, tool_call=None, respect_max_tokens=False).url)
+    assert seen.finish_reason_of_tools is None
+    assert seen.finish_reason_at_limit is None
+    answers = {line.question: line.answer for line in profile_lines(seen)}
     assert answers["for tool calls, too"] == answers["says when max_tokens is hit"] == "unknown"
     assert settings_of(seen)["completeness"] == '"strict"'
 
 
 def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
-    seen = portrait_of(model(serve, "comments-then-answer", thinking="Let me see.").url)
+    seen = profile_of(model(serve, "comments_then_answer", thinking="Let me see.").url)
     assert seen.comments
     assert seen.thinks
     assert settings_of(seen)["first_token_timeout"] == "300"
@@ -134,22 +144,22 @@ def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("http-401", "HTTP 401, invalid_request_error, invalid_api_key: the key was not accepted"),
-        ("http-404", "HTTP 404, invalid_request_error, model_not_found: there is no such path or model"),
-        ("insufficient-quota", "HTTP 429, insufficient_quota: the rate limit or the quota is used up"),
-        ("http-503", "HTTP 503, server_error: the server is ill"),
+        ("http_401", "HTTP 401, invalid_request_error, invalid_api_key: the key was not accepted"),
+        ("http_404", "HTTP 404, invalid_request_error, model_not_found: there is no such path or model"),
+        ("insufficient_quota", "HTTP 429, insufficient_quota: the rate limit or the quota is used up"),
+        ("http_503", "HTTP 503, server_error: the server is ill"),
         ("html", "no event stream: it answers with text/html"),
-        ("hang-up", "the connection was closed without an answer"),
-        ("error-event", "an error in the stream, server_error"),
-        ("stall-first", "no event within the time limit"),
-        ("comments-first", "no event within the time limit"),
-        ("stall-headers", "no answer within the time limit"),
+        ("hang_up", "the connection was closed without an answer"),
+        ("error_event", "an error in the stream, server_error"),
+        ("stall_first", "no event within the time limit"),
+        ("comments_first", "no event within the time limit"),
+        ("stall_headers", "no answer within the time limit"),
     ],
 )
 def test_what_stands_in_the_way(serve: Serve, fault: str, says: str) -> None:
-    seen = portrait_of(model(serve, fault).url, timeout=0.5 if fault.startswith(("stall", "comments")) else 10.0)
+    seen = profile_of(model(serve, fault).url, timeout=0.5 if fault.startswith(("stall", "comments")) else 10.0)
     assert seen.obstacle == says
-    assert seen.sends_finish_reason is seen.terminated is seen.ask is seen.prefill is None
+    assert seen.sends_finish_reason is seen.sends_done is seen.ask is seen.prefill is None
     assert seen.requests <= 2
 
 
@@ -157,22 +167,35 @@ def test_nobody_there(serve: Serve) -> None:
     server = serve("Hi.")
     url = server.url
     server.close()
-    assert portrait_of(url).obstacle == "nobody answers at this address"
-    assert portrait_of("localhost:1").obstacle == "nobody answers at this address"
+    assert profile_of(url).obstacle == "nobody answers at this address"
+
+
+def test_an_address_without_a_scheme() -> None:
+    seen = profile_of("localhost:1")
+    assert seen.obstacle == "the scheme is missing: write http:// or https:// in front of the address"
+    assert seen.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("/", "most base URLs end with /v1"), ("/v1/chat/completions", "ends before /chat/completions")]
+)
+def test_a_wrong_path_in_the_address(serve: Serve, path: str, hint: str) -> None:
+    url = serve("Hi.").url.removesuffix("/v1")
+    assert profile_of(url + path).obstacle.endswith(hint)
 
 
 def test_what_is_cut_short_stays_open(serve: Serve) -> None:
-    seen = portrait_of(model(serve, "reset").url)
+    seen = profile_of(model(serve, "reset").url)
     assert not seen.obstacle
     assert (
         seen.sends_finish_reason
-        is seen.terminated
+        is seen.sends_done
         is seen.usage
-        is seen.finish_at_limit
-        is seen.finish_of_tools
+        is seen.finish_reason_at_limit
+        is seen.finish_reason_of_tools
         is None
     )
-    answers = {trait.question: trait.answer for trait in traits(seen)}
+    answers = {line.question: line.answer for line in profile_lines(seen)}
     assert answers["sends finish reasons"] == answers["ends with [DONE]"] == "unknown"
     assert "completeness" not in settings_of(seen)
 
@@ -243,7 +266,7 @@ def counting(body: dict[str, Any]) -> str:
 
 def test_stream_options_are_refused() -> None:
     with Odd(lambda body: 400 if "stream_options" in body else counting(body)) as server:
-        seen = portrait_of(server.url)
+        seen = profile_of(server.url)
     assert seen.usage == "refused"
     assert seen.sends_finish_reason is True
     assert "additional_kwargs" not in settings_of(seen)
@@ -251,7 +274,7 @@ def test_stream_options_are_refused() -> None:
 
 def test_the_limit_goes_by_another_name() -> None:
     with Odd(lambda body: 400 if "max_tokens" in body else counting(body)) as server:
-        seen = portrait_of(server.url)
+        seen = profile_of(server.url)
     assert seen.sends_finish_reason is True
     assert seen.usage == "ignored"
     assert all("max_completion_tokens" in body for body in server.bodies[1:])
@@ -281,31 +304,31 @@ def never(body: dict[str, Any]) -> str:
         (with_flags, "flags", '"prefill"'),
         (without_flags, "plain", 'Continuation("prefill", extra={"extra_body": {}})'),
         (with_a_mark, "marked", None),
-        (never, "new turn", None),
+        (never, "new_turn", None),
     ],
 )
 def test_what_a_prefill_needs(manner: Manner, prefill: str, continuation: str | None) -> None:
     with Odd(manner) as server:
-        seen = portrait_of(server.url)
+        seen = profile_of(server.url)
     assert seen.prefill == prefill
     assert settings_of(seen).get("continuation") == continuation
 
 
 def test_an_answer_held_back() -> None:
     with Odd(counting, wait=0.6) as server:
-        seen = portrait_of(server.url)
-    assert seen.at_once is True
+        seen = profile_of(server.url)
+    assert seen.held_back is True
     assert needed_in(seen) == {"first_token_timeout", "timeout"}
 
 
 def test_an_answer_too_quick_to_tell() -> None:
     with Odd(counting) as server:
-        assert portrait_of(server.url).at_once is None
+        assert profile_of(server.url).held_back is None
 
 
 def test_an_answer_that_flows(serve: Serve) -> None:
-    seen = portrait_of(model(serve, delay=0.004).url)
-    assert seen.at_once is False
+    seen = profile_of(model(serve, delay=0.004).url)
+    assert seen.held_back is False
     assert seen.first_token is not None
     assert seen.longest_gap is not None
 
@@ -315,7 +338,7 @@ def test_an_answer_that_flows(serve: Serve) -> None:
 
 def reply(body: bytes, **kwargs: Any) -> Reply:
     blocks = tuple(Block(float(at), bytes([byte])) for at, byte in enumerate(body))
-    return Reply(**{"status": 200, "kind": "text/event-stream", "blocks": blocks, **kwargs})
+    return Reply(**{"status": 200, "media_type": "text/event-stream", "blocks": blocks, **kwargs})
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
@@ -324,20 +347,22 @@ def test_lines_end_as_they_like_and_are_dated(end: bytes) -> None:
     read_ = reply(end.join(lines))
     assert read_.text == "a"
     assert read_.comments == 1
-    assert read_.done
-    assert read_.progress == [float(len(end.join(lines[:3]) + end) - 1)]
+    assert read_.has_done
+    assert read_.progress == [float(len(end.join(lines[:3])))]
 
 
 def test_slow_servers_get_time() -> None:
-    assert settings_of(Portrait(first_token=25.0))["first_token_timeout"] == "300"
-    assert settings_of(Portrait(longest_gap=40.0))["idle_timeout"] == "320"
-    assert needed_in(Portrait(longest_gap=40.0)) == {"idle_timeout"}
-    assert "idle_timeout" not in settings_of(Portrait(longest_gap=3.0))
+    assert settings_of(Profile(first_token=25.0))["first_token_timeout"] == "300"
+    assert settings_of(Profile(longest_gap=40.0))["idle_timeout"] == "320"
+    assert needed_in(Profile(longest_gap=40.0)) == {"idle_timeout"}
+    assert "idle_timeout" not in settings_of(Profile(longest_gap=3.0))
 
 
 def test_strict_only_where_no_end_was_silent() -> None:
-    assert "completeness" not in settings_of(Portrait(finish="stop", finish_at_limit="length", finish_of_tools=""))
-    assert Portrait(finish="stop", finish_at_limit="stop").tells_limit is False
+    assert "completeness" not in settings_of(
+        Profile(finish_reason="stop", finish_reason_at_limit="length", finish_reason_of_tools="")
+    )
+    assert Profile(finish_reason="stop", finish_reason_at_limit="stop").reports_limit is False
 
 
 # The screen
@@ -352,7 +377,7 @@ def shown(url: str, monkeypatch: pytest.MonkeyPatch, *, as_json: bool = False, k
 
 
 def test_the_screen(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    server = model(serve, "never-tells")
+    server = model(serve, "no_finish_reason")
     code, text = shown(server.url, monkeypatch)
     assert code == 1
     assert "At most 9 small requests" in text
@@ -368,7 +393,7 @@ def test_json(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     code, text = shown(url.partition("?")[0], monkeypatch, as_json=True)
     told = json.loads(text)
     assert code == 0
-    assert told["seen"]["finish"] == "stop"
+    assert told["seen"]["finish_reason"] == "stop"
     assert told["code"].startswith("import os")
     assert told["base_url"].startswith("http://127.0.0.1")
     assert KEY not in text
@@ -406,7 +431,7 @@ def healed(serve: Serve) -> Iterator[Callable[..., Any]]:
     llms: list[ResilientLLM] = []
 
     def heal(manner: str | None, cut: Any, **kwargs: Any) -> Any:
-        settings = advise(portrait_of(model(serve, manner, **kwargs).url))
+        settings = advise(profile_of(model(serve, manner, **kwargs).url))
         server = serve(FULL, [cut, *[manner] * 3], **kwargs)
         llms.append(llm_of(settings, server.url))
         return read(llms[-1]), server
@@ -416,23 +441,23 @@ def healed(serve: Serve) -> Iterator[Callable[..., Any]]:
         llm.llm._client.close()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("manner", [None, "never-tells", "no-done"])
-@pytest.mark.parametrize("cut", ["clean-eof", "reset", "close-eof"])
+@pytest.mark.parametrize("manner", [None, "no_finish_reason", "no_done"])
+@pytest.mark.parametrize("cut", ["clean_eof", "reset", "close_eof"])
 def test_the_settings_heal(healed: Callable[..., Any], manner: str | None, cut: str) -> None:
     result, server = healed(manner, FAULTS[cut].at(60))
     assert result.text == FULL
     assert result.report.status is StreamStatus.COMPLETE
-    assert [record.heard.kind for record in server.requests] == ["answer", "prefill"]
+    assert [record.parsed.kind for record in server.requests] == ["answer", "prefill"]
 
 
 def test_the_settings_heal_where_prefill_is_refused(healed: Callable[..., Any]) -> None:
-    result, server = healed(None, FAULTS["done-without-finish"].at(60), refuse_prefill=True)
+    result, server = healed(None, FAULTS["done_without_finish"].at(60), refuse_prefill=True)
     assert result.text == FULL
-    assert [record.heard.kind for record in server.requests] == ["answer", "ask"]
+    assert [record.parsed.kind for record in server.requests] == ["answer", "ask"]
 
 
 def test_where_nothing_tells_a_whole_answer_is_not_asked_for_again(healed: Callable[..., Any]) -> None:
-    result, server = healed("never-tells-no-done", "never-tells-no-done")
+    result, server = healed("no_finish_reason_no_done", "no_finish_reason_no_done")
     assert result.text == FULL
     assert result.report.status is StreamStatus.UNKNOWN
     assert len(server.requests) == 1
@@ -447,7 +472,7 @@ def test_the_settings_count(healed: Callable[..., Any]) -> None:
 
 def test_a_plain_prefill_is_sent_without_flags() -> None:
     with Odd(without_flags) as server:
-        settings = advise(portrait_of(server.url))
+        settings = advise(profile_of(server.url))
     cut = b"\r\n\r\n".join(stream(FULL).split(b"\r\n\r\n")[:5]) + b"\r\n\r\n"
 
     def cut_once(body: dict[str, Any]) -> str | int | bytes:

@@ -105,7 +105,7 @@ CUTS = {
 
 
 @needs_workflows
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("after", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("kind", ["function", "workflow"])
 async def test_a_cut_call_is_never_executed(kind: str, after: int, error: Exception | None, till: Till) -> None:
@@ -116,8 +116,8 @@ async def test_a_cut_call_is_never_executed(kind: str, after: int, error: Except
     assert len(llm.calls) == 4
 
 
-WIRE = ["reset", "fin-in-chunk", "short-length", "clean-eof", "close-eof", "done-without-finish", "half-event",
-        "half-event-close", "broken-json", "error-event", "error-finish"]  # fmt: skip
+WIRE = ["reset", "fin_in_chunk", "short_length", "clean_eof", "close_eof", "done_without_finish", "half_event",
+        "half_event_close", "broken_json", "error_event", "error_finish"]  # fmt: skip
 
 
 @needs_workflows
@@ -133,7 +133,7 @@ async def test_a_call_cut_on_the_wire_is_never_executed(fault: str, after: int, 
     assert till.paid == PAID
     assert answer == ANSWER
     assert len(server.requests) == 3
-    assert not server.requests[1].said, "a turn with tools is restarted, not continued"
+    assert not server.requests[1].partial_text, "a turn with tools is restarted, not continued"
 
 
 @needs_workflows
@@ -176,7 +176,7 @@ BLOCKS = pytest.mark.parametrize(
 
 @needs_workflows
 @BLOCKS
-@pytest.mark.parametrize("end", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("end", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("parts", CALL_CUTS.values(), ids=CALL_CUTS)
 async def test_wherever_the_call_is_kept(parts: list[Any], end: Exception | None, blocks: bool, till: Till) -> None:
     llm = PartsLLM(Turn(parts, end), WHOLE, Turn([ANSWER]), blocks=blocks)
@@ -257,7 +257,7 @@ THOUGHTS = (
 
 
 @needs_workflows
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("after", [4, 20, 40, 55, 62, 75, len(THOUGHTS[0]) - 2])
 async def test_react_recovers_a_cut_thought(after: int, error: Exception | None, till: Till) -> None:
     first = ScriptedLLM(THOUGHTS[0], [Cut(after, error)])
@@ -322,7 +322,7 @@ async def test_apredict_and_call(till: Till) -> None:
 
 
 def test_a_call_that_came_all_at_once_but_cut_is_not_executed(till: Till) -> None:
-    llm = ScriptedLLM(ANSWER, [Cut(CUTS["mid-number"], finish="length")], tool_calls=[("pay", ARGUMENTS)])
+    llm = ScriptedLLM(ANSWER, [Cut(CUTS["mid-number"], finish_reason="length")], tool_calls=[("pay", ARGUMENTS)])
     with pytest.raises(Exception, match="tool call was cut by the finish reason 'length'"):
         ResilientLLM(llm, policy=QUICK).predict_and_call([till.tool], user_msg="Pay Ada.")
     assert till.paid == []
@@ -345,7 +345,7 @@ PARALLEL = [("pay", '{"amount": 1}'), ("pay", '{"amount": 2}'), ("pay", '{"amoun
 
 
 @pytest.mark.parametrize("after", range(0, 40, 3))
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 def test_parallel_calls_come_whole_or_not_at_all(after: int, error: Exception | None, till: Till) -> None:
     llm = ScriptedLLM(ANSWER, [Cut(after, error)], tool_calls=PARALLEL)
     resilient = ResilientLLM(llm, policy=QUICK)

@@ -219,7 +219,7 @@ def test_going_on_from_an_interrupted_answer(reader: Reader) -> None:
     chunks = list(llm.resume(error))
     assert error.partial_text + "".join(chunk.delta for chunk in chunks) == TEXT
     assert chunks[-1].message.content == TEXT
-    assert inner.calls[-1].said == TEXT[:50]
+    assert inner.calls[-1].partial_text == TEXT[:50]
 
 
 async def test_going_on_asynchronously() -> None:
@@ -244,7 +244,7 @@ async def test_going_on_from_a_text_alone(what: Any, said: int) -> None:
     chunks = list(llm.resume(what, TEXT[:said]))
     resumed = await llm.aresume(what, TEXT[:said])
     achunks = [chunk async for chunk in resumed]
-    assert inner.calls[0].said == TEXT[:said]
+    assert inner.calls[0].partial_text == TEXT[:said]
     for each in (chunks, achunks):
         assert TEXT[:said] + "".join(chunk.delta for chunk in each) == TEXT
         last: Any = each[-1]
@@ -435,7 +435,7 @@ def test_a_thinking_block_that_grows_is_progress(reader: Reader) -> None:
 
 @pytest.mark.parametrize("finish", ["length", "content_filter"])
 def test_a_cut_call_of_an_answer_that_is_not_streamed_is_refused(finish: str) -> None:
-    inner = ScriptedLLM("", [Cut(12, finish=finish)], tool_calls=[("pay", '{"amount": 1000}')])
+    inner = ScriptedLLM("", [Cut(12, finish_reason=finish)], tool_calls=[("pay", '{"amount": 1000}')])
     with pytest.raises(TruncatedStreamError, match="A tool call was cut"):
         ResilientLLM(inner, policy=QUICK).chat(question(), tools=[{"function": {"name": "pay"}}])
 

@@ -134,7 +134,7 @@ def test_an_object(mode: Callable[..., ScriptedLLM], fault: Any, twin: str) -> N
 
 @MODES
 def test_an_object_cut_by_the_token_limit_is_an_error(mode: Callable[..., ScriptedLLM], twin: str) -> None:
-    inner = mode([Cut(WHOLE.index("0, "), finish="length")] * 9)
+    inner = mode([Cut(WHOLE.index("0, "), finish_reason="length")] * 9)
     with pytest.raises(Exception):  # noqa: B017, PT011 - LlamaIndex's parsers have many; what matters is that no object comes
         predict(ResilientLLM(inner, policy=QUICK), twin)
 
@@ -152,7 +152,7 @@ def test_as_structured_llm(mode: Callable[..., ScriptedLLM], twin: str) -> None:
 
 @needs_streams
 @STREAMED_MODES
-@pytest.mark.parametrize("error", [None, RESET], ids=["clean-eof", "transport-error"])
+@pytest.mark.parametrize("error", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("after", CUTS)
 def test_a_cut_object_is_asked_for_again(
     mode: Callable[..., ScriptedLLM], after: int, error: Exception | None, twin: str
@@ -161,7 +161,7 @@ def test_a_cut_object_is_asked_for_again(
     objects = stream(ResilientLLM(inner, policy=QUICK), twin)
     assert objects[-1] == OBJECT
     assert len(inner.calls) == 3
-    assert {call.said for call in inner.calls} == {""}, "asked anew each time, never to go on"
+    assert {call.partial_text for call in inner.calls} == {""}, "asked anew each time, never to go on"
 
 
 @needs_streams
@@ -222,7 +222,7 @@ def test_an_object_given_up_is_an_error(mode: Callable[..., ScriptedLLM], on_exh
 @needs_streams
 @STREAMED_MODES
 def test_a_streamed_object_cut_by_the_token_limit_is_an_error(mode: Callable[..., ScriptedLLM], twin: str) -> None:
-    inner = mode([Cut(WHOLE.index("0, "), finish="length")])
+    inner = mode([Cut(WHOLE.index("0, "), finish_reason="length")])
     with pytest.raises(StreamInterruptedError) as caught:
         stream(ResilientLLM(inner, policy=QUICK), twin)
     assert "finish reason 'length'" in str(caught.value.__cause__)
@@ -253,7 +253,7 @@ async def test_leaving_asynchronously_closes_the_stream() -> None:
 # On the wire
 
 
-@pytest.mark.parametrize("fault", ["reset", "clean-eof", "done-without-finish", "half-event"])
+@pytest.mark.parametrize("fault", ["reset", "clean_eof", "done_without_finish", "half_event"])
 @needs_streams
 def test_on_the_wire(fault: str, twin: str, serve: Serve) -> None:
     server = serve("", [FAULTS[fault].at(16)], tool_call=("Payment", WHOLE))
@@ -272,16 +272,16 @@ def json_mode(server: FaultServer) -> OpenAI:
 @needs_json_mode
 @pytest.mark.parametrize("after", CUTS)
 def test_openai_s_json_mode(after: int, twin: str, serve: Serve) -> None:
-    server = serve(WHOLE, [FAULTS["clean-eof"].at(after)])
+    server = serve(WHOLE, [FAULTS["clean_eof"].at(after)])
     inner = json_mode(server)
     assert stream(ResilientLLM(inner, policy=QUICK), twin)[-1] == OBJECT
     assert [record.body["response_format"]["type"] for record in server.requests] == ["json_schema"] * 2
-    assert not server.requests[1].said
+    assert not server.requests[1].partial_text
 
 
 @needs_json_mode
 def test_openai_s_json_mode_all_at_once(twin: str, serve: Serve) -> None:
-    server = serve(WHOLE, ["http-503"])
+    server = serve(WHOLE, ["http_503"])
     inner = json_mode(server)
     assert as_dict(predict(ResilientLLM(inner, policy=QUICK), twin)) == OBJECT
     assert [record.body["response_format"]["type"] for record in server.requests] == ["json_schema"] * 2

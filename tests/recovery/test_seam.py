@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
 from llama_index_resilient_stream.recovery.seam import Seam
-from llama_index_resilient_stream.testing.continuation_styles import HABITS, find_anchor
+from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
 
 PROSE = (
     "The harbour master kept two clocks. One of them was right, the other one was loud. Visitors set their watches by "
@@ -161,7 +161,7 @@ EXACT_IN_PROSE = [
 def continue_in(habit: str, text: str, cut: int) -> tuple[str, str]:
     said = text[:cut]
     strategy: Strategy = "prefill" if habit in ("echo", "resent_space") else "ask"
-    continuation = HABITS[habit](text, said, anchor_for(said, strategy))
+    continuation = CONTINUATION_STYLES[habit](text, said, anchor_for(said, strategy))
     return said, shown(said, continuation, strategy=strategy, size=1)
 
 
@@ -199,7 +199,7 @@ JOINS = [
 def test_joins(habit: str, text: str, until: str, size: int) -> None:
     cut = text.index(until) + len(until)
     said = text[:cut]
-    continuation = HABITS[habit](text, said, anchor_of(said))
+    continuation = CONTINUATION_STYLES[habit](text, said, anchor_of(said))
     assert continuation != text[cut:]
     assert said + shown(said, continuation, size=size) == text
 
@@ -220,7 +220,7 @@ DECISIONS = [
 @pytest.mark.parametrize(("decision", "habit", "cut"), DECISIONS, ids=ids(DECISIONS))
 def test_decisions(decision: str, habit: str, cut: int) -> None:
     said = PROSE[:cut]
-    continuation = HABITS[habit](PROSE, said, anchor_of(said))
+    continuation = CONTINUATION_STYLES[habit](PROSE, said, anchor_of(said))
     seam = Seam(said, anchor_of(said))
     result = seam.feed(continuation)
     assert (seam.settled, seam.decision, said + result) == (True, decision, PROSE)
@@ -280,7 +280,7 @@ def test_a_retelling_that_goes_another_way_is_shown_in_full() -> None:
 
 
 def test_no_habit_loses_anything_that_was_not_shown() -> None:
-    for habit in sorted(HABITS):
+    for habit in sorted(CONTINUATION_STYLES):
         for cut in range(41, len(PROSE), 7):
             _, result = continue_in(habit, PROSE, cut)
             if habit != "anchor_stripped":  # here the anchor lacks the white space which the rest begins with
@@ -292,13 +292,13 @@ def test_no_habit_loses_anything_that_was_not_shown() -> None:
 
 @given(
     text=st.sampled_from(list(TEXTS.values())),
-    habit=st.sampled_from(sorted(HABITS)),
+    habit=st.sampled_from(sorted(CONTINUATION_STYLES)),
     where=st.floats(0.01, 0.99),
     seed=st.integers(0, 2**32),
 )
 def test_chunks_do_not_matter(text: str, habit: str, where: float, seed: int) -> None:
     said = text[: max(1, int(where * len(text)))]
-    continuation = HABITS[habit](text, said, anchor_of(said))
+    continuation = CONTINUATION_STYLES[habit](text, said, anchor_of(said))
     sizes, at, chunks = random.Random(seed), 0, []
     while at < len(continuation):
         chunks.append(continuation[at : at + sizes.choice([1, 1, 2, 5, 40])])
@@ -317,10 +317,10 @@ AGAIN = st.sampled_from(["anchor", "exact", "restart", "overlap40", "overlap64",
 def test_cut_again_and_again(first: str, second: str, cut: int, then: int, size: int) -> None:
     said = PROSE[:cut]
     seam = Seam(said, anchor_of(said))
-    continuation = HABITS[first](PROSE, said, anchor_of(said))[:then]
+    continuation = CONTINUATION_STYLES[first](PROSE, said, anchor_of(said))[:then]
     said += "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=False)
     assert PROSE.startswith(said)
-    assert said + shown(said, HABITS[second](PROSE, said, anchor_of(said)), size=size) == PROSE
+    assert said + shown(said, CONTINUATION_STYLES[second](PROSE, said, anchor_of(said)), size=size) == PROSE
 
 
 CUT_SHORT = [

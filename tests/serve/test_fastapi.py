@@ -43,7 +43,10 @@ TELLING = ("uvicorn-h11", "uvicorn-httptools")  # hypercorn on most days
 SHORT = 30
 
 
-@pytest.fixture(scope="module", params=GRACEFUL)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(server, marks=pytest.mark.xdist_group(f"fastapi-{server}")) for server in GRACEFUL],
+)
 def app(request: pytest.FixtureRequest) -> Iterator[Running]:
     with serving("support.serve_apps:asgi", request.param, args=GRACEFUL[request.param], env=WITHOUT_GC) as running:
         assert eventually(lambda: _answers(running), 30), running.log

@@ -129,7 +129,10 @@ def test_one_loop_serves_all_requests_of_a_process() -> None:
 # On gunicorn
 
 
-@pytest.fixture(scope="module", params=["preload", "worker"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(start, marks=pytest.mark.xdist_group(f"flask-{start}")) for start in ("preload", "worker")],
+)
 def app(request: pytest.FixtureRequest) -> Iterator[Running]:
     """With --preload the app is imported, and asked once, before the workers are forked."""
     args = ["--threads", "16", *(["--preload"] if request.param == "preload" else [])]

@@ -437,7 +437,7 @@ async def test_a_reader_that_has_gone_for_good_stops_it_and_the_memory_keeps_the
     home = make(grace=0.5)
     key = await home.start(lambda: engine.astream_chat("Why?"))
     await tab(home, key).read(10)
-    await until(lambda: inner.closed == 1)
+    await until(lambda: inner.closed_streams == 1)
     reader = await tab(home, key).read()
     assert reader.end == ("done", {"status": "cancelled"})
     assert TEXT.startswith(reader.text)

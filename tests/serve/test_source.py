@@ -175,8 +175,8 @@ async def test_generators_of_strings_are_read_too(make: Callable[[], Any]) -> No
 
 ENDINGS: dict[str, tuple[Any, str, End]] = {
     "complete": ([], TEXT, End("complete")),
-    "length": ([Cut(40, finish="length")], TEXT[:40], End("length")),
-    "filtered": ([Cut(40, finish="content_filter")], TEXT[:40], End("filtered")),
+    "length": ([Cut(40, finish_reason="length")], TEXT[:40], End("length")),
+    "filtered": ([Cut(40, finish_reason="content_filter")], TEXT[:40], End("filtered")),
     "interrupted": ([Cut(40, RESET)], TEXT[:40], End("interrupted", "attempts", retryable=True)),
     "not-retryable": ([Fail(ValueError("no"))], "", End("interrupted", "not_retryable")),
 }

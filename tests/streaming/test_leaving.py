@@ -109,13 +109,13 @@ def test_the_consumer_s_own_bug_is_not_retried() -> None:
 # During a wait
 
 
-@pytest.mark.parametrize("fault", ["stall", "comments", "stall-first", "stall-headers"])
+@pytest.mark.parametrize("fault", ["stall", "comments", "stall_first", "stall_headers"])
 @pytest.mark.parametrize("client", [None, httpx.Client], ids=["sdk-client", "user-client"])
 def test_cancelling_from_another_thread_releases_a_reader_that_waits(serve: Serve, fault: str, client: Any) -> None:
     server = serve(TEXT, [FAULTS[fault]])
     inner = openai_like(server, http_client=client and client())
     inner._get_client()  # the first one takes long to import
-    before_the_first_event = fault in ("stall-first", "stall-headers")
+    before_the_first_event = fault in ("stall_first", "stall_headers")
     left = before_the_first_event and client is not None
     stream: Any = ResilientLLM(inner).stream_chat(question())
     received: list[Any] = []
@@ -151,7 +151,7 @@ def test_a_stalled_read_that_was_given_up_leaves_no_thread(serve: Serve, fault: 
     inner._client.close()
 
 
-@pytest.mark.parametrize("fault", ["stall", "comments", "stall-first", "comments-first", "stall-headers"])
+@pytest.mark.parametrize("fault", ["stall", "comments", "stall_first", "comments_first", "stall_headers"])
 async def test_cancelling_a_task_that_waits(serve: Serve, fault: str) -> None:
     server = serve(TEXT, [FAULTS[fault]])
     inner = openai_like(server)
@@ -173,7 +173,7 @@ async def test_cancelling_a_task_that_waits(serve: Serve, fault: str) -> None:
     await inner._aclient.close()
 
 
-@pytest.mark.parametrize("fault", ["stall", "comments-first", "stall-headers"])
+@pytest.mark.parametrize("fault", ["stall", "comments_first", "stall_headers"])
 async def test_cancelling_an_async_stream_from_elsewhere(serve: Serve, fault: str) -> None:
     server = serve(TEXT, [FAULTS[fault]])
     inner = openai_like(server)
@@ -250,7 +250,7 @@ async def test_leaving_ends_an_async_back_off() -> None:
 
 
 def test_two_hundred_broken_closed_and_cancelled_streams_leave_nothing(serve: Serve) -> None:
-    faults = ["reset", "stall", "clean-eof", None, "fin-in-chunk", "http-503", None, "comments", "half-event", None]
+    faults = ["reset", "stall", "clean_eof", None, "fin_in_chunk", "http_503", None, "comments", "half_event", None]
     server = serve(TEXT, [FAULTS[f].at(100) if f else None for f in faults] * 60)
     inner = openai_like(server)
     policy = replace(QUICK, stop=stop_never, max_attempts=99, idle_timeout=0.1, first_token_timeout=2.0)
@@ -273,7 +273,7 @@ def test_two_hundred_broken_closed_and_cancelled_streams_leave_nothing(serve: Se
 
 
 async def test_two_hundred_async_streams_leave_nothing(serve: Serve) -> None:
-    faults = ["reset", "stall", "clean-eof", None, "fin-in-chunk", "http-503", None, "comments", "half-event", None]
+    faults = ["reset", "stall", "clean_eof", None, "fin_in_chunk", "http_503", None, "comments", "half_event", None]
     server = serve(TEXT, [FAULTS[f].at(100) if f else None for f in faults] * 60)
     inner = openai_like(server)
     policy = replace(QUICK, stop=stop_never, max_attempts=99, idle_timeout=0.1, first_token_timeout=2.0)
@@ -334,7 +334,7 @@ def test_a_healed_stream_is_freed_by_reference_count() -> None:
 
 
 def test_leaving_a_stream_that_is_over_leaves_the_others_alone(serve: Serve) -> None:
-    server = serve(TEXT, ["no-done", None], delay=0.002)  # read to its end, the connection goes back to the pool
+    server = serve(TEXT, ["no_done", None], delay=0.002)  # read to its end, the connection goes back to the pool
     inner = openai_like(server)
     llm = ResilientLLM(inner)
     first: Any = llm.stream_chat(question())

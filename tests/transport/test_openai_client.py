@@ -93,7 +93,7 @@ def test_what_is_sent_to_prefill(reader: Reader, wire: respx.MockRouter) -> None
         events(),
         events("Tru", finish="error"),
     ],
-    ids=["read", "connect", "timeout", "protocol", "502", "captive-portal", "empty", "error-finish"],
+    ids=["read", "connect", "timeout", "protocol", "502", "captive-portal", "empty", "error_finish"],
 )
 def test_what_is_survived(reader: Reader, wire: respx.MockRouter, broken: httpx.Response | Exception) -> None:
     answers(wire, broken, events("True", ".", finish="stop"))

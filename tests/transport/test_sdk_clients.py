@@ -120,7 +120,7 @@ def test_bare_and_wrapped_share_their_connections(server: EventServer) -> None:
 
 def test_the_sdk_s_own_retries_stay_the_same(serve: Serve) -> None:
     for wrap in (ResilientLLM, lambda llm: llm):
-        server = serve(TEXT, ["http-503", "http-503"])
+        server = serve(TEXT, ["http_503", "http_503"])
         inner = OpenAI(model="gpt-4o-mini", api_base=server.url, api_key="x", max_retries=2)
         assert "".join(ask(wrap(inner), "chat")) == TEXT
         assert len(server.requests) == 3
@@ -179,7 +179,7 @@ def test_missing_credentials_are_told_by_the_call_itself(monkeypatch: pytest.Mon
     assert observed(llm, asynchronous=False) is llm
 
 
-@pytest.mark.parametrize("fault", ["stall-first", "comments-first", "stall-headers"])
+@pytest.mark.parametrize("fault", ["stall_first", "comments_first", "stall_headers"])
 def test_a_stall_before_the_first_event_leaves_no_thread(serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     inner = openai_like(server)

@@ -20,10 +20,10 @@ from llama_index_resilient_stream.testing import (
     FATAL,
     FAULTS,
     HARMLESS,
+    NO_FINISH_REASON,
     RETRYABLE,
-    STATED,
+    STATED_INCOMPLETE,
     TOOL_CALLS,
-    UNTOLD,
     FaultServer,
     http_error,
 )
@@ -31,10 +31,10 @@ from support.readers import QUICK, READERS, TEXT, Reader, openai_like
 
 Serve = Callable[..., FaultServer]
 
-# "slow" and "stall-then-answer" must survive this, on a busy machine too.
+# "slow" and "stall_then_answer" must survive this, on a busy machine too.
 WATCHED = replace(QUICK, first_token_timeout=3.0, idle_timeout=3.0)
-# For what only the watchdogs end.
-IMPATIENT = replace(QUICK, first_token_timeout=0.4, idle_timeout=0.4)
+# For what only the watchdogs end. A busy machine takes half a second to a first token.
+IMPATIENT = replace(QUICK, first_token_timeout=1.2, idle_timeout=1.2)
 
 
 def resilient(server: FaultServer, policy: RecoveryPolicy = WATCHED, **kwargs: Any) -> ResilientLLM:
@@ -97,7 +97,7 @@ def test_what_only_looks_like_a_fault_is_left_alone(reader: Reader, serve: Serve
         ("auto", StreamStatus.COMPLETE, 2),
     ],
 )
-@pytest.mark.parametrize("fault", UNTOLD)
+@pytest.mark.parametrize("fault", NO_FINISH_REASON)
 def test_an_answer_whose_end_nobody_announced(
     reader: Reader, serve: Serve, fault: str, completeness: Any, status: StreamStatus, requests: int
 ) -> None:
@@ -109,14 +109,14 @@ def test_an_answer_whose_end_nobody_announced(
     assert len(server.requests) == requests
 
 
-@pytest.mark.parametrize("fault", STATED)
+@pytest.mark.parametrize("fault", STATED_INCOMPLETE)
 def test_an_end_that_the_provider_states_is_reported_and_not_retried(reader: Reader, serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     result = reader(resilient(server))
     assert TEXT.startswith(result.text)
     assert len(server.requests) == 1
     assert result.report.status is (StreamStatus.LENGTH if fault == "length" else StreamStatus.FILTERED)
-    assert result.report.finish_reason == FAULTS[fault].finish
+    assert result.report.finish_reason == FAULTS[fault].finish_reason
 
 
 def test_length_is_continued_where_that_was_asked_for(reader: Reader, serve: Serve) -> None:
@@ -152,31 +152,31 @@ def test_length_without_a_word_is_not_continued(reader: Reader, serve: Serve) ->
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", [name for name in TOOL_CALLS if name != "tool-call"])
+@pytest.mark.parametrize("fault", [name for name in TOOL_CALLS if name != "tool_call"])
 def test_a_cut_tool_call_is_restarted(reader: Reader, serve: Serve, fault: str) -> None:
-    server = serve(TEXT, [FAULTS[fault], FAULTS["tool-call"]])
+    server = serve(TEXT, [FAULTS[fault], FAULTS["tool_call"]])
     tools = [{"type": "function", "function": {"name": "transfer", "parameters": {}}}]
     result = reader(resilient(server), tools=tools)
-    if fault == "tool-call-length":  # it would be cut there again
+    if fault == "tool_call_length":  # it would be cut there again
         assert result.error is not None
         assert len(server.requests) == 1
         return
     assert result.error is None
     assert len(server.requests) == 2
-    assert not server.requests[1].said
+    assert not server.requests[1].partial_text
     calls = result.chunks[-1].message.additional_kwargs["tool_calls"]
-    assert calls[0].function.arguments == FAULTS["tool-call"].tool_call[1]
+    assert calls[0].function.arguments == FAULTS["tool_call"].tool_call[1]
 
 
 def test_a_whole_tool_call_is_not_asked_for_twice(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, [FAULTS["tool-call"]])
+    server = serve(TEXT, [FAULTS["tool_call"]])
     result = reader(resilient(server), tools=[{"type": "function", "function": {"name": "transfer"}}])
     assert result.report.status is StreamStatus.COMPLETE
     assert len(server.requests) == 1
 
 
 def test_a_silent_cut_that_is_given_up_says_what_people_search_for(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, ["clean-eof"] * 3)
+    server = serve(TEXT, ["clean_eof"] * 3)
     policy = replace(WATCHED, stop=stop_after_attempt(1))
     result = reader(resilient(server, policy))
     error = result.error
@@ -189,7 +189,7 @@ def test_a_silent_cut_that_is_given_up_says_what_people_search_for(reader: Reade
 
 
 def test_a_continuation_that_outgrows_the_context_window_keeps_what_was_said(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, [FAULTS["reset"].at(80), "context-length"])
+    server = serve(TEXT, [FAULTS["reset"].at(80), "context_length"])
     result = reader(resilient(server))
     assert result.error is not None
     assert result.error.reason == result.report.reason == "context_window"
@@ -229,7 +229,7 @@ def test_prefill_is_used_where_told(reader: Reader, serve: Serve) -> None:
     server = serve(TEXT, [FAULTS["reset"].at(60)])
     result = reader(resilient(server, continuation="prefill"))
     assert result.text == TEXT
-    assert server.requests[1].heard.kind == "prefill"
+    assert server.requests[1].parsed.kind == "prefill"
     assert server.requests[1].body["continue_final_message"] is True
 
 
@@ -239,19 +239,19 @@ def test_a_refused_prefill_becomes_a_question_without_using_up_an_attempt(reader
     llm = resilient(server, policy, continuation="prefill")
     result = reader(llm)
     assert result.text == TEXT
-    assert [record.heard.kind for record in server.requests] == ["answer", "prefill", "ask", "ask"]
+    assert [record.parsed.kind for record in server.requests] == ["answer", "prefill", "ask", "ask"]
 
 
 def test_several_cuts_in_one_answer(reader: Reader, serve: Serve) -> None:
-    faults = [FAULTS[name].at(after) for name, after in [("reset", 30), ("clean-eof", 90), ("half-event", 70)]]
-    server = serve(TEXT, [*faults, FAULTS["broken-json"].at(60), FAULTS["fin-in-chunk"].at(100)])
+    faults = [FAULTS[name].at(after) for name, after in [("reset", 30), ("clean_eof", 90), ("half_event", 70)]]
+    server = serve(TEXT, [*faults, FAULTS["broken_json"].at(60), FAULTS["fin_in_chunk"].at(100)])
     result = reader(resilient(server))
     assert result.text == TEXT
     assert len(server.requests) == 6
 
 
 def test_a_cut_inside_the_repeated_anchor(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, [FAULTS["reset"].at(100), FAULTS["reset"].at(8), FAULTS["clean-eof"].at(16)])
+    server = serve(TEXT, [FAULTS["reset"].at(100), FAULTS["reset"].at(8), FAULTS["clean_eof"].at(16)])
     result = reader(resilient(server))
     assert result.text == TEXT
     assert result.report.status is StreamStatus.COMPLETE
@@ -262,7 +262,7 @@ def test_completions_of_a_chat_model_go_on_as_a_chat(reader: Reader, serve: Serv
     server = serve(TEXT, [FAULTS["reset"].at(60)])
     result = reader(resilient(server), endpoint=kind)
     assert result.text == result.whole == TEXT
-    assert server.requests[1].heard.kind == "ask"
+    assert server.requests[1].parsed.kind == "ask"
 
 
 @pytest.mark.parametrize("kind", ["chat", "complete"])
@@ -278,7 +278,7 @@ def test_a_completion_model_is_given_its_own_words_to_go_on_from(reader: Reader,
         assert len(result.report.attempts) == 1
         return
     assert result.text == result.whole == TEXT
-    assert server.requests[1].heard.kind == "append"
+    assert server.requests[1].parsed.kind == "append"
     assert server.requests[1].path.endswith("/completions")
 
 
@@ -292,7 +292,7 @@ def test_the_output_limit_is_reduced_by_what_was_said(reader: Reader, serve: Ser
 
 
 def test_usage_of_all_attempts_is_merged_and_marked_as_an_estimate(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, [FAULTS["reset"].at(200), "usage-after-finish"])
+    server = serve(TEXT, [FAULTS["reset"].at(200), "usage_after_finish"])
     result = reader(resilient(server))
     assert result.text == TEXT
     counted = result.report.attempts[1].usage
@@ -311,16 +311,16 @@ def test_keep_alive_comments_do_not_feed_the_watchdog(reader: Reader, serve: Ser
 
 
 def test_the_deadline_ends_even_a_stream_that_trickles(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, [FAULTS["slow"]])
-    result = reader(resilient(server, replace(WATCHED, deadline=0.3)))
+    server = serve(TEXT, [replace(FAULTS["slow"], seconds=0.05)])
+    result = reader(resilient(server, replace(WATCHED, deadline=1.5)))
     assert result.error is not None
     assert result.error.reason == "deadline"
     assert 0 < len(result.text) < len(TEXT)
-    assert result.report.seconds < 2
+    assert result.report.seconds < 1.5 + 1.7
 
 
 def test_the_original_error_is_the_cause(reader: Reader, serve: Serve) -> None:
-    server = serve(TEXT, ["http-503"] * 9)
+    server = serve(TEXT, ["http_503"] * 9)
     result = reader(resilient(server))
     assert result.error is not None
     assert type(result.error.__cause__).__name__ == "InternalServerError"

@@ -1,4 +1,4 @@
-"""The README's picture: one scene of the demo, drawn from what its two readers got, as an SVG that moves by itself.
+"""The README's picture: one scenario of the demo, drawn from what its two readers got, as an SVG that moves by itself.
 
 What is shown, and who wrote it, is recorded from a run; the pace is not, so that every run draws the same picture.
 Without animation, all of it stands there as it is in the end.
@@ -15,8 +15,8 @@ from xml.sax.saxutils import escape
 from animation import Motion
 from line_breaking import Word, typeset
 
-from llama_index_resilient_stream.cli.demo.readers import FAST, Lane, build_index, play, wait
-from llama_index_resilient_stream.cli.demo.scenarios import SCENES, Scene
+from llama_index_resilient_stream.cli.demo.readers import FAST, DemoReader, build_index, play, wait
+from llama_index_resilient_stream.cli.demo.scenarios import SCENARIOS, Scenario
 from llama_index_resilient_stream.cli.demo.terminal import PLAIN, RESILIENT
 
 _WIDTH, _MARGIN, _GUTTER, _PAD = 880, 20, 16, 22
@@ -42,8 +42,8 @@ _CALM = replace(FAST, idle_timeout=60.0, client_timeout=60.0)
 
 
 @dataclass(frozen=True)
-class _Told:
-    """One lane: its words, and when they come."""
+class _Card:
+    """What one reader got: its words, and when they come."""
 
     left: int
     words: list[tuple[float, Word]]
@@ -60,18 +60,18 @@ class _Told:
 
 
 def draw() -> str:
-    """Play the scene, and draw it."""
-    scene = SCENES[0]
-    with play(scene, build_index(), _CALM) as (plain, resilient):
+    """Play the scenario, and draw it."""
+    scenario = SCENARIOS[0]
+    with play(scenario, build_index(), _CALM) as (plain, resilient):
         wait(plain, resilient)
-    return _Picture(scene, plain, resilient).svg()
+    return _Picture(scenario, plain, resilient).svg()
 
 
 class _Picture:
-    def __init__(self, scene: Scene, plain: Lane, resilient: Lane) -> None:
-        self._scene, self._lanes = scene, (plain, resilient)
-        self._plain = _told(_MARGIN, plain)
-        self._resilient = _told(_MARGIN + _CARD + _GUTTER, resilient)
+    def __init__(self, scenario: Scenario, plain: DemoReader, resilient: DemoReader) -> None:
+        self._scenario, self._readers = scenario, (plain, resilient)
+        self._plain = _card_of(_MARGIN, plain)
+        self._resilient = _card_of(_MARGIN + _CARD + _GUTTER, resilient)
         self._motion = Motion(self._resilient.over + _HOLD)
         rows = 1 + max(word.row for _, word in self._resilient.words)
         self._bar = _FIRST_LINE + rows * _LINE + 32
@@ -87,124 +87,126 @@ class _Picture:
         )
 
     def _summary(self) -> str:
-        plain, resilient = (len(lane.text) for lane in self._lanes)
+        plain, resilient = (len(reader.text) for reader in self._readers)
         return (
-            f"One query, one broken server. LlamaIndex stops after {plain} of {len(self._scene.answer)} characters and "
-            f"looks finished; with ResilientLLM the answer goes on behind the cut and has all {resilient}."
+            f"One query, one broken server. LlamaIndex stops after {plain} of {len(self._scenario.answer)} characters "
+            f"and looks finished; with ResilientLLM the answer goes on behind the cut and has all {resilient}."
         )
 
     def _frame(self) -> Iterable[str]:
         yield _box(0.5, 0.5, _WIDTH - 1, self._height - 1, 14, "#0c121c", "#2b384c")
-        yield f'<text class="q" x="{_MARGIN + 2}" y="40">{escape(self._scene.question)}</text>'
+        yield f'<text class="q" x="{_MARGIN + 2}" y="40">{escape(self._scenario.question)}</text>'
         right = _WIDTH - _MARGIN - 2
         yield f'<text class="s" x="{right}" y="39" text-anchor="end">one query, the same broken server</text>'
-        for told, name in ((self._plain, PLAIN), (self._resilient, RESILIENT)):
-            yield _box(told.left, _TOP, _CARD, self._bottom - _TOP, 10, "#131c2a", "#243146")
-            yield f'<text class="h" x="{told.left + _PAD}" y="{_TOP + 34}">{escape(name)}</text>'
-            yield _box(told.left + _PAD, self._bar, _CARD - 2 * _PAD, 6, 3, "#223047")
+        for card, name in ((self._plain, PLAIN), (self._resilient, RESILIENT)):
+            yield _box(card.left, _TOP, _CARD, self._bottom - _TOP, 10, "#131c2a", "#243146")
+            yield f'<text class="h" x="{card.left + _PAD}" y="{_TOP + 34}">{escape(name)}</text>'
+            yield _box(card.left + _PAD, self._bar, _CARD - 2 * _PAD, 6, 3, "#223047")
 
-    # The lanes
+    # The readers
 
     def _left(self) -> Iterable[str]:
-        told, over = self._plain, self._plain.over
-        yield from self._words(told)
-        yield from self._segments(told)
-        yield self._cursor(told)
+        card, over = self._plain, self._plain.over
+        yield from self._words(card)
+        yield from self._segments(card)
+        yield self._cursor(card)
         noticed = over + _NOTICED
-        yield self._note(told, "streaming", "", _START, over)
-        yield self._note(told, "finished, no error", "ok", over, check=True)
-        line = f"{len(self._lanes[0].text)} of {len(self._scene.answer)} characters, presented as whole"
-        yield self._caption(told, line, "bad", noticed)
+        yield self._note(card, "streaming", "", _START, over)
+        yield self._note(card, "finished, no error", "ok", over, check=True)
+        line = f"{len(self._readers[0].text)} of {len(self._scenario.answer)} characters, presented as whole"
+        yield self._caption(card, line, "bad", noticed)
 
     def _right(self) -> Iterable[str]:
-        told = self._resilient
-        yield from self._words(told)
-        yield from self._segments(told)
-        yield from self._seams(told)
-        yield self._cursor(told)
+        card = self._resilient
+        yield from self._words(card)
+        yield from self._segments(card)
+        yield from self._seams(card)
+        yield self._cursor(card)
         begun = _START
-        for (_, _, end), (_, start, _) in pairwise(told.spans()):
-            yield self._note(told, "streaming", "", begun, end)
-            yield self._note(told, "no finish signal: asks the model to go on", "cut", end, start)
+        for (_, _, end), (_, start, _) in pairwise(card.spans()):
+            yield self._note(card, "streaming", "", begun, end)
+            yield self._note(card, "no finish signal: asks the model to go on", "cut", end, start)
             begun = start
-        report = self._lanes[1].report
+        report = self._readers[1].report
         assert report is not None, "the stream has ended"
-        yield self._note(told, "goes on, joined at the cut", "", begun, told.over)
-        yield self._note(told, f"{report.status}", "ok", told.over, check=True)
-        line = f"{len(self._lanes[1].text)} of {len(self._scene.answer)} characters, {len(report.attempts)} attempts"
-        yield self._caption(told, line, "ok", told.over)
+        yield self._note(card, "goes on, joined at the cut", "", begun, card.over)
+        yield self._note(card, f"{report.status}", "ok", card.over, check=True)
+        line = (
+            f"{len(self._readers[1].text)} of {len(self._scenario.answer)} characters, {len(report.attempts)} attempts"
+        )
+        yield self._caption(card, line, "ok", card.over)
 
-    def _words(self, told: _Told) -> Iterable[str]:
-        for at, word in told.words:
-            x, y = _place(told, word.row, word.column)
+    def _words(self, card: _Card) -> Iterable[str]:
+        for at, word in card.words:
+            x, y = _place(card, word.row, word.column)
             width = round(len(word.text) * _ADVANCE, 1)
             yield (
                 f'<text class="w{" n" if word.attempt > 1 else ""}" x="{x}" y="{y}" textLength="{width}" '
                 f'lengthAdjust="spacingAndGlyphs" {self._motion.from_(at)}>{escape(word.text)}</text>'
             )
 
-    def _seams(self, told: _Told) -> Iterable[str]:
-        for (_, before), (at, word) in pairwise(told.words):
+    def _seams(self, card: _Card) -> Iterable[str]:
+        for (_, before), (at, word) in pairwise(card.words):
             if before.attempt != word.attempt:
-                x, y = _place(told, word.row, word.column)
+                x, y = _place(card, word.row, word.column)
                 yield (
                     f'<g class="cut" {self._motion.from_(at - _GAP)}><rect x="{x - 1}" y="{y - 17}" width="2" '
                     f'height="24" rx="1"/><path d="M{x - 5} {y - 21}h10l-5 6z"/></g>'
                 )
 
-    def _segments(self, told: _Told) -> Iterable[str]:
-        spans = told.spans()
+    def _segments(self, card: _Card) -> Iterable[str]:
+        spans = card.spans()
         for number, begin, end in spans:
-            x, width = self._along(told, begin), self._along(told, end) - self._along(told, begin)
+            x, width = self._along(card, begin), self._along(card, end) - self._along(card, begin)
             colour = "#7ee2b8" if number > 1 else "#8fa6c6"
             grow = self._motion.grow(begin, end)
             yield _box(x, self._bar, width, 6, 3, colour).replace("/>", f" {grow}/>")
         for (_, _, end), (_, start, _) in pairwise(spans):
-            x, until = self._along(told, end), self._along(told, start)
+            x, until = self._along(card, end), self._along(card, start)
             yield (
                 f'<path d="M{x + 5} {self._bar + 3}H{until - 4}" stroke="#f5b83d" stroke-width="2" '
                 f'stroke-dasharray="3 4" {self._motion.from_(end)}/>'
             )
 
-    def _cursor(self, told: _Told) -> str:
-        steps = [(0.0, *_place(told, 0, 0))]
-        for at, word in told.words:
-            steps.append((at, *_place(told, word.row, word.column + len(word.text))))
-        return f'<rect y="-13" width="8" height="17" rx="1" fill="#8fa6c6" {self._motion.walk(steps, told.over)}/>'
+    def _cursor(self, card: _Card) -> str:
+        steps = [(0.0, *_place(card, 0, 0))]
+        for at, word in card.words:
+            steps.append((at, *_place(card, word.row, word.column + len(word.text))))
+        return f'<rect y="-13" width="8" height="17" rx="1" fill="#8fa6c6" {self._motion.walk(steps, card.over)}/>'
 
     # Words about them
 
     def _note(
-        self, told: _Told, line: str, kind: str, begin: float, end: float | None = None, *, check: bool = False
+        self, card: _Card, line: str, kind: str, begin: float, end: float | None = None, *, check: bool = False
     ) -> str:
-        x, y = told.left + _PAD, self._bar - 16
+        x, y = card.left + _PAD, self._bar - 16
         mark = f'<path d="M{x} {y - 5}l4 4 7-8" fill="none" stroke="#4fd39c" stroke-width="2"/>' if check else ""
         text = f'<text class="s {kind}" x="{x + 18 if check else x}" y="{y}">{escape(line)}</text>'
         shown = self._motion.from_(begin) if end is None else self._motion.between(begin, end)
         return f"<g {shown}>{mark}{text}</g>"
 
-    def _caption(self, told: _Told, line: str, kind: str, begin: float) -> str:
+    def _caption(self, card: _Card, line: str, kind: str, begin: float) -> str:
         return (
-            f'<text class="s {kind}" x="{told.left + _PAD}" y="{self._bar + 28}" {self._motion.from_(begin)}>'
+            f'<text class="s {kind}" x="{card.left + _PAD}" y="{self._bar + 28}" {self._motion.from_(begin)}>'
             f"{escape(line)}</text>"
         )
 
-    def _along(self, told: _Told, at: float) -> float:
+    def _along(self, card: _Card, at: float) -> float:
         share = (at - _START) / (self._resilient.over - _START)
-        return round(told.left + _PAD + share * (_CARD - 2 * _PAD), 1)
+        return round(card.left + _PAD + share * (_CARD - 2 * _PAD), 1)
 
 
-def _told(left: int, lane: Lane) -> _Told:
-    words = typeset(((piece.attempt, piece.text) for piece in lane.pieces), _COLUMNS)
+def _card_of(left: int, reader: DemoReader) -> _Card:
+    words = typeset(((piece.attempt, piece.text) for piece in reader.pieces), _COLUMNS)
     seams = list(dict.fromkeys(word.attempt for word in words))
-    return _Told(
+    return _Card(
         left,
         [(_START + number * _PACE + seams.index(word.attempt) * _GAP, word) for number, word in enumerate(words)],
     )
 
 
-def _place(told: _Told, row: int, column: int) -> tuple[float, float]:
-    return round(told.left + _PAD + column * _ADVANCE, 1), _FIRST_LINE + row * _LINE
+def _place(card: _Card, row: int, column: int) -> tuple[float, float]:
+    return round(card.left + _PAD + column * _ADVANCE, 1), _FIRST_LINE + row * _LINE
 
 
 def _box(x: float, y: float, width: float, height: float, radius: float, fill: str, stroke: str = "") -> str:

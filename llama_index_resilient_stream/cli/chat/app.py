@@ -1,11 +1,11 @@
-"""A chat with an index: start an answer, read it as often as it takes, stop it.
+"""A chat with an index: routes that start an answer, read it as often as it takes, and stop it.
 
-    POST    /answers        asks, and returns the id under which the answer can be read
+    POST    /answers        asks a question, and returns the id under which the answer can be read
     GET     /answers/{id}   server-sent events, from the event `after` on, or from the reader's Last-Event-ID
     DELETE  /answers/{id}   stops it
 
-An answer does not belong to a connection. Closing the page does not stop it at once, and a page that was loaded again
-reads on where it was.
+An answer does not depend on a connection: closing the page does not stop it at once, and a page that is loaded again
+reads on from where it was.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ from ...serve.generations import Generations
 from ...serve.source import End
 from ..demo.readers import build_index
 from .knowledge import answer_to
-from .provider import TROUBLES, Pace, Provider
+from .provider import FAULT_CHOICES, ChatTiming, FlakyProvider
 
 PAGE = Path(__file__).parent / "page"
-_CONVERSATIONS = 100  # kept in mind, the oldest are forgotten first
+_CONVERSATIONS = 100  # that are remembered; the oldest are forgotten first
 
 
-class Question(BaseModel):
-    """What the page sends."""
+class AskRequest(BaseModel):
+    """The body of a request that asks a question."""
 
     question: str = Field(min_length=1, max_length=2000)
     conversation: str = ""
-    """As answered to the first question of a conversation."""
-    trouble: str = "none"
+    """The conversation of an earlier AskResponse; "" begins a new one."""
+    fault: str = "none"
     plain: bool = False
-    """LlamaIndex as it comes."""
+    """Whether to use plain LlamaIndex."""
 
 
-class Started(BaseModel):
-    """What the page gets."""
+class AskResponse(BaseModel):
+    """The body of the answer to it."""
 
     id: str
     conversation: str
 
 
-def create_app(pace: Pace | None = None) -> FastAPI:
-    """The application. Its `state.providers` are those at work."""
-    chat = Chat(pace or Pace())
+def create_app(timing: ChatTiming | None = None) -> FastAPI:
+    """Make the application. Its `state.providers` are those at work."""
+    chat = Chat(timing or ChatTiming())
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -66,9 +66,9 @@ def create_app(pace: Pace | None = None) -> FastAPI:
     app.state.providers = chat.providers
 
     @app.post("/answers")
-    async def start(question: Question) -> Started:
-        if question.trouble not in TROUBLES:
-            raise HTTPException(422, f"trouble is one of {', '.join(TROUBLES)}.")
+    async def start(question: AskRequest) -> AskResponse:
+        if question.fault not in FAULT_CHOICES:
+            raise HTTPException(422, f"fault is one of {', '.join(FAULT_CHOICES)}.")
         return await chat.start(question)
 
     @app.get("/answers/{key}")
@@ -86,18 +86,18 @@ def create_app(pace: Pace | None = None) -> FastAPI:
 class Chat:
     """Conversations over one index. An engine is made for each question, since each has a provider of its own."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, timing: ChatTiming) -> None:
         self.generations = Generations(shutdown=0.5)
-        self.providers: set[Provider] = set()
-        self._pace = pace
+        self.providers: set[FlakyProvider] = set()
+        self._timing = timing
         self._index = build_index()
         self._memories: dict[str, ChatMemoryBuffer] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def start(self, asked: Question) -> Started:
-        """Ask, and leave the answer to whoever reads it."""
+    async def start(self, asked: AskRequest) -> AskResponse:
+        """Start an answer, and return its id."""
         conversation, memory = self._conversation(asked.conversation)
-        provider = Provider(answer_to(asked.question), asked.trouble, self._pace)
+        provider = FlakyProvider(answer_to(asked.question), asked.fault, self._timing)
         self.providers.add(provider)
         llm = provider.plain() if asked.plain else provider.resilient()
         engine = self._index.as_chat_engine(chat_mode=ChatMode.CONTEXT, llm=llm, memory=memory)
@@ -107,10 +107,10 @@ class Chat:
         task = asyncio.create_task(self._close_behind(key, provider))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        return Started(id=key, conversation=conversation)
+        return AskResponse(id=key, conversation=conversation)
 
     def _conversation(self, key: str) -> tuple[str, ChatMemoryBuffer]:
-        """The memory of a conversation; of a new one, where this server knows of none."""
+        """Return the memory of a conversation; of a new one, where this server does not know it."""
         memory = self._memories.pop(key, None)
         if memory is None:
             key, memory = secrets.token_urlsafe(16), ChatMemoryBuffer.from_defaults()
@@ -119,8 +119,8 @@ class Chat:
             self._memories.pop(next(iter(self._memories)))
         return key, memory
 
-    async def _close_behind(self, key: str, provider: Provider) -> None:
-        """Close the provider when its answer is over, or when the application is."""
+    async def _close_behind(self, key: str, provider: FlakyProvider) -> None:
+        """Close the provider when its answer is over, or when the application closes."""
         seen = 0
         try:
             while True:
@@ -133,7 +133,7 @@ class Chat:
             self.providers.discard(provider)
 
     async def aclose(self) -> None:
-        """After the generations have been."""
+        """Cancel what still waits. The generations are closed already."""
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..demo.corpus import PARAGRAPHS
-from ..demo.scenarios import SCENES
+from ..demo.scenarios import SCENARIOS
 
 ANSWERS = {
-    **{scene.question: scene.answer for scene in SCENES if "```" not in scene.answer},  # the page shows plain text
+    **{
+        scenario.question: scenario.answer for scenario in SCENARIOS if "```" not in scenario.answer
+    },  # the page shows plain text
     "Tell me the whole story.": "\n\n".join(PARAGRAPHS),
 }
 

@@ -16,12 +16,12 @@ from openai import DefaultAsyncHttpxClient
 from tenacity import wait_fixed
 
 from ... import RecoveryPolicy, ResilientLLM
-from ...testing import FAULTS, HABITS, FaultServer
+from ...testing import CONTINUATION_STYLES, FAULTS, FaultServer
 
 
 @dataclass(frozen=True)
-class Pace:
-    """How long things take, in seconds."""
+class ChatTiming:
+    """How long things take in the chat, in seconds."""
 
     token: float = 0.04
     thinking: float = 0.9
@@ -29,43 +29,49 @@ class Pace:
     back_off: float = 0.5
     idle_timeout: float = 2.0
     client_timeout: float = 4.0
-    """All that plain LlamaIndex has against silence. It would be a minute unless set."""
+    """The only protection of plain LlamaIndex against silence. Its default is a minute."""
 
 
 # What the reader can choose: faults, one per request, each behind this share of the whole answer, counted from where
 # that request goes on. After the last one all is well.
-TROUBLES: Mapping[str, Sequence[tuple[str, float]]] = {
+FAULT_CHOICES: Mapping[str, Sequence[tuple[str, float]]] = {
     "none": (),
     "reset": (("reset", 0.42),),
-    "silent cut": (("clean-eof", 0.36),),
+    "silent_cut": (("clean_eof", 0.36),),
     "stall": (("stall", 0.5),),
-    "503": (("http-503", 0), ("http-503", 0)),
-    "token limit": (("length", 0.55),),
-    "one after another": (("error-event-overloaded", 0.27), ("http-503", 0), ("reset", 0.35)),
-    "down": (("reset", 0.42), *(("http-503", 0),) * 16),
+    "503": (("http_503", 0), ("http_503", 0)),
+    "token_limit": (("length", 0.55),),
+    "three_faults": (("error_event_overloaded", 0.27), ("http_503", 0), ("reset", 0.35)),
+    "down": (("reset", 0.42), *(("http_503", 0),) * 16),
 }
 
 
-class Provider:
-    """For one answer: every request takes the next fault, and those of other answers are none of its business."""
+class FlakyProvider:
+    """A provider for one answer, whose requests take one fault after another.
 
-    def __init__(self, answer: str, trouble: str, pace: Pace) -> None:
-        faults = [FAULTS[name].at(round(share * len(answer))) for name, share in TROUBLES[trouble]]
-        faults.append(replace(FAULTS["stall-first"], seconds=pace.thinking))
-        self.server = FaultServer(answer, faults, habit=_go_on, delay=pace.token).start()
+    Args:
+        answer: The answer that its model knows.
+        fault: A key of FAULT_CHOICES.
+        timing: How long things take.
+    """
+
+    def __init__(self, answer: str, fault: str, timing: ChatTiming) -> None:
+        faults = [FAULTS[name].at(round(share * len(answer))) for name, share in FAULT_CHOICES[fault]]
+        faults.append(replace(FAULTS["stall_first"], seconds=timing.thinking))
+        self.server = FaultServer(answer, faults, continuation_style=_continue, delay=timing.token).start()
         self._client = DefaultAsyncHttpxClient(trust_env=False)  # no proxy would find 127.0.0.1
-        self._pace = pace
+        self._timing = timing
 
     def resilient(self) -> LLM:
-        """With this package."""
+        """Return an LLM with this package."""
         policy = RecoveryPolicy(
-            wait=wait_fixed(self._pace.back_off), idle_timeout=self._pace.idle_timeout, continue_on_length=3
+            wait=wait_fixed(self._timing.back_off), idle_timeout=self._timing.idle_timeout, continue_on_length=3
         )
         return ResilientLLM(self._llm(max_retries=0), policy=policy)
 
     def plain(self) -> LLM:
-        """Without it. The client's own retries stay: they are what it has."""
-        return self._llm(timeout=self._pace.client_timeout)
+        """Return an LLM without it. The retries of its client stay on."""
+        return self._llm(timeout=self._timing.client_timeout)
 
     def _llm(self, **settings: Any) -> LLM:
         llm: LLM = OpenAILike(
@@ -79,10 +85,11 @@ class Provider:
         return llm
 
     async def aclose(self) -> None:
+        """Close the client and the server."""
         await self._client.aclose()
         await asyncio.to_thread(self.server.close)  # it waits for its threads
 
 
-def _go_on(text: str, said: str, anchor: str) -> str:
-    """Obeys. Without an anchor nobody asked to go on: the same question came again, after an answer that was cut."""
-    return HABITS["anchor"](text, said, anchor) if anchor else text
+def _continue(text: str, partial_text: str, anchor: str) -> str:
+    """Send the anchor and the rest. Without an anchor the same question came again, after a cut answer."""
+    return CONTINUATION_STYLES["anchor"](text, partial_text, anchor) if anchor else text

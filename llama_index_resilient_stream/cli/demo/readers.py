@@ -22,27 +22,27 @@ from tenacity import stop_after_attempt, stop_any, stop_when_event_set, wait_fix
 from ... import FaultEvent, RecoveryPolicy, ResilientLLM, StreamReport, TokenEvent
 from ...testing import FaultServer
 from .corpus import PARAGRAPHS
-from .scenarios import Scene
+from .scenarios import Scenario
 
 MODEL = "first-model"
-UNDERSTUDY = "second-model"
+FALLBACK_MODEL = "second-model"
 
 
 @dataclass(frozen=True)
-class Tempo:
-    """How long things take, in seconds."""
+class DemoTiming:
+    """How long things take in the demo, in seconds."""
 
     token: float
     back_off: float
     idle_timeout: float
     client_timeout: float
-    """Plain LlamaIndex has nothing but its client's timeout, a minute unless set."""
+    """The only protection of plain LlamaIndex against silence. Its default is a minute."""
     pause: float
-    """After each scene, to look at it."""
+    """After each scenario, to look at it."""
 
 
-LIVE = Tempo(token=0.03, back_off=0.6, idle_timeout=1.2, client_timeout=3.0, pause=1.0)
-FAST = Tempo(token=0.0, back_off=0.0, idle_timeout=1.0, client_timeout=1.5, pause=0.0)
+LIVE = DemoTiming(token=0.03, back_off=0.6, idle_timeout=1.2, client_timeout=3.0, pause=1.0)
+FAST = DemoTiming(token=0.0, back_off=0.0, idle_timeout=1.0, client_timeout=1.5, pause=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class Piece:
 
 
 @dataclass
-class Lane:
-    """What one reader has got so far."""
+class DemoReader:
+    """Reads one answer, and keeps what it has got so far."""
 
     pieces: list[Piece] = field(default_factory=list)
-    broken: str = ""
-    """The fault that is being dealt with just now."""
+    current_fault: str = ""
+    """The kind of the fault that is being recovered from; "" where there is none."""
     error: Exception | None = None
     report: StreamReport | None = None
     done: bool = False
@@ -72,7 +72,7 @@ class Lane:
         return "".join(piece.text for piece in self.pieces)
 
     def read(self, engine: Any, question: str) -> None:
-        """Ask, and read to the end, whatever the end is."""
+        """Ask the engine, and read the answer until it ends or raises."""
         began = time.monotonic()
         try:
             for text in engine.query(question).response_gen:
@@ -86,69 +86,71 @@ class Lane:
 
     def on_token(self, event: TokenEvent) -> None:
         self._writer = (event.attempt, event.model)
-        self.broken = ""
+        self.current_fault = ""
 
     def on_fault(self, event: FaultEvent) -> None:
-        self.broken = event.kind
+        self.current_fault = event.kind
 
     def on_end(self, report: StreamReport) -> None:
         self.report = report
 
 
 def build_index() -> VectorStoreIndex:
-    """A real index over a real text; only the embedding is a stand-in."""
+    """Make a real index over a real text; only the embedding is a mock."""
     return VectorStoreIndex.from_documents(
         [Document(text=paragraph) for paragraph in PARAGRAPHS], embed_model=MockEmbedding(embed_dim=8)
     )
 
 
-def wait(*lanes: Lane) -> None:
-    """Until each lane has come to its end."""
-    while not all(lane.done for lane in lanes):
+def wait(*readers: DemoReader) -> None:
+    """Wait until each reader has come to its end."""
+    while not all(reader.done for reader in readers):
         time.sleep(0.02)  # not an event: everywhere, Ctrl-C ends a sleep
 
 
 @contextmanager
-def play(scene: Scene, index: VectorStoreIndex, tempo: Tempo) -> Iterator[tuple[Lane, Lane]]:
-    """Both readers read. Leaving stops them, also in the middle."""
-    plain, resilient = Lane(), Lane()
+def play(scenario: Scenario, index: VectorStoreIndex, timing: DemoTiming) -> Iterator[tuple[DemoReader, DemoReader]]:
+    """Let both readers read. Leaving the context stops them, also in the middle."""
+    plain, resilient = DemoReader(), DemoReader()
     stop = threading.Event()
     with ExitStack() as stack:
         llms = (
-            (plain, _plain_llm(scene, tempo, stack)),
-            (resilient, _resilient_llm(scene, tempo, stack, resilient, stop)),
+            (plain, _plain_llm(scenario, timing, stack)),
+            (resilient, _resilient_llm(scenario, timing, stack, resilient, stop)),
         )
-        readers = []
-        for lane, llm in llms:
+        threads = []
+        for reader, llm in llms:
             engine = index.as_query_engine(llm=llm, streaming=True)
-            readers.append(threading.Thread(target=lane.read, args=(engine, scene.question), daemon=True))
+            threads.append(threading.Thread(target=reader.read, args=(engine, scenario.question), daemon=True))
         # Callbacks run in reverse: no more attempts, then servers and clients close, and readers find that out.
         stack.callback(stop.set)
-        for reader in readers:
-            reader.start()
+        for thread in threads:
+            thread.start()
         yield plain, resilient
-    for reader in readers:
-        reader.join(timeout=2)
+    for thread in threads:
+        thread.join(timeout=2)
 
 
-def _plain_llm(scene: Scene, tempo: Tempo, stack: ExitStack) -> LLM:
-    server = FaultServer(scene.answer, scene.faults, delay=tempo.token)
-    return _openai_like(stack, server, MODEL, timeout=tempo.client_timeout)
+def _plain_llm(scenario: Scenario, timing: DemoTiming, stack: ExitStack) -> LLM:
+    server = FaultServer(scenario.answer, scenario.faults, delay=timing.token)
+    return _openai_like(stack, server, MODEL, timeout=timing.client_timeout)
 
 
-def _resilient_llm(scene: Scene, tempo: Tempo, stack: ExitStack, lane: Lane, stop: threading.Event) -> LLM:
-    server = FaultServer(scene.answer, scene.faults, delay=tempo.token)
+def _resilient_llm(
+    scenario: Scenario, timing: DemoTiming, stack: ExitStack, reader: DemoReader, stop: threading.Event
+) -> LLM:
+    server = FaultServer(scenario.answer, scenario.faults, delay=timing.token)
     llm = _openai_like(stack, server, MODEL, max_retries=0)
     fallbacks = []
-    if scene.understudy:
-        healthy = FaultServer(scene.answer, delay=tempo.token)
-        fallbacks.append(_openai_like(stack, healthy, UNDERSTUDY, max_retries=0))
+    if scenario.has_fallback:
+        healthy = FaultServer(scenario.answer, delay=timing.token)
+        fallbacks.append(_openai_like(stack, healthy, FALLBACK_MODEL, max_retries=0))
     policy = RecoveryPolicy(
         stop=stop_any(stop_after_attempt(2 if fallbacks else 4), stop_when_event_set(stop)),
-        wait=wait_fixed(tempo.back_off),
-        idle_timeout=tempo.idle_timeout,
+        wait=wait_fixed(timing.back_off),
+        idle_timeout=timing.idle_timeout,
     )
-    return ResilientLLM(llm, fallbacks=fallbacks, policy=policy, callbacks=[lane])
+    return ResilientLLM(llm, fallbacks=fallbacks, policy=policy, callbacks=[reader])
 
 
 def _openai_like(stack: ExitStack, server: FaultServer, model: str, **kwargs: Any) -> LLM:

@@ -6,22 +6,22 @@ import time
 
 from rich.console import Console
 
-from .readers import FAST, LIVE, Lane, build_index, play
-from .scenarios import SCENES, Scene
+from .readers import FAST, LIVE, DemoReader, build_index, play
+from .scenarios import SCENARIOS, Scenario
 from .terminal import Screen
 
 
-def run(console: Console, *, fast: bool = False) -> list[tuple[Scene, Lane, Lane]]:
-    """Every scene, one after another. Returns what each reader got."""
-    tempo = FAST if fast else LIVE
+def run(console: Console, *, fast: bool = False) -> list[tuple[Scenario, DemoReader, DemoReader]]:
+    """Every scenario, one after another. Returns what each reader got."""
+    timing = FAST if fast else LIVE
     screen = Screen(console)
     screen.introduce()
     index = build_index()
     results = []
-    for number, scene in enumerate(SCENES, 1):
-        with play(scene, index, tempo) as (plain, resilient):
-            screen.show(f"{number}/{len(SCENES)}  {scene.title}", scene, plain, resilient)
-        results.append((scene, plain, resilient))
-        time.sleep(tempo.pause)
-    screen.sum_up(results, tempo.client_timeout)
+    for number, scenario in enumerate(SCENARIOS, 1):
+        with play(scenario, index, timing) as (plain, resilient):
+            screen.show(f"{number}/{len(SCENARIOS)}  {scenario.title}", scenario, plain, resilient)
+        results.append((scenario, plain, resilient))
+        time.sleep(timing.pause)
+    screen.sum_up(results, timing.client_timeout)
     return results

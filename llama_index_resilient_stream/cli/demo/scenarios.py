@@ -1,17 +1,17 @@
-"""What goes wrong in the demo: one question, one answer and one row of faults per scene."""
+"""What goes wrong in the demo: one question, one answer and one row of faults per scenario."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...testing import FAULTS, Fault
+from ...testing import FAULTS, WireFault
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scenario:
     """One question to two readers, whose servers break in the same way.
 
-    `faults` are taken in turn, one per request; what comes after them is healthy. With `understudy` a second model
+    `faults` are taken in turn, one per request; what comes after them is healthy. With `has_fallback` a second model
     stands ready as a fallback.
     """
 
@@ -19,11 +19,11 @@ class Scene:
     title: str
     question: str
     answer: str
-    faults: tuple[Fault, ...]
-    understudy: bool = False
+    faults: tuple[WireFault, ...]
+    has_fallback: bool = False
 
 
-def _behind(words: str, answer: str, fault: str) -> Fault:
+def _behind(words: str, answer: str, fault: str) -> WireFault:
     """The fault, just behind these words of the answer."""
     return FAULTS[fault].at(answer.index(words) + len(words))
 
@@ -69,41 +69,41 @@ _RETURN = (
     "one year, broken, and finished in the next."
 )
 
-SCENES = (
-    Scene(
+SCENARIOS = (
+    Scenario(
         "silent end",
         "The stream ends cleanly, but the model had not finished",
         "How long did the first transatlantic message take?",
         _MESSAGE,
-        (_behind("took about six", _MESSAGE, "clean-eof"),),
+        (_behind("took about six", _MESSAGE, "clean_eof"),),
     ),
-    Scene(
+    Scenario(
         "reset",
         "The connection is reset in mid-word",
         "Why did the cable of 1858 fail?",
         _FAILURE,
         (_behind("with induc", _FAILURE, "reset"),),
     ),
-    Scene(
+    Scenario(
         "stall",
         "The server falls silent inside a code block",
         "Which cable was laid when?",
         _VOYAGES,
         (_behind("1866    8", _VOYAGES, "stall"),),
     ),
-    Scene(
+    Scenario(
         "three faults",
         "An error event, a 503 at reconnect, and another reset",
         "How was the cable of 1865 lost?",
         _LOSS,
-        (_behind("Twice a fault", _LOSS, "error-event-overloaded"), FAULTS["http-503"], FAULTS["reset"].at(150)),
+        (_behind("Twice a fault", _LOSS, "error_event_overloaded"), FAULTS["http_503"], FAULTS["reset"].at(150)),
     ),
-    Scene(
+    Scenario(
         "model down",
         "The model goes down for good; another one takes over",
         "How was it found again?",
         _RETURN,
-        (_behind("after some thi", _RETURN, "reset"), *3 * (FAULTS["http-503"],)),
-        understudy=True,
+        (_behind("after some thi", _RETURN, "reset"), *3 * (FAULTS["http_503"],)),
+        has_fallback=True,
     ),
 )

@@ -6,25 +6,32 @@ import textwrap
 import time
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from .readers import MODEL, Lane, wait
-from .scenarios import Scene
+from .readers import MODEL, DemoReader, wait
+from .scenarios import Scenario
 
 PLAIN, RESILIENT = "LlamaIndex", "LlamaIndex with ResilientLLM"
 
 _ATTEMPTS = ("default", "cyan", "magenta", "bright_blue")  # legible on dark and on light
-_UNDERSTUDY = "green"
+_FALLBACK_STYLE = "green"
 _SEAM = "bold black on yellow"
 _FRAMES = 25  # a second
+_NARROW = 70  # columns; two panels side by side need as many
+
+_NEXT = """
+Next
+  in your app:    llm = ResilientLLM(OpenAI("gpt-4o-mini"))
+  in a browser:   serve-demo
+  your endpoint:  doctor url URL"""
 
 
 class Screen:
-    """Shows scenes one after another, and a table of them all."""
+    """Shows scenarios one after another, and a table of them all."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -41,57 +48,61 @@ class Screen:
             highlight=False,
         )
 
-    def show(self, heading: str, scene: Scene, plain: Lane, resilient: Lane) -> None:
-        """Watch both lanes until both are done."""
-        self._console.print(f"\n[bold]{heading}[/bold]\n[dim]{scene.question}[/dim]", highlight=False)
+    def show(self, heading: str, scenario: Scenario, plain: DemoReader, resilient: DemoReader) -> None:
+        """Watch both readers until both are done."""
+        self._console.print(f"\n[bold]{heading}[/bold]\n[dim]{scenario.question}[/dim]", highlight=False)
         if not self._moves:
             wait(plain, resilient)
-            self._print(scene, plain, resilient)
+            self._print(scenario, plain, resilient)
             return
         with Live(console=self._console, auto_refresh=False) as live:
             while True:
                 over = plain.done and resilient.done  # asked first: the last picture shows everything
-                live.update(self._picture(scene, plain, resilient), refresh=True)
+                live.update(self._picture(scenario, plain, resilient), refresh=True)
                 if over:
                     return
                 time.sleep(1 / _FRAMES)
 
     # Live
 
-    def _picture(self, scene: Scene, plain: Lane, resilient: Lane) -> RenderableType:
-        width = self._console.width // 2
+    def _picture(self, scenario: Scenario, plain: DemoReader, resilient: DemoReader) -> RenderableType:
+        narrow = self._console.width < _NARROW
+        width = self._console.width if narrow else self._console.width // 2
         # As tall as the whole answer from the beginning: nothing jumps.
-        height = 2 + len(Text(scene.answer + self._seam * 2).wrap(self._console, width - 4))
+        height = 2 + len(Text(scenario.answer + self._seam * 2).wrap(self._console, width - 4))
+        panels = (
+            Panel(self._text(plain), title=PLAIN, subtitle=_plain_state(scenario, plain), height=height),
+            Panel(self._text(resilient), title=RESILIENT, subtitle=_resilient_state(resilient), height=height),
+        )
+        if narrow:
+            return Group(*panels)
         columns = Table.grid(expand=True)
         columns.add_column(ratio=1)
         columns.add_column(ratio=1)
-        columns.add_row(
-            Panel(self._text(plain), title=PLAIN, subtitle=_plain_state(scene, plain), height=height),
-            Panel(self._text(resilient), title=RESILIENT, subtitle=_resilient_state(resilient), height=height),
-        )
+        columns.add_row(*panels)
         return columns
 
-    def _text(self, lane: Lane) -> Text:
+    def _text(self, reader: DemoReader) -> Text:
         text = Text()
         attempt = 1
-        for piece in list(lane.pieces):
+        for piece in list(reader.pieces):
             if piece.attempt != attempt and piece.text:
                 text.append(self._seam, _SEAM)
                 attempt = piece.attempt
             text.append(piece.text, _style(piece.attempt, piece.model))
-        if not lane.done:
-            text.append(self._cursor, "blink yellow" if lane.broken else "")
+        if not reader.done:
+            text.append(self._cursor, "blink yellow" if reader.current_fault else "")
         return text
 
     # In lines
 
-    def _print(self, scene: Scene, plain: Lane, resilient: Lane) -> None:
-        for name, lane, state in (
-            (PLAIN, plain, _plain_state(scene, plain)),
+    def _print(self, scenario: Scenario, plain: DemoReader, resilient: DemoReader) -> None:
+        for name, reader, state in (
+            (PLAIN, plain, _plain_state(scenario, plain)),
             (RESILIENT, resilient, _resilient_state(resilient)),
         ):
             self._console.print(f"\n{name}:", highlight=False)
-            for line in self._text(lane).plain.splitlines():
+            for line in self._text(reader).plain.splitlines():
                 self._console.print(
                     textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  ", drop_whitespace=bool(line)),
                     highlight=False,
@@ -101,8 +112,24 @@ class Screen:
 
     # The end
 
-    def sum_up(self, rows: list[tuple[Scene, Lane, Lane]], timeout: float) -> None:
-        """What each delivered. `timeout` is that of the plain reader's client."""
+    def sum_up(self, rows: list[tuple[Scenario, DemoReader, DemoReader]], timeout: float) -> None:
+        """Print what each reader got, and what to do next. `timeout` is the plain client's, in seconds."""
+        if self._console.width < _NARROW:
+            self._print_results(rows)
+        else:
+            self._print_table(rows, timeout)
+        self._console.print(_NEXT, highlight=False, markup=False)
+
+    def _print_results(self, rows: list[tuple[Scenario, DemoReader, DemoReader]]) -> None:
+        self._console.print("\nWhat the readers got, in characters", style="bold")
+        for scenario, plain, resilient in rows:
+            self._console.print(f"\n{scenario.name}", highlight=False)
+            self._console.print(Text(f"  {PLAIN}: {plain_result(scenario, plain)}", _good(scenario, plain)))
+            self._console.print(
+                Text(f"  ResilientLLM: {resilient_result(scenario, resilient)}", _good(scenario, resilient))
+            )
+
+    def _print_table(self, rows: list[tuple[Scenario, DemoReader, DemoReader]], timeout: float) -> None:
         table = Table(
             box=box.SIMPLE_HEAD,
             collapse_padding=True,
@@ -116,12 +143,12 @@ class Screen:
         table.add_column("ResilientLLM")
         table.add_column("attempts", justify="right")
         table.add_column("seconds", justify="right")
-        for scene, plain, resilient in rows:
+        for scenario, plain, resilient in rows:
             attempts = len(resilient.report.attempts) if resilient.report else 0
             table.add_row(
-                scene.name,
-                Text(plain_result(scene, plain), _good(scene, plain)),
-                Text(resilient_result(scene, resilient), _good(scene, resilient)),
+                scenario.name,
+                Text(plain_result(scenario, plain), _good(scenario, plain)),
+                Text(resilient_result(scenario, resilient), _good(scenario, resilient)),
                 str(attempts),
                 f"{resilient.seconds:.1f}",
             )
@@ -129,45 +156,47 @@ class Screen:
         self._console.print(table)
 
 
-def plain_result(scene: Scene, lane: Lane) -> str:
+def plain_result(scenario: Scenario, reader: DemoReader) -> str:
     """What the reader of plain LlamaIndex got."""
-    if lane.error is not None:
-        return f"{type(lane.error).__name__} after {len(lane.text)}"
-    if lane.text == scene.answer:
-        return f"{len(lane.text)}, whole"
-    return f"{len(lane.text)} of {len(scene.answer)}, presented as whole"
+    if reader.error is not None:
+        return f"{type(reader.error).__name__} after {len(reader.text)}"
+    if reader.text == scenario.answer:
+        return f"{len(reader.text)}, whole"
+    return f"{len(reader.text)} of {len(scenario.answer)}, presented as whole"
 
 
-def resilient_result(scene: Scene, lane: Lane) -> str:
+def resilient_result(scenario: Scenario, reader: DemoReader) -> str:
     """What the reader of ResilientLLM got."""
-    status = str(lane.report.status) if lane.report else "no report"
-    return f"{len(lane.text)} of {len(scene.answer)}, {status}"
+    status = str(reader.report.status) if reader.report else "no report"
+    return f"{len(reader.text)} of {len(scenario.answer)}, {status}"
 
 
-def _good(scene: Scene, lane: Lane) -> str:
-    return "green" if lane.text == scene.answer and lane.error is None else "red"
+def _good(scenario: Scenario, reader: DemoReader) -> str:
+    return "green" if reader.text == scenario.answer and reader.error is None else "red"
 
 
-def _plain_state(scene: Scene, lane: Lane) -> Text:
-    if not lane.done:
+def _plain_state(scenario: Scenario, reader: DemoReader) -> Text:
+    if not reader.done:
         return Text("streaming", "dim")
-    if lane.error is not None:
-        return Text(f"{type(lane.error).__name__} after {len(lane.text)} characters", "red")
-    whole = lane.text == scene.answer
-    return Text("ended, no error" if whole else f"ended, no error: {len(lane.text)} of {len(scene.answer)}", "yellow")
+    if reader.error is not None:
+        return Text(f"{type(reader.error).__name__} after {len(reader.text)} characters", "red")
+    whole = reader.text == scenario.answer
+    return Text(
+        "ended, no error" if whole else f"ended, no error: {len(reader.text)} of {len(scenario.answer)}", "yellow"
+    )
 
 
-def _resilient_state(lane: Lane) -> Text:
-    if lane.broken and not lane.done:
-        return Text(f"{lane.broken.replace('_', ' ')}: asking again", "yellow")
-    if not lane.done:
+def _resilient_state(reader: DemoReader) -> Text:
+    if reader.current_fault and not reader.done:
+        return Text(f"{reader.current_fault.replace('_', ' ')}: asking again", "yellow")
+    if not reader.done:
         return Text("streaming", "dim")
-    if lane.report is None or lane.error is not None:
-        return Text(f"{type(lane.error).__name__} after {len(lane.text)} characters", "red")
-    attempts, models = len(lane.report.attempts), len(lane.report.models)
-    took = f"{models} models" if models > 1 else f"{lane.seconds:.1f} s"
-    return Text(f"{lane.report.status}, {attempts} attempt{'s' if attempts > 1 else ''}, {took}", "green")
+    if reader.report is None or reader.error is not None:
+        return Text(f"{type(reader.error).__name__} after {len(reader.text)} characters", "red")
+    attempts, models = len(reader.report.attempts), len(reader.report.models)
+    took = f"{models} models" if models > 1 else f"{reader.seconds:.1f} s"
+    return Text(f"{reader.report.status}, {attempts} attempt{'s' if attempts > 1 else ''}, {took}", "green")
 
 
 def _style(attempt: int, model: str) -> str:
-    return _UNDERSTUDY if model != MODEL else _ATTEMPTS[(attempt - 1) % len(_ATTEMPTS)]
+    return _FALLBACK_STYLE if model != MODEL else _ATTEMPTS[(attempt - 1) % len(_ATTEMPTS)]

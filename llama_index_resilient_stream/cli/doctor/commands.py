@@ -49,7 +49,7 @@ def examine_url(
     ] = "",
     repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Ask so often for an answer that was cut.")] = 2,
     parallel: Annotated[int, typer.Option(min=0, metavar="N", help="Ask so many at once: how many are served?")] = 0,
-    light: Annotated[str, typer.Option(metavar="URL", help="A route that needs no time: does it stall?")] = "",
+    quick_url: Annotated[str, typer.Option(metavar="URL", help="A route that needs no time: does it stall?")] = "",
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="For one whole answer.")] = 120.0,
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any certificate.")] = False,
     as_json: AsJson = False,
@@ -59,10 +59,10 @@ def examine_url(
     Ask it for an answer that takes some seconds; each request is one that somebody pays for.
     """
     from ...doctor.endpoint.plan import Plan
-    from ...doctor.endpoint.probe import Question
+    from ...doctor.endpoint.probe import ProbeRequest
 
     body = _body(data)
-    question = Question(
+    request = ProbeRequest(
         method=(method or ("POST" if body is not None else "GET")).upper(),
         headers=tuple(_header(line) for line in header),
         data=body,
@@ -70,7 +70,7 @@ def examine_url(
         terminal=terminal,
         insecure=insecure,
     )
-    plan = Plan(url, question, direct=direct, light=light, repeat=repeat, parallel=parallel)
+    plan = Plan(url, request, direct=direct, quick_url=quick_url, repeat=repeat, parallel=parallel)
     raise typer.Exit(_examine(plan, as_json))
 
 
@@ -83,18 +83,18 @@ def _examine(plan: Plan, as_json: bool) -> int:
     from . import endpoint_screen as doctor_screen
 
     try:
-        with doctor_screen.progress(Console(stderr=True)) as step:
-            survey = measure(plan, step)
+        with doctor_screen.progress(Console(stderr=True)) as begin:
+            measurements = measure(plan, begin)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except KeyboardInterrupt:
         typer.echo("\nStopped.", err=True)
         return 130
-    findings = diagnose(survey)
+    findings = diagnose(measurements)
     if as_json:
-        doctor_screen.as_json(doctor_screen.url_as_dict(plan, survey, findings))
+        doctor_screen.as_json(doctor_screen.url_as_dict(plan, measurements, findings))
     else:
-        doctor_screen.show_url(Console(highlight=False), plan, survey, findings)
+        doctor_screen.show_url(Console(highlight=False), plan, measurements, findings)
     return 1 if any(is_serious(finding) for finding in findings) else 0
 
 
@@ -108,7 +108,7 @@ def examine_provider(
     timeout: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="For one whole answer.")] = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a provider, and say what its streams tell of their end."""
+    """Ask a provider how its streams end and continue, and print the settings for it."""
     from rich.console import Console
 
     from .provider_screen import run

@@ -18,14 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ...doctor.endpoint.findings import Finding, Level, is_serious
-from ...doctor.endpoint.measurements import Ending, Events, Framing, Observation, Survey
-from ...doctor.endpoint.plan import Plan, Step
-from ...doctor.endpoint.probe import Notice, shown
+from ...doctor.endpoint.measurements import Ending, EventCounts, Framing, Measurements, Observation
+from ...doctor.endpoint.plan import BeginRequest, Plan
+from ...doctor.endpoint.probe import ReportProgress, redacted
 from ...doctor.endpoint.remedies import Fix, is_default, lines_for
 from ...doctor.installation.versions import Installation
 
 _STYLES = {Level.FAULT: "bold white on red", Level.RISK: "bold black on yellow", Level.HINT: "bold white on blue"}
 _GOOD, _BAD = "green", "red"
+_COLUMNS = ("status", "body", "events", "blocks", "first", "over")
+_NARROW = 78  # columns of a terminal that is too narrow for the table
 _BODY = {Framing.CHUNKED: "chunked", Framing.LENGTH: "length", Framing.CLOSE: "until close", Framing.NONE: "none"}
 
 
@@ -35,84 +37,99 @@ def as_json(what: dict[str, Any]) -> None:
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Step]:
-    """Shows what is asked now, for how long, and what has come; gone when it is over."""
+def progress(console: Console) -> Iterator[BeginRequest]:
+    """Show what is asked, for how long, and what has come, until it is over."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
 
-        def step(what: str) -> Notice:
+        def begin(what: str) -> ReportProgress:
             bar.reset(task, description=f"asking {what}")
 
-            def notice(events: Events, seconds: float) -> None:
+            def on_progress(events: EventCounts, seconds: float) -> None:
                 bar.update(task, description=f"asking {what}: {events.events} events")
 
-            return notice
+            return on_progress
 
-        yield step
+        yield begin
 
 
 # An endpoint
 
 
-def show_url(console: Console, plan: Plan, survey: Survey, findings: list[Finding]) -> None:
+def show_url(console: Console, plan: Plan, measurements: Measurements, findings: list[Finding]) -> None:
     console.print()
-    console.print(Text(shown(plan.url), "bold"), soft_wrap=True)
-    console.print(_measurements(survey))
+    console.print(Text(redacted(plan.url), "bold"), soft_wrap=True)
+    console.print(_measurement_lines(measurements) if console.width < _NARROW else _measurements(measurements))
     for finding in findings:
         console.print(_finding(finding))
         console.print()
     serious = sum(is_serious(finding) for finding in findings)
-    if not serious:
+    if serious:
+        console.print(Text("Next: fix the first one, and run this command again.", "bold"))
+    else:
         console.print(Text("Nothing to fix.", f"bold {_GOOD}"))
 
 
-def _measurements(survey: Survey) -> Table:
+def _measurement_lines(measurements: Measurements) -> RenderableType:
+    parts: list[RenderableType] = [""]
+    for asked, answer in _answers(measurements):
+        parts.append(Text.assemble((asked, "bold"), ": ", _ended(answer)))
+        cells = [f"{name} {cell}" for name, cell in zip(_COLUMNS, _row(answer), strict=True) if cell not in ("", "-")]
+        parts.append(Padding(Text(", ".join(cells)), (0, 0, 0, 2)))
+    return Group(*parts, "")
+
+
+def _measurements(measurements: Measurements) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("asked", "status", "body"):
+    for name in ("asked", *_COLUMNS[:2]):
         table.add_column(name, no_wrap=True)
-    for name in ("events", "blocks", "first", "over"):
+    for name in _COLUMNS[2:]:
         table.add_column(name, justify="right")
     table.add_column("ended")
-    for asked, answer in _answers(survey):
+    for asked, answer in _answers(measurements):
         table.add_row(asked, *_row(answer), _ended(answer))
     return table
 
 
-def _answers(survey: Survey) -> Iterator[tuple[str, Observation]]:
-    past = "via proxies" if survey.direct else "as browser"
-    yield from ((past if n == 1 else f"again, {n}", each) for n, each in enumerate(survey.url, 1))
-    if survey.uncompressed:
-        yield "uncompressed", survey.uncompressed
-    yield from (("direct" if n == 1 else f"direct, {n}", each) for n, each in enumerate(survey.direct, 1))
-    if survey.old:
-        yield "HTTP/1.0", survey.old
-    if survey.reconnection:
-        yield "reconnect", survey.reconnection.again
-    if survey.crowd:
-        yield f"last of {len(survey.crowd)}", max(survey.crowd, key=lambda each: each.first_byte)
+def _answers(measurements: Measurements) -> Iterator[tuple[str, Observation]]:
+    past = "via proxies" if measurements.direct else "as browser"
+    yield from ((past if n == 1 else f"again, {n}", each) for n, each in enumerate(measurements.url, 1))
+    if measurements.uncompressed:
+        yield "uncompressed", measurements.uncompressed
+    yield from (("direct" if n == 1 else f"direct, {n}", each) for n, each in enumerate(measurements.direct, 1))
+    if measurements.http10:
+        yield "HTTP/1.0", measurements.http10
+    if measurements.reconnection:
+        yield "reconnect", measurements.reconnection.again
+    if measurements.parallel:
+        yield f"last of {len(measurements.parallel)}", max(measurements.parallel, key=lambda each: each.first_byte)
 
 
 def _row(answer: Observation) -> list[str]:
     if not answer.status:
         return ["-"] * 5 + [f"{answer.ended_at:.1f} s"]
     body = _BODY[answer.framing] + (f", {answer.encoding}" if answer.encoding else "")
-    if answer.ended is Ending.ENOUGH:
+    if answer.ended is Ending.STOPPED_EARLY:
         return [str(answer.status), body, "", "", "", ""]
-    events = str(answer.stream.events) if answer.is_sse and answer.readable else f"{answer.size} B"
-    pings = f" +{answer.stream.pings} pings" if answer.stream.pings else ""
+    events = str(answer.counts.events) if answer.is_sse and answer.readable else f"{answer.size} B"
+    pings = f" +{answer.counts.pings} pings" if answer.counts.pings else ""
     first = f"{answer.first_byte:.1f} s" if answer.arrivals else "-"
     return [str(answer.status), body, events + pings, str(len(answer.blocks)), first, f"{answer.ended_at:.1f} s"]
 
 
 def _ended(answer: Observation) -> Text:
-    if answer.ended is Ending.ENOUGH:
+    if answer.ended is Ending.STOPPED_EARLY:
         return Text("left", "dim")
-    if answer.stream.terminal:
+    if answer.counts.terminal:
         # The user's own text may be text of the answer.
-        said = answer.stream.terminal if answer.stream.terminal in ("done", "error", "[DONE]") else "as you said"
-        return Text(f"{answer.ended}, {said}", _GOOD if answer.whole else _BAD)
-    return Text(str(answer.ended), "" if answer.ended is Ending.CLEAN else _BAD)
+        said = answer.counts.terminal if answer.counts.terminal in ("done", "error", "[DONE]") else "as you said"
+        return Text(f"{_words(answer.ended)}, {said}", _GOOD if answer.whole else _BAD)
+    return Text(_words(answer.ended), "" if answer.ended is Ending.CLEAN else _BAD)
+
+
+def _words(ending: Ending) -> str:
+    return ending.replace("_", " ")
 
 
 def _finding(finding: Finding) -> RenderableType:
@@ -126,9 +143,9 @@ def _finding(finding: Finding) -> RenderableType:
             parts.append(Padding(_cause(name, number, finding.certain), (0, 0, 0, 2)))
         if fixes:
             parts.append(Padding(_fixes(fixes, finding.timeout), (0, 0, 0, 5)))
-    if finding.tell_apart:
-        told = "What tells which: " if not finding.certain else "See: "
-        parts.append(Padding(Text.assemble((told, "bold"), finding.tell_apart), (0, 0, 0, 2)))
+    if finding.distinguish_by:
+        label = "What distinguishes them: " if not finding.certain else "See: "
+        parts.append(Padding(Text.assemble((label, "bold"), finding.distinguish_by), (0, 0, 0, 2)))
     return Group(*parts)
 
 
@@ -155,13 +172,13 @@ def _fixes(fixes: list[Fix], timeout: float) -> Table:
     return grid
 
 
-def url_as_dict(plan: Plan, survey: Survey, findings: list[Finding]) -> dict[str, Any]:
+def url_as_dict(plan: Plan, measurements: Measurements, findings: list[Finding]) -> dict[str, Any]:
     return {
-        "url": shown(plan.url),
+        "url": redacted(plan.url),
         "fine": not any(is_serious(finding) for finding in findings),
         "findings": [_finding_as_dict(finding) for finding in findings],
-        "answers": [{"asked": asked, **_answer_as_dict(answer)} for asked, answer in _answers(survey)],
-        "light": asdict(survey.light) if survey.light else None,
+        "answers": [{"asked": asked, **_answer_as_dict(answer)} for asked, answer in _answers(measurements)],
+        "quick_route": asdict(measurements.quick_route) if measurements.quick_route else None,
     }
 
 
@@ -176,7 +193,7 @@ def _finding_as_dict(finding: Finding) -> dict[str, Any]:
         "seen": finding.seen,
         "certain": finding.certain,
         "causes": causes,
-        "tell_apart": finding.tell_apart,
+        "distinguish_by": finding.distinguish_by,
         "timeout": finding.timeout or None,
     }
 
@@ -195,11 +212,11 @@ def _answer_as_dict(answer: Observation) -> dict[str, Any]:
         "silence_before_the_end": round(answer.silence, 3),
         "bytes": answer.size,
         "blocks": len(answer.blocks),
-        "events": answer.stream.events,
-        "pings": answer.stream.pings,
-        "ids": len(answer.stream.ids),
-        "terminal": bool(answer.stream.terminal),
-        "failed": answer.stream.failed,
+        "events": answer.counts.events,
+        "pings": answer.counts.pings,
+        "ids": len(answer.counts.ids),
+        "terminal": bool(answer.counts.terminal),
+        "failed": answer.counts.failed,
     }
 
 
@@ -217,9 +234,9 @@ def show_installation(console: Console, found: Installation) -> None:
         seen = f"{each.package} {each.version} wants {each.requirement}; {has}."
         console.print(_head(Level.FAULT, seen))
         console.print(Padding(Text(each.fix, "cyan"), (0, 0, 0, 8)))
-    for hint in found.hints:
-        console.print(_head(Level.HINT, hint.about))
-        console.print(Padding(Text(hint.why), (0, 0, 0, 7)))
+    for issue in found.known_issues:
+        console.print(_head(Level.HINT, issue.about))
+        console.print(Padding(Text(issue.why), (0, 0, 0, 7)))
     console.print()
     if found.fine:
         console.print(Text("Nothing to fix.", f"bold {_GOOD}"), Text("An endpoint: doctor url URL", "dim"))

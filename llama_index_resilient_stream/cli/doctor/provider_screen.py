@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ...doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_PROMPT_TOKENS, MOST_REQUESTS, examine
-from ...doctor.provider.profile import Portrait, traits
+from ...doctor.provider.profile import Profile, profile_lines
 from ...doctor.provider.settings import Setting, advise, program
 
 FINE, TO_SET, NOTHING_SEEN = 0, 1, 2
@@ -32,38 +32,38 @@ def run(console: Console, *, base_url: str, model: str, api_key_env: str, as_jso
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Timeout(timeout, connect=min(_CONNECT, timeout))
     with httpx.Client(headers=headers, timeout=limits, follow_redirects=True) as client:
-        portrait = examine(client, base_url, model, timeout=timeout)
-    settings = [] if portrait.obstacle else advise(portrait)
+        profile = examine(client, base_url, model, timeout=timeout)
+    settings = [] if profile.obstacle else advise(profile)
     address = _without_secrets(base_url)
     code = program(
         settings,
         base_url=address,
         model=model,
         api_key=f'os.environ["{api_key_env}"]' if key else '"none"',
-        tools=portrait.finish_of_tools is not None,
+        tools=profile.finish_reason_of_tools is not None,
     )
     if as_json:
-        console.out(_as_json(portrait, settings, address, model, code), highlight=False)
-    elif portrait.obstacle:
+        console.out(_as_json(profile, settings, address, model, code), highlight=False)
+    elif profile.obstacle:
         unset = "" if key else f" The environment variable {api_key_env} is not set, so no key was sent."
-        console.print(f"[bold]{escape(address)}[/bold]: {escape(portrait.obstacle)}.{escape(unset)}", highlight=False)
+        console.print(f"[bold]{escape(address)}[/bold]: {escape(profile.obstacle)}.{escape(unset)}", highlight=False)
     else:
-        _show(console, portrait, settings, address, model, code)
-    return _exit_code(portrait, settings)
+        _show(console, profile, settings, address, model, code)
+    return _exit_code(profile, settings)
 
 
-def _exit_code(portrait: Portrait, settings: list[Setting]) -> int:
-    if portrait.obstacle:
+def _exit_code(profile: Profile, settings: list[Setting]) -> int:
+    if profile.obstacle:
         return NOTHING_SEEN
     return TO_SET if any(setting.needed for setting in settings) else FINE
 
 
-def _show(console: Console, portrait: Portrait, settings: list[Setting], address: str, model: str, code: str) -> None:
-    title = f"{escape(model)} at {escape(address)}, {portrait.requests} requests"
+def _show(console: Console, profile: Profile, settings: list[Setting], address: str, model: str, code: str) -> None:
+    title = f"{escape(model)} at {escape(address)}, {profile.requests} requests"
     table = Table(box=box.SIMPLE, title=title, title_justify="left", show_header=False)
-    for trait in traits(portrait):
-        style = _STYLE[trait.answer]
-        table.add_row(trait.question, f"[{style}]{trait.answer}[/{style}]", escape(trait.seen))
+    for line in profile_lines(profile):
+        style = _STYLE[line.answer]
+        table.add_row(line.question, f"[{style}]{line.answer}[/{style}]", escape(line.seen))
     console.print(table)
     console.print("[bold]What to set[/bold]\n", highlight=False)
     console.out(code, highlight=False)
@@ -73,17 +73,17 @@ def _show(console: Console, portrait: Portrait, settings: list[Setting], address
         console.print(f"{mark}: {escape(setting.code)}\n    {escape(setting.because)}", highlight=False)
 
 
-def _as_json(portrait: Portrait, settings: list[Setting], address: str, model: str, code: str) -> str:
+def _as_json(profile: Profile, settings: list[Setting], address: str, model: str, code: str) -> str:
     return json.dumps(
         {
             "base_url": address,
             "model": model,
-            "obstacle": portrait.obstacle,
-            "requests": portrait.requests,
-            "seen": {name: value for name, value in asdict(portrait).items() if name not in ("obstacle", "requests")},
-            "traits": [asdict(trait) for trait in traits(portrait)] if not portrait.obstacle else [],
+            "obstacle": profile.obstacle,
+            "requests": profile.requests,
+            "seen": {name: value for name, value in asdict(profile).items() if name not in ("obstacle", "requests")},
+            "lines": [asdict(line) for line in profile_lines(profile)] if not profile.obstacle else [],
             "settings": [{"code": s.code, "because": s.because, "needed": s.needed} for s in settings],
-            "code": code if not portrait.obstacle else "",
+            "code": code if not profile.obstacle else "",
         },
         indent=2,
     )

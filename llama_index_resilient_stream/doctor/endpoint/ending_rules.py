@@ -1,7 +1,7 @@
-"""How the answer ended, and what that comes from. The first rule that matches has the word.
+"""How the answer ended, and why. The first rule that matches decides.
 
-Where the direct URL ends badly too, the application is to blame, whatever proxies make of it: the rules then look at
-the direct answer. Otherwise they look at the answer through the proxies, and know that the application is innocent.
+Where the direct answer ends badly too, the cause is in the application: the rules then look at the direct answer.
+Otherwise they look at the answer through the proxies, and the cause is not in the application.
 """
 
 from __future__ import annotations
@@ -10,36 +10,41 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from .findings import Finding, Level, plural, timeout_behind
-from .measurements import Ending, Framing, Observation, Survey
+from .measurements import UNKNOWN_HOST, Ending, Framing, Measurements, Observation
 
-QUIET = 0.6
-"""Seconds of silence that may be a timeout's; less is a pause."""
-AT_ONCE = 0.4
-SAME = 0.3
-"""Repeated measurements this close together, in seconds, are the same."""
-TICK = 1.1
-"""gunicorn looks once a second for workers that took too long, so that a limit strikes up to so much later."""
+SHORTEST_TIMEOUT = 0.6
+"""Seconds. A shorter silence is a pause, and no timeout."""
+IMMEDIATELY = 0.4
+"""Seconds. What happened sooner happened at once."""
+SAME_TIME = 0.3
+"""Seconds. Repeated measurements this close together are the same."""
+GUNICORN_TICK = 1.1
+"""Seconds. gunicorn looks once a second for workers that took too long: its limit acts up to this much later."""
 
 _DIRECT = "Measure past the proxies too: --direct URL."
-_LOG = "The server's log: a traceback is an exception; WORKER TIMEOUT, SIGKILL or nothing at all is a killed worker."
+_SEE_THE_LOG = (
+    "The server's log: a traceback is an exception; WORKER TIMEOUT, SIGKILL or nothing at all is a killed worker."
+)
 
 
-class Case:
-    """The answers that are judged, and what is known about where the fault is not."""
+class JudgedAnswers:
+    """The answers that the rules judge, and whether the cause is in the application or in a proxy."""
 
-    def __init__(self, survey: Survey) -> None:
-        main, past = readable(survey), survey.past
+    def __init__(self, measurements: Measurements) -> None:
+        main, past = readable(measurements), measurements.direct_answer
         self.past = past
         self.app_is_to_blame = past is not None and main.answered and _as_bad(past, main)
         self.proxy_is_to_blame = past is not None and not self.app_is_to_blame
-        self.answers: Sequence[Observation] = survey.direct if self.app_is_to_blame else (main, *survey.url[1:])
+        self.answers: Sequence[Observation] = (
+            measurements.direct if self.app_is_to_blame else (main, *measurements.url[1:])
+        )
         self.answer = self.answers[0]
         self.where = "The direct answer" if self.app_is_to_blame else "The answer"
 
 
-def readable(survey: Survey) -> Observation:
-    """The answer through the proxies whose events could be read."""
-    main, plain = survey.main, survey.plain
+def readable(measurements: Measurements) -> Observation:
+    """Return the answer through the proxies whose events could be read."""
+    main, plain = measurements.main, measurements.uncompressed_answer
     return main if main.readable or plain is None else plain
 
 
@@ -51,105 +56,106 @@ _BROKEN = 2
 
 
 def _rank(answer: Observation) -> int:
-    """0: nothing wrong, or not known; 1: nobody can tell; 2: broken."""
+    """Return 2 for a broken answer, 1 where nothing shows whether it is complete, 0 for any other."""
     if answer.cut or (answer.ended is Ending.CLEAN and not answer.size):
         return _BROKEN
-    return int(unstated(answer) or answer.stream.failed)
+    return int(unstated(answer) or answer.counts.failed)
 
 
 def unstated(answer: Observation) -> bool:
-    """It ended properly, as it seems, and nothing in it says that it is all."""
-    return answer.answered and answer.ended is Ending.CLEAN and answer.readable and not answer.stream.terminal
+    """Whether it ended cleanly, and nothing in it says that it is complete."""
+    return answer.answered and answer.ended is Ending.CLEAN and answer.readable and not answer.counts.terminal
 
 
-def ending(survey: Survey) -> Finding | None:
-    """What is wrong with how it ended."""
-    case = Case(survey)
+def ending(measurements: Measurements) -> Finding | None:
+    """Return what is wrong with the end."""
+    case = JudgedAnswers(measurements)
     for rule in RULES:
         if finding := rule(case):
             return finding
     return None
 
 
-def no_connection(case: Case) -> Finding | None:
+def no_connection(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.ended is Ending.UNREACHABLE:
-        return Finding("unreachable", Level.FAULT, f"No connection: {answer.error}.", ("unreachable",))
+        cause = "unknown_host" if answer.error == UNKNOWN_HOST else "unreachable"
+        return Finding("unreachable", Level.FAULT, f"No connection: {answer.error}.", (cause,))
     if answer.ended is Ending.NO_ANSWER:
         seen = f"The connection was closed after {answer.ended_at:.1f} s without an answer."
-        return Finding("no-answer", Level.FAULT, seen, ("wrong-scheme", "killed-worker"), _LOG)
+        return Finding("no_answer", Level.FAULT, seen, ("wrong_scheme", "killed_worker"), _SEE_THE_LOG)
     return None
 
 
-def gave_up(case: Case) -> Finding | None:
+def gave_up(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.ended is not Ending.GAVE_UP:
         return None
-    got = plural(answer.stream.events, "event") if answer.is_sse else f"{answer.size:,} bytes"
+    got = plural(answer.counts.events, "event") if answer.is_sse else f"{answer.size:,} bytes"
     seen = f"Not over after {answer.ended_at:.0f} s, with {got}, the last {answer.silence:.0f} s in silence."
-    causes = ("long-answer", "stalled") if answer.silence < QUIET * 5 else ("stalled", "long-answer")
-    return Finding("gave-up", Level.RISK, seen, causes, "Ask again with a longer --timeout.")
+    causes = ("long_answer", "stalled") if answer.silence < SHORTEST_TIMEOUT * 5 else ("stalled", "long_answer")
+    return Finding("gave_up", Level.RISK, seen, causes, "Ask again with a longer --timeout.")
 
 
-def gateway_timeout(case: Case) -> Finding | None:
+def gateway_timeout(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.status not in (408, 504, 524):
         return None
     limit = timeout_behind(answer.headers_at)
     seen = f"{answer.status} after {answer.headers_at:.1f} s: the proxy saw no headers for about {limit:g} s."
-    return Finding("gateway-timeout", Level.FAULT, seen, ("gateway-timeout",), timeout=limit)
+    return Finding("gateway_timeout", Level.FAULT, seen, ("gateway_timeout",), timeout=limit)
 
 
-def bad_status(case: Case) -> Finding | None:
+def bad_status(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.status in (0, 200):
         return None
     seen = f"The endpoint answered {answer.status}."
     if answer.status == 204:
-        return Finding("no-content", Level.HINT, seen, ("stream-is-over",))
+        return Finding("no_content", Level.HINT, seen, ("stream_is_over",))
     if answer.status < 400:
         return Finding("redirect", Level.FAULT, seen, ("redirect",))
     if answer.status < 500:
-        return Finding("refused", Level.FAULT, seen, ("refused",))
+        return Finding("refused", Level.FAULT, seen, ("wrong_path" if answer.status == 404 else "refused",))
     if answer.status in (502, 503):
-        return Finding("bad-gateway", Level.FAULT, seen, ("bad-gateway",))
-    causes = ("exception", "response-returned")
-    return Finding("server-error", Level.FAULT, seen, causes, "The traceback in the server's log.")
+        return Finding("bad_gateway", Level.FAULT, seen, ("bad_gateway",))
+    causes = ("exception", "response_returned")
+    return Finding("server_error", Level.FAULT, seen, causes, "The traceback in the server's log.")
 
 
-def empty_and_clean(case: Case) -> Finding | None:
+def empty_and_clean(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.size or answer.ended is not Ending.CLEAN:
         return None
     seen = f"{case.where} was 200, empty, and ended cleanly after {answer.ended_at:.1f} s."
-    limit = timeout_behind(answer.ended_at) if answer.ended_at >= QUIET else 0.0
+    limit = timeout_behind(answer.ended_at) if answer.ended_at >= SHORTEST_TIMEOUT else 0.0
     if case.proxy_is_to_blame and limit:
-        return Finding("empty-after-silence", Level.FAULT, seen, ("idle-timeout",), timeout=limit)
+        return Finding("empty_after_silence", Level.FAULT, seen, ("idle_timeout",), timeout=limit)
     if answer.framing is not Framing.CLOSE and not limit:
         return Finding("empty", Level.FAULT, seen, ("consumed",))
-    causes = ("idle-timeout", "consumed", "exception") if limit else ("consumed", "wrong-object", "exception")
+    causes = ("idle_timeout", "consumed", "exception") if limit else ("consumed", "wrong_object", "exception")
     return Finding("empty", Level.FAULT, seen, causes, f"{_DIRECT} Or the server's log.", limit)
 
 
-def empty_and_cut(case: Case) -> Finding | None:
+def empty_and_cut(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.size or not answer.cut:
         return None
     seen = f"{case.where} was 200, and was cut after {answer.ended_at:.1f} s without a byte of its body."
-    if answer.ended_at < AT_ONCE or (case.app_is_to_blame and answer.silence < AT_ONCE):
+    if answer.ended_at < IMMEDIATELY or (case.app_is_to_blame and answer.silence < IMMEDIATELY):
         log = 'The server\'s log: "TypeError: ... not iterable" is the response object; any other, an exception.'
-        return Finding("empty-cut", Level.FAULT, seen, ("wrong-object", "exception"), log)
+        return Finding("empty_cut", Level.FAULT, seen, ("wrong_object", "exception"), log)
     limit = timeout_behind(answer.ended_at)
     if case.proxy_is_to_blame:
-        return Finding("silent-from-the-start", Level.FAULT, seen, ("idle-timeout",), timeout=limit)
-    causes = ("exception", "killed-worker") if case.app_is_to_blame else ("idle-timeout", "exception", "killed-worker")
-    return Finding("silent-from-the-start", Level.FAULT, seen, causes, _tell(case), limit)
+        return Finding("silent_from_the_start", Level.FAULT, seen, ("idle_timeout",), timeout=limit)
+    causes = ("exception", "killed_worker") if case.app_is_to_blame else ("idle_timeout", "exception", "killed_worker")
+    return Finding("silent_from_the_start", Level.FAULT, seen, causes, _next_step(case), limit)
 
 
-def cut_after_silence(case: Case) -> Finding | None:
+def cut_after_silence(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     # A timeout would have struck in any earlier silence that was as long.
-    if not answer.cut or answer.silence < max(QUIET, answer.longest_gap - SAME):
+    if not answer.cut or answer.silence < max(SHORTEST_TIMEOUT, answer.longest_gap - SAME_TIME):
         return None
     limit = timeout_behind(answer.silence)
     seen = (
@@ -157,85 +163,92 @@ def cut_after_silence(case: Case) -> Finding | None:
         f"a timeout of about {limit:g} s."
     )
     past = case.past
-    if case.proxy_is_to_blame and past is not None and past.longest_gap >= answer.silence - SAME:
-        return Finding("cut-after-silence", Level.FAULT, seen, ("idle-timeout",), timeout=limit)
+    if case.proxy_is_to_blame and past is not None and past.longest_gap >= answer.silence - SAME_TIME:
+        return Finding("cut_after_silence", Level.FAULT, seen, ("idle_timeout",), timeout=limit)
     if case.app_is_to_blame:
-        return Finding("cut-after-silence", Level.FAULT, seen, ("exception", "killed-worker"), _LOG, limit)
-    causes = ("idle-timeout", "exception", "killed-worker")
-    return Finding("cut-after-silence", Level.FAULT, seen, causes, _tell(case), limit)
+        return Finding("cut_after_silence", Level.FAULT, seen, ("exception", "killed_worker"), _SEE_THE_LOG, limit)
+    causes = ("idle_timeout", "exception", "killed_worker")
+    return Finding("cut_after_silence", Level.FAULT, seen, causes, _next_step(case), limit)
 
 
-def cut_in_mid_flow(case: Case) -> Finding | None:
+def cut_in_mid_flow(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if not answer.cut:
         return None
     cuts = [each for each in case.answers if each.cut]
     if len(cuts) > 1 and (finding := _cut_again(case, cuts)):
         return finding
-    got = " and ".join(str(_place(each)) for each in cuts)
-    times = " and ".join(f"{each.ended_at:.1f}" for each in cuts)
-    seen = f"{case.where} was cut in mid-flow, after {got} {'events' if answer.is_sse else 'bytes'} and {times} s."
-    causes = ("time-limit", "killed-worker") if case.proxy_is_to_blame else ("exception", "killed-worker", "time-limit")
+    causes = ("time_limit", "killed_worker") if case.proxy_is_to_blame else ("exception", "killed_worker", "time_limit")
     again = "Ask again with --repeat 3: the same time is a limit, the same place an exception. "
+    distinguish = (again if len(cuts) < 3 else "") + _SEE_THE_LOG
     limit = timeout_behind(answer.ended_at)
-    return Finding("cut-in-mid-flow", Level.FAULT, seen, causes, (again if len(cuts) < 3 else "") + _LOG, limit)
+    return Finding("cut_in_mid_flow", Level.FAULT, _cuts_in_words(case, cuts), causes, distinguish, limit)
 
 
-def _cut_again(case: Case, cuts: list[Observation]) -> Finding | None:
-    """Answers take their own time, and are of their own length: what stays the same tells what cut them."""
+def _cuts_in_words(case: JudgedAnswers, cuts: list[Observation]) -> str:
+    got = " and ".join(str(_place(each)) for each in cuts)
+    unit = "events" if case.answer.is_sse else "bytes"
+    times = " and ".join(f"{each.ended_at:.1f}" for each in cuts)
+    return f"{case.where} was cut in mid-flow, after {got} {unit} and {times} s."
+
+
+def _cut_again(case: JudgedAnswers, cuts: list[Observation]) -> Finding | None:
+    """Compare several cuts: what they have in common, the place or the time, shows the cause."""
     times = [each.ended_at for each in cuts]
     # A worker that had to start first took its time before the headers.
     flowing = [each.ended_at - each.headers_at for each in cuts]
     same_place = len({_place(each) for each in cuts}) == 1
-    if same_place and not _same(times, SAME) and not _same(flowing, SAME):
+    if same_place and not _same(times, SAME_TIME) and not _same(flowing, SAME_TIME):
         seen = f"{case.where} was cut {len(cuts)} times, always at the same place, at different times."
-        return Finding("cut-at-the-same-place", Level.FAULT, seen, ("exception",), _LOG)
-    if not same_place and _same(times, TICK):
+        return Finding("cut_at_the_same_place", Level.FAULT, seen, ("exception",), _SEE_THE_LOG)
+    if not same_place and _same(times, GUNICORN_TICK):
         seen = f"{case.where} was cut {len(cuts)} times, always after about {min(times):.1f} s, at different places."
-        return Finding("cut-at-the-same-time", Level.FAULT, seen, ("time-limit",), timeout=timeout_behind(min(times)))
+        return Finding("cut_at_the_same_time", Level.FAULT, seen, ("time_limit",), timeout=timeout_behind(min(times)))
     return None
 
 
 def _place(answer: Observation) -> int:
-    return answer.stream.events if answer.is_sse else answer.size
+    return answer.counts.events if answer.is_sse else answer.size
 
 
 def _same(times: list[float], spread: float) -> bool:
     times = sorted(times)
-    return times[-1] - times[0] <= spread and min(later - earlier for earlier, later in pairwise(times)) <= SAME
+    return times[-1] - times[0] <= spread and min(later - earlier for earlier, later in pairwise(times)) <= SAME_TIME
 
 
-def told_of_an_error(case: Case) -> Finding | None:
-    if not case.answer.stream.failed:
+def error_event(case: JudgedAnswers) -> Finding | None:
+    if not case.answer.counts.failed:
         return None
-    status = f', status "{case.answer.stream.status}"' if case.answer.stream.status else ""
+    status = f', status "{case.answer.counts.status}"' if case.answer.counts.status else ""
     seen = f"{case.where} ended with an error event{status}: the endpoint says so itself."
-    return Finding("error-event", Level.FAULT, seen, ("exception",), "The server's log.")
+    return Finding("error_event", Level.FAULT, seen, ("exception",), "The server's log.")
 
 
-def no_terminal_event(case: Case) -> Finding | None:
+def no_terminal_event(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if not unstated(answer):
         return None
     seen = f"{case.where} ended cleanly, and nothing in it says that it was finished."
     if case.proxy_is_to_blame:
         seen = "The answer ended cleanly before its terminal event; past the proxies it arrives."
-        return Finding("end-lost", Level.FAULT, seen, ("http10-hop",))
+        return Finding("end_lost_on_the_way", Level.FAULT, seen, ("http10_hop",))
     if case.app_is_to_blame:
-        return Finding("no-terminal-event", Level.RISK, seen, _UNSTATED, _SAY)
-    return Finding("no-terminal-event", Level.RISK, seen, (*_UNSTATED, "http10-hop"), f"{_SAY} {_DIRECT}")
+        return Finding("no_terminal_event", Level.RISK, seen, _UNSTATED, _HOW_TO_SAY)
+    return Finding("no_terminal_event", Level.RISK, seen, (*_UNSTATED, "http10_hop"), f"{_HOW_TO_SAY} {_DIRECT}")
 
 
-_UNSTATED = ("no-terminal-event", "swallowed-exception")
-_SAY = "The server's log has the exception, if there was one. If your endpoint ends in its own way: --terminal TEXT."
+_UNSTATED = ("no_terminal_event", "swallowed_exception")
+_HOW_TO_SAY = (
+    "The server's log has the exception, if there was one. If your endpoint ends in its own way: --terminal TEXT."
+)
 
 
-def _tell(case: Case) -> str:
-    return _LOG if case.past is not None else f"{_DIRECT} {_LOG}"
+def _next_step(case: JudgedAnswers) -> str:
+    return _SEE_THE_LOG if case.past is not None else f"{_DIRECT} {_SEE_THE_LOG}"
 
 
-Rule = Callable[[Case], Finding | None]
-RULES: tuple[Rule, ...] = (
+EndingRule = Callable[[JudgedAnswers], Finding | None]
+RULES: tuple[EndingRule, ...] = (
     no_connection,
     gave_up,
     gateway_timeout,
@@ -244,24 +257,24 @@ RULES: tuple[Rule, ...] = (
     empty_and_cut,
     cut_after_silence,
     cut_in_mid_flow,
-    told_of_an_error,
+    error_event,
     no_terminal_event,
 )
 
 
-def hidden_cut(survey: Survey) -> Finding | None:
-    """What the application cut, and a proxy presents as an end."""
-    past, main = survey.past, readable(survey)
+def hidden_cut(measurements: Measurements) -> Finding | None:
+    """The application cut the answer, and a proxy made a clean end of it."""
+    past, main = measurements.direct_answer, readable(measurements)
     if past is None or not past.cut or not unstated(main):
         return None
     seen = "The direct answer was cut; through the proxy the same cut looks like a proper end."
-    return Finding("hidden-cut", Level.FAULT, seen, ("http10-hop",))
+    return Finding("hidden_cut", Level.FAULT, seen, ("http10_hop",))
 
 
-def unstated_past_the_proxies(survey: Survey) -> Finding | None:
-    """What is missing in the application as well, where a proxy does something worse."""
-    past = survey.past
-    if past is None or not unstated(past) or not past.size or _as_bad(past, readable(survey)):
+def unstated_past_the_proxies(measurements: Measurements) -> Finding | None:
+    """The direct answer has no terminal event either, where a proxy does something worse."""
+    past = measurements.direct_answer
+    if past is None or not unstated(past) or not past.size or _as_bad(past, readable(measurements)):
         return None
     seen = "The direct answer ended cleanly, and nothing in it says that it was finished."
-    return Finding("no-terminal-event", Level.RISK, seen, _UNSTATED, _SAY)
+    return Finding("no_terminal_event", Level.RISK, seen, _UNSTATED, _HOW_TO_SAY)

@@ -1,21 +1,23 @@
-"""What the doctor says: what was seen, and what it comes from."""
+"""What the doctor reports: what was seen, and the causes of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-LAZY = 0.3
-"""nginx looks at its timers late or early by up to so many seconds, so that T is read that much too low."""
+NGINX_TIMER_SLACK = 0.3
+"""Seconds. nginx looks at its timers up to this much too early or too late, so that a timeout is read too low."""
 
 
 class Level(StrEnum):
+    """How bad a finding is."""
+
     FAULT = "fault"
     """Readers lose something today."""
     RISK = "risk"
-    """They will when something breaks, and nobody will be told."""
+    """Readers will lose something when something breaks, and nothing will say so."""
     HINT = "hint"
-    """It may matter; nothing has to be done."""
+    """It may matter. Nothing has to be done."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,10 @@ class Finding:
     level: Level
     seen: str
     causes: tuple[str, ...]
-    tell_apart: str = ""
-    """What would say which of several causes it is."""
+    distinguish_by: str = ""
+    """How to find out which of several causes it is."""
     timeout: float = 0.0
-    """T, where a timeout was read."""
+    """Seconds of the timeout that was read from the measurements; 0 where none was."""
 
     @property
     def certain(self) -> bool:
@@ -42,9 +44,13 @@ def is_serious(finding: Finding) -> bool:
 
 
 def timeout_behind(seconds: float) -> float:
-    """The setting behind a measured time: a whole number of seconds, where one is near enough."""
-    whole = round(seconds + LAZY / 2)
-    return float(whole) if whole and -LAZY / 3 <= whole - seconds <= LAZY * 1.1 else round(seconds, 1)
+    """Return the setting behind a measured time: a whole number of seconds, where one is near enough."""
+    whole = round(seconds + NGINX_TIMER_SLACK / 2)
+    return (
+        float(whole)
+        if whole and -NGINX_TIMER_SLACK / 3 <= whole - seconds <= NGINX_TIMER_SLACK * 1.1
+        else round(seconds, 1)
+    )
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""What was measured on the wire: sizes and times, never a text, never the value of a secret header."""
+"""What was measured on the wire: sizes and times. No text of an answer, no value of a secret header."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
-BLOCK = 0.05
-"""Bytes that arrive this close together, in seconds, are one block: TCP does not keep the sender's writes apart."""
-PATIENCE = 0.5
-"""A body that comes sooner than this, in seconds, was too quick to tell whether it was held back."""
+from ..timing import BLOCK_GAP, HELD_BACK
+
+UNKNOWN_HOST = "the host name is not known"
 
 
 class Framing(StrEnum):
     """How the end of a body is marked (RFC 9112, section 6.3)."""
 
     CHUNKED = "chunked"
-    LENGTH = "content-length"
-    CLOSE = "close-delimited"
-    """By closing the connection: a cut looks like an end."""
+    LENGTH = "content_length"
+    CLOSE = "close_delimited"
+    """By closing the connection, so that a cut looks like an end."""
     NONE = "none"
     """No body: 204, 304."""
 
@@ -32,26 +31,26 @@ class Ending(StrEnum):
     CUT = "cut"
     """The connection was closed before the end was marked."""
     RESET = "reset"
-    GAVE_UP = "gave up"
-    """We stopped reading: `--timeout`."""
-    ENOUGH = "enough"
-    """We stopped reading: what was asked for had been seen."""
-    NO_ANSWER = "no answer"
+    GAVE_UP = "gave_up"
+    """We stopped reading, because `--timeout` was over."""
+    STOPPED_EARLY = "stopped_early"
+    """We stopped reading, because we had seen what we asked for."""
+    NO_ANSWER = "no_answer"
     """Connected, and the connection was closed without a status line."""
     UNREACHABLE = "unreachable"
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """Bytes of a body, as they came out of the socket."""
+    """Bytes of a body that came out of the socket together, `at` seconds after the request."""
 
     at: float
     size: int
 
 
 @dataclass(frozen=True)
-class Events:
-    """The server-sent events of a body, counted."""
+class EventCounts:
+    """Counts of the server-sent events of a body."""
 
     events: int = 0
     pings: int = 0
@@ -81,7 +80,7 @@ class Observation:
     headers_at: float = 0.0
     framing: Framing = Framing.NONE
     arrivals: tuple[Arrival, ...] = ()
-    stream: Events = field(default_factory=Events)
+    counts: EventCounts = field(default_factory=EventCounts)
     readable: bool = True
     """False where it was compressed in a way that the standard library does not know."""
     error: str = ""
@@ -97,7 +96,7 @@ class Observation:
     @property
     def whole(self) -> bool:
         """A successful answer that said that it was over."""
-        return self.answered and bool(self.stream.terminal) and not self.stream.failed
+        return self.answered and bool(self.counts.terminal) and not self.counts.failed
 
     @property
     def is_sse(self) -> bool:
@@ -116,9 +115,9 @@ class Observation:
     def blocks(self) -> tuple[float, ...]:
         """When each block of bytes began."""
         begun: list[float] = []
-        last = -BLOCK
+        last = -BLOCK_GAP
         for arrival in self.arrivals:
-            if arrival.at - last >= BLOCK:
+            if arrival.at - last >= BLOCK_GAP:
                 begun.append(arrival.at)
             last = arrival.at
         return tuple(begun)
@@ -146,8 +145,8 @@ class Observation:
     @property
     def one_block(self) -> bool:
         """All at once, after a wait. One event alone could not have come otherwise."""
-        several = self.stream.events > 2 if self.is_sse and self.readable else True
-        return len(self.blocks) == 1 and self.first_byte >= PATIENCE and several
+        several = self.counts.events > 2 if self.is_sse and self.readable else True
+        return len(self.blocks) == 1 and self.first_byte >= HELD_BACK and several
 
     @property
     def streams(self) -> bool:
@@ -164,27 +163,27 @@ class Reconnection:
     again: Observation
 
     @property
-    def begins_again(self) -> bool:
-        """Whether it told again what the reader has; ids that mean nothing to us are given the benefit of the doubt."""
-        if not self.again.answered or not self.again.stream.ids:
+    def restarts(self) -> bool:
+        """Whether it repeated what the reader has. False where the ids do not show their order."""
+        if not self.again.answered or not self.again.counts.ids:
             return False
-        first = self.again.stream.ids[0]
+        first = self.again.counts.ids[0]
         if first.isdecimal() and self.last_id.isdecimal():
             return int(first) <= int(self.last_id)
         return first in self.seen
 
 
 @dataclass(frozen=True)
-class Light:
-    """How long a URL that needs no time took, alone and while one stream ran beside it. Seconds."""
+class RouteLatency:
+    """How many seconds a quick route took, alone and while one stream ran beside it."""
 
     alone: float
-    beside: float
+    during_stream: float
     """The longest."""
 
 
 @dataclass(frozen=True)
-class Survey:
+class Measurements:
     """All that was measured of one endpoint."""
 
     url: tuple[Observation, ...]
@@ -193,23 +192,23 @@ class Survey:
     """The same, past the proxies."""
     uncompressed: Observation | None = None
     """Asked again without Accept-Encoding, where the first answer was compressed."""
-    old: Observation | None = None
-    """The headers that the application gives to a request in HTTP/1.0, which nginx sent before 1.29.7."""
+    http10: Observation | None = None
+    """The headers of the answer to a request in HTTP/1.0, as nginx sent it before 1.29.7."""
     reconnection: Reconnection | None = None
-    crowd: tuple[Observation, ...] = ()
-    """Requests that were sent at the same time."""
-    light: Light | None = None
+    parallel: tuple[Observation, ...] = ()
+    """The answers to requests that were sent at the same time."""
+    quick_route: RouteLatency | None = None
 
     @property
     def main(self) -> Observation:
         return self.url[0]
 
     @property
-    def plain(self) -> Observation | None:
+    def uncompressed_answer(self) -> Observation | None:
         """The answer that was not compressed, where the first one was."""
         return self.uncompressed if self.main.answered and self.uncompressed and self.uncompressed.answered else None
 
     @property
-    def past(self) -> Observation | None:
+    def direct_answer(self) -> Observation | None:
         """The direct answer, where there is one to compare with."""
         return self.direct[0] if self.direct and self.direct[0].answered else None

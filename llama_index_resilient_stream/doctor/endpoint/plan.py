@@ -1,4 +1,4 @@
-"""Which requests tell what is wrong: as few as can be, for each may be an answer that somebody pays for."""
+"""Decides which requests are sent, and sends them. As few as possible: each may be an answer that somebody pays for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from statistics import median
 from urllib.parse import urlsplit
 
-from .measurements import Ending, Light, Observation, Reconnection, Survey
-from .probe import BROWSER, PLAIN, Notice, Question, observe
+from .measurements import Ending, Measurements, Observation, Reconnection, RouteLatency
+from .probe import BROWSER, PLAIN, ProbeRequest, ReportProgress, observe
 
-Step = Callable[[str], Notice]
-"""Told what is asked now; gives what is told of its progress."""
+BeginRequest = Callable[[str], ReportProgress]
+"""Called with a description of the next request; returns the function that is called with its progress."""
 
 _APP_SERVERS = ("uvicorn", "hypercorn", "granian", "gunicorn", "werkzeug")
 _HERE = ("localhost", "127.0.0.1", "::1")
-_PAUSE = 0.1  # between two requests to the light URL
+_PAUSE = 0.1  # seconds between two requests to the quick route
 
 
 @dataclass(frozen=True)
@@ -26,42 +26,47 @@ class Plan:
     """What the user wants to have measured."""
 
     url: str
-    question: Question = field(default_factory=Question)
+    request: ProbeRequest = field(default_factory=ProbeRequest)
     direct: str = ""
-    light: str = ""
+    quick_url: str = ""
+    """A route that needs no time."""
     repeat: int = 2
-    """How often a broken answer is asked for in all."""
+    """How many times a broken answer is asked for, the first time included."""
     parallel: int = 0
 
     @property
-    def past(self) -> str:
+    def nearest_url(self) -> str:
         """The URL that is nearest to the application."""
         return self.direct or self.url
 
 
-def measure(plan: Plan, step: Step) -> Survey:
-    """Take all the measurements."""
-    question = plan.question
-    main = observe(plan.url, question, accept_encoding=BROWSER, notice=step("as a browser asks"))
+def measure(plan: Plan, begin: BeginRequest) -> Measurements:
+    """Send the requests of the plan. `begin` is called before each of them.
+
+    Raises:
+        ValueError: One of the addresses is no URL.
+    """
+    request = plan.request
+    main = observe(plan.url, request, accept_encoding=BROWSER, on_progress=begin("as a browser asks"))
     if main.ended is Ending.UNREACHABLE:
-        return Survey((main,))
+        return Measurements((main,))
     plain = None
     if main.encoding:
-        plain = observe(plan.url, question, accept_encoding=PLAIN, notice=step("without compression"))
-    direct = [observe(plan.direct, question, notice=step("past the proxies"))] if plan.direct else []
+        plain = observe(plan.url, request, accept_encoding=PLAIN, on_progress=begin("without compression"))
+    direct = [observe(plan.direct, request, on_progress=begin("past the proxies"))] if plan.direct else []
     url = [main]
     if direct and _broken(direct[0]):
-        direct += _repeat(plan.direct, plan, step)
+        direct += _repeat(plan.direct, plan, begin)
     elif _broken(main):
-        url += _repeat(plan.url, plan, step)
-    return Survey(
+        url += _repeat(plan.url, plan, begin)
+    return Measurements(
         tuple(url),
         tuple(direct),
         uncompressed=plain,
-        old=_old(plan, main, step),
-        reconnection=_reconnection(plan, plain or main, step),
-        crowd=_crowd(plan, step) if plan.parallel > 1 else (),
-        light=_light(plan, step) if plan.light else None,
+        http10=_http10(plan, main, begin),
+        reconnection=_reconnection(plan, plain or main, begin),
+        parallel=_parallel(plan, begin) if plan.parallel > 1 else (),
+        quick_route=_quick_route(plan, begin) if plan.quick_url else None,
     )
 
 
@@ -69,16 +74,20 @@ def _broken(answer: Observation) -> bool:
     return answer.answered and answer.cut and answer.size > 0
 
 
-def _repeat(url: str, plan: Plan, step: Step) -> list[Observation]:
+def _repeat(url: str, plan: Plan, begin: BeginRequest) -> list[Observation]:
     again = range(2, plan.repeat + 1)
-    return [observe(url, plan.question, notice=step(f"it was cut: once more, {n} of {plan.repeat}")) for n in again]
+    return [
+        observe(url, plan.request, on_progress=begin(f"it was cut: once more, {n} of {plan.repeat}")) for n in again
+    ]
 
 
-def _old(plan: Plan, main: Observation, step: Step) -> Observation | None:
-    """Only of an application itself: a proxy's own HTTP/1.0 answers tell nothing of what is behind it."""
+def _http10(plan: Plan, main: Observation, begin: BeginRequest) -> Observation | None:
+    """Only of an application itself: a proxy's own HTTP/1.0 answers show nothing of what is behind it."""
     if not plan.direct and not _is_application(plan.url, main):
         return None
-    return observe(plan.past, plan.question, old=True, enough=lambda events: True, notice=step("in HTTP/1.0"))
+    return observe(
+        plan.nearest_url, plan.request, http10=True, stop_when=lambda events: True, on_progress=begin("in HTTP/1.0")
+    )
 
 
 def _is_application(url: str, answer: Observation) -> bool:
@@ -86,37 +95,43 @@ def _is_application(url: str, answer: Observation) -> bool:
     return urlsplit(url).hostname in _HERE and server.startswith(_APP_SERVERS)
 
 
-def _reconnection(plan: Plan, answer: Observation, step: Step) -> Reconnection | None:
-    ids = answer.stream.ids
-    if plan.question.method != "GET" or len(ids) < 3:  # an EventSource can only GET
+def _reconnection(plan: Plan, answer: Observation, begin: BeginRequest) -> Reconnection | None:
+    ids = answer.counts.ids
+    if plan.request.method != "GET" or len(ids) < 3:  # an EventSource can only GET
         return None
     middle = len(ids) // 2
     again = observe(
         plan.url,
-        plan.question.with_header("Last-Event-ID", ids[middle]),
-        enough=lambda events: bool(events.ids or events.terminal),
-        notice=step("as a reader that comes back"),
+        plan.request.with_header("Last-Event-ID", ids[middle]),
+        stop_when=lambda events: bool(events.ids or events.terminal),
+        on_progress=begin("as a reader that comes back"),
     )
     return Reconnection(ids[middle], ids[: middle + 1], again)
 
 
-def _crowd(plan: Plan, step: Step) -> tuple[Observation, ...]:
-    notice = step(f"{plan.parallel} at once")
+def _parallel(plan: Plan, begin: BeginRequest) -> tuple[Observation, ...]:
+    on_progress = begin(f"{plan.parallel} at once")
     with ThreadPoolExecutor(plan.parallel) as pool:
-        futures = [pool.submit(observe, plan.past, plan.question, notice=notice) for _ in range(plan.parallel)]
+        futures = [
+            pool.submit(observe, plan.nearest_url, plan.request, on_progress=on_progress) for _ in range(plan.parallel)
+        ]
         return tuple(future.result() for future in futures)
 
 
-def _light(plan: Plan, step: Step) -> Light:
-    light = Question(timeout=plan.question.timeout, headers=plan.question.headers, insecure=plan.question.insecure)
-    alone = median(observe(plan.light, light, notice=step("the light URL, alone")).ended_at for _ in range(3))
+def _quick_route(plan: Plan, begin: BeginRequest) -> RouteLatency:
+    quick = ProbeRequest(timeout=plan.request.timeout, headers=plan.request.headers, insecure=plan.request.insecure)
+    alone = median(
+        observe(plan.quick_url, quick, on_progress=begin("the quick route, alone")).ended_at for _ in range(3)
+    )
     stream = threading.Thread(
-        target=observe, args=(plan.past, plan.question), kwargs={"notice": step("the light URL, beside one stream")}
+        target=observe,
+        args=(plan.nearest_url, plan.request),
+        kwargs={"on_progress": begin("the quick route, beside one stream")},
     )
     stream.start()
     slowest = 0.0
     while stream.is_alive():
-        slowest = max(slowest, observe(plan.light, light).ended_at)
+        slowest = max(slowest, observe(plan.quick_url, quick).ended_at)
         time.sleep(_PAUSE)
     stream.join()
-    return Light(alone, slowest)
+    return RouteLatency(alone, slowest)

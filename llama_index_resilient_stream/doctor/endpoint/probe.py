@@ -1,22 +1,24 @@
-"""One request, as it is on the wire: what came when, how its end was marked, and whether the mark was there.
+"""Sends one request, and records what came when, how the end was marked, and whether that mark arrived.
 
-Not with an HTTP client made for comfort: those undo the framing, the compression and the timing that this is about.
-HTTP/1.1 (RFC 9112) and, on request, HTTP/1.0, as nginx before 1.29.7 speaks to what is behind it.
+It uses `http.client`, since higher HTTP clients hide the framing, the compression and the timing. It speaks HTTP/1.1
+(RFC 9112) and, where asked to, HTTP/1.0, as nginx before 1.29.7 does towards the application.
 """
 
 from __future__ import annotations
 
 import base64
 import http.client
+import socket
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from .measurements import Arrival, Ending, Events, Framing, Observation
-from .sse_counter import EventCounter, Inflater
+from ...transport.decompression import Decompressor
+from .measurements import UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
+from .sse_counter import EventCounter
 
 HEADERS = {
     "server",
@@ -32,19 +34,19 @@ HEADERS = {
     "x-amz-apigw-id",
     "x-amz-cf-id",
 }
-"""The response headers that tell something. None of them carries a secret."""
-_PRESENT = {"cf-ray", "x-amz-apigw-id", "x-amz-cf-id"}  # that they are there is all that matters
+"""The response headers that are kept. None of them carries a secret."""
+_PRESENT = {"cf-ray", "x-amz-apigw-id", "x-amz-cf-id"}  # their values do not matter
 
 BROWSER = "gzip, deflate, br, zstd"
 PLAIN = "identity"
 
-Notice = Callable[[Events, float], None]
-Enough = Callable[[Events], bool]
+ReportProgress = Callable[[EventCounts, float], None]
+StopCondition = Callable[[EventCounts], bool]
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the user's endpoint is asked."""
+class ProbeRequest:
+    """The request that the user's endpoint is sent."""
 
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
@@ -52,102 +54,126 @@ class Question:
     timeout: float = 120.0
     """Seconds for one whole answer."""
     terminal: str = ""
+    """A text that ends a good answer, where that is neither done nor [DONE]."""
     insecure: bool = False
 
-    def with_header(self, name: str, value: str) -> Question:
+    def with_header(self, name: str, value: str) -> ProbeRequest:
         return replace(self, headers=(*self.headers, (name, value)))
 
 
-class _OldConnection(http.client.HTTPConnection):
+class _HTTP10Connection(http.client.HTTPConnection):
     _http_vsn = 10
     _http_vsn_str = "HTTP/1.0"
 
 
-class _OldSecureConnection(http.client.HTTPSConnection):
+class _HTTP10SecureConnection(http.client.HTTPSConnection):
     _http_vsn = 10
     _http_vsn_str = "HTTP/1.0"
 
 
 def observe(
     url: str,
-    question: Question,
+    request: ProbeRequest,
     *,
     accept_encoding: str = PLAIN,
-    old: bool = False,
-    enough: Enough | None = None,
-    notice: Notice = lambda events, seconds: None,
+    http10: bool = False,
+    stop_when: StopCondition | None = None,
+    on_progress: ReportProgress = lambda events, seconds: None,
 ) -> Observation:
-    """Ask once. `enough` is asked after the headers and after each block of bytes whether to stop reading."""
-    connection = _connection(url, question, old)
+    """Send the request once.
+
+    Args:
+        url: The address.
+        request: What is sent.
+        accept_encoding: The value of that header.
+        http10: Whether to speak HTTP/1.0.
+        stop_when: Called after the headers and after each block of bytes; True stops the reading.
+        on_progress: Called after each block of bytes, with the counts so far and the seconds since the request.
+
+    Raises:
+        ValueError: The address is no URL. Nothing that happens on the network raises.
+    """
+    connection = _connection(url, request, http10)
     started = time.monotonic()
     try:
         connection.connect()
         started = time.monotonic()
-        _send(connection, url, question, accept_encoding, old)
-        return _Reading(connection, question, started, enough, notice).read()
+        _send(connection, url, request, accept_encoding, http10)
+        return _ResponseReader(connection, request, started, stop_when, on_progress).read()
     except (OSError, http.client.HTTPException) as error:
         if connection.sock is None:
-            return Observation(Ending.UNREACHABLE, error=_told(error))
-        return Observation(Ending.NO_ANSWER, time.monotonic() - started, error=_told(error))
+            return Observation(Ending.UNREACHABLE, error=_error_name(error))
+        return Observation(Ending.NO_ANSWER, time.monotonic() - started, error=_error_name(error))
     finally:
         connection.close()
 
 
-def _connection(url: str, question: Question, old: bool) -> http.client.HTTPConnection:
+def _connection(url: str, request: ProbeRequest, http10: bool) -> http.client.HTTPConnection:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{shown(url)} is no URL: it begins with http:// or https://")
+        raise ValueError(_no_url(url))
     if parts.scheme == "http":
-        kind = _OldConnection if old else http.client.HTTPConnection
-        return kind(parts.hostname, parts.port, timeout=question.timeout)
+        kind = _HTTP10Connection if http10 else http.client.HTTPConnection
+        return kind(parts.hostname, parts.port, timeout=request.timeout)
     context = ssl.create_default_context()
-    if question.insecure:
+    if request.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    secure = _OldSecureConnection if old else http.client.HTTPSConnection
-    return secure(parts.hostname, parts.port, timeout=question.timeout, context=context)
+    secure = _HTTP10SecureConnection if http10 else http.client.HTTPSConnection
+    return secure(parts.hostname, parts.port, timeout=request.timeout, context=context)
+
+
+def _no_url(url: str) -> str:
+    if "://" in url:
+        return f"{redacted(url)} is no URL: it begins with http:// or https://"
+    typed = url.partition("?")[0].rpartition("@")[2]
+    return f"{typed} is no URL: the scheme is missing. Write http://{typed} or https://{typed}"
 
 
 def _send(
-    connection: http.client.HTTPConnection, url: str, question: Question, accept_encoding: str, old: bool
+    connection: http.client.HTTPConnection, url: str, request: ProbeRequest, accept_encoding: str, http10: bool
 ) -> None:
     parts = urlsplit(url)
-    own = {name.lower() for name, _ in question.headers}
+    own = {name.lower() for name, _ in request.headers}
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection.putrequest(request.method, path, skip_host=True, skip_accept_encoding=True)
+    for name, value in _default_headers(parts, request, accept_encoding, http10).items():
+        if name not in own:
+            connection.putheader(name, value)
+    for name, value in request.headers:
+        connection.putheader(name, value)
+    connection.endheaders(request.data)
+
+
+def _default_headers(parts: SplitResult, request: ProbeRequest, accept_encoding: str, http10: bool) -> dict[str, str]:
     headers = {
         "host": parts.netloc.rpartition("@")[2],
         "accept": "text/event-stream, */*;q=0.5",
         "accept-encoding": accept_encoding,
         "user-agent": "llama-index-resilient-stream doctor",
-        "connection": "close" if old else "keep-alive",
+        "connection": "close" if http10 else "keep-alive",
     }
     if parts.username is not None:
         pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
-    if question.data is not None:
-        headers |= {"content-length": str(len(question.data)), "content-type": "application/json"}
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection.putrequest(question.method, path, skip_host=True, skip_accept_encoding=True)
-    for name, value in headers.items():
-        if name not in own:
-            connection.putheader(name, value)
-    for name, value in question.headers:
-        connection.putheader(name, value)
-    connection.endheaders(question.data)
+    if request.data is not None:
+        headers |= {"content-length": str(len(request.data)), "content-type": "application/json"}
+    return headers
 
 
-class _Reading:
+class _ResponseReader:
     def __init__(
         self,
         connection: http.client.HTTPConnection,
-        question: Question,
+        request: ProbeRequest,
         started: float,
-        enough: Enough | None,
-        notice: Notice,
+        stop_when: StopCondition | None,
+        on_progress: ReportProgress,
     ) -> None:
         self._connection, self._socket = connection, connection.sock  # which a response that closes takes away
-        self._started, self._until = started, started + question.timeout
-        self._enough, self._notice = enough, notice
-        self._counter = EventCounter(question.terminal)
+        self._started, self._until = started, started + request.timeout
+        self._stop_when, self._on_progress = stop_when, on_progress
+        self._counter = EventCounter(request.terminal)
         self._arrivals: list[Arrival] = []
         self._error = ""
 
@@ -155,12 +181,12 @@ class _Reading:
         try:
             response = self._connection.getresponse()
         except TimeoutError as error:
-            return Observation(Ending.GAVE_UP, self._now(), error=_told(error))
+            return Observation(Ending.GAVE_UP, self._now(), error=_error_name(error))
         with response:
             headers_at = self._now()
             headers = _headers(response)
-            inflate = Inflater(headers.get("content-encoding", "").lower().replace("identity", ""))
-            ended = self._body(response, inflate)
+            decompress = Decompressor(headers.get("content-encoding", ""))
+            ended = self._body(response, decompress)
         return Observation(
             ended,
             self._now(),
@@ -170,30 +196,30 @@ class _Reading:
             headers_at=headers_at,
             framing=_framing(response),
             arrivals=tuple(self._arrivals),
-            stream=self._counter.counted,
-            readable=inflate.readable,
+            counts=self._counter.counted,
+            readable=decompress.readable,
             error=self._error,
         )
 
-    def _body(self, response: http.client.HTTPResponse, inflate: Inflater) -> Ending:
+    def _body(self, response: http.client.HTTPResponse, decompress: Decompressor) -> Ending:
         try:
-            while not (self._enough and self._enough(self._counter.counted)):
+            while not (self._stop_when and self._stop_when(self._counter.counted)):
                 self._socket.settimeout(max(0.001, self._until - time.monotonic()))
                 data = response.read1(65536)
                 if not data:
                     return Ending.CUT if response.length else Ending.CLEAN
                 self._arrivals.append(Arrival(self._now(), len(data)))
-                self._counter.feed(inflate(data))
-                self._notice(self._counter.counted, self._now())
+                self._counter.feed(decompress(data))
+                self._on_progress(self._counter.counted, self._now())
         except TimeoutError:
             return Ending.GAVE_UP
         except ConnectionResetError as error:
-            self._error = _told(error)
+            self._error = _error_name(error)
             return Ending.RESET
         except (http.client.HTTPException, OSError) as error:
-            self._error = _told(error)
+            self._error = _error_name(error)
             return Ending.CUT
-        return Ending.ENOUGH
+        return Ending.STOPPED_EARLY
 
     def _now(self) -> float:
         return time.monotonic() - self._started
@@ -212,13 +238,15 @@ def _framing(response: http.client.HTTPResponse) -> Framing:
     return Framing.LENGTH if response.getheader("content-length") is not None else Framing.CLOSE
 
 
-def _told(error: BaseException) -> str:
-    """What kind of error. Its message may quote what the server sent."""
+def _error_name(error: BaseException) -> str:
+    """Return the kind of an error, not its message, which may quote what the server sent."""
+    if isinstance(error, socket.gaierror):
+        return UNKNOWN_HOST
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
 
 
-def shown(url: str) -> str:
-    """A URL as it may be printed: a password or a query may be a secret."""
+def redacted(url: str) -> str:
+    """Return a URL as it may be printed: without password and query, which may be secrets."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}" + ("?..." if parts.query else "")

@@ -1,4 +1,4 @@
-"""Causes, and the lines that cure them, server by server. Data, not code.
+"""Causes, and the lines of configuration that cure them, server by server.
 
 Sources: the documentation of nginx (ngx_http_proxy_module, ngx_http_gzip_module), of AWS (Application Load Balancer
 attributes, API Gateway response streaming), of Cloudflare (error 524, content compression), of uvicorn and gunicorn.
@@ -23,13 +23,17 @@ class Fix:
 
 @dataclass(frozen=True)
 class Cause:
+    """A cause in words, and what cures it."""
+
     name: str
     fixes: tuple[Fix, ...] = ()
 
 
 _STREAM = Fix("your endpoint", "return the generator itself: StreamingResponse(response.response_gen)")
-_TELL = Fix("your endpoint", 'end every answer with "event: done", or with "event: error" and a status, in a finally')
-_LOOK = Fix("your endpoint", "catch it around the tokens, log it, and send an error event")
+_TERMINAL_EVENT = Fix(
+    "your endpoint", 'end every answer with "event: done", or with "event: error" and a status, in a finally'
+)
+_CATCH = Fix("your endpoint", "catch it around the tokens, log it, and send an error event")
 _HTTP11 = Fix("nginx", 'proxy_http_version 1.1;     # default since 1.29.7\nproxy_set_header Connection "";')
 _UNBUFFERED = Fix("your endpoint", 'headers={"X-Accel-Buffering": "no", "Cache-Control": "no-cache, no-transform"}')
 _SLOWER = (
@@ -48,7 +52,7 @@ _DEF = Fix("your endpoint", "or plain def with the sync engine: Starlette then r
 
 CAUSES: dict[str, Cause] = {
     # how it came
-    "proxy-buffering": Cause(
+    "proxy_buffering": Cause(
         "a proxy collects the answer before it passes it on",
         (
             _UNBUFFERED,
@@ -68,79 +72,79 @@ CAUSES: dict[str, Cause] = {
             Fix("Cloudflare", "Cache-Control: no-transform in the response, or a compression rule for its path"),
         ),
     ),
-    "string-returned": Cause("the endpoint returns str(response), or the whole text", (_STREAM,)),
-    "body-reading-middleware": Cause(
+    "string_returned": Cause("the endpoint returns str(response), or the whole text", (_STREAM,)),
+    "body_reading_middleware": Cause(
         "middleware reads the body to its end",
         (Fix("your app", "let it pass text/event-stream untouched, or write it as pure ASGI middleware"),),
     ),
-    "llm-at-once": Cause(
+    "llm_at_once": Cause(
         "the LLM gave it in one piece",
         (Fix("your engine", "as_query_engine(streaming=True), or stream_chat(); and an LLM that streams"),),
     ),
-    "short-answer": Cause("", (Fix("this command", "ask for a longer answer"),)),
+    "short_answer": Cause("", (Fix("this command", "ask for a longer answer"),)),
     # how it ended
     "consumed": Cause(
         "the generator was read before: by print(response), str(response), or a logger",
         (Fix("your endpoint", "read it once; what you need of it, collect while it streams"),),
     ),
-    "wrong-object": Cause(
+    "wrong_object": Cause(
         "StreamingResponse(response) was given the response, not its generator",
         (Fix("your endpoint", "StreamingResponse(response.response_gen)"),),
     ),
-    "response-returned": Cause("the endpoint returns the response object itself", (_STREAM,)),
-    "exception": Cause("an exception in the endpoint, or in the LLM", (_LOOK,)),
-    "killed-worker": Cause(
+    "response_returned": Cause("the endpoint returns the response object itself", (_STREAM,)),
+    "exception": Cause("an exception in the endpoint, or in the LLM", (_CATCH,)),
+    "killed_worker": Cause(
         "the worker process was killed, or restarted",
         (
             Fix("uvicorn", "--timeout-graceful-shutdown 120  # at least as long as an answer"),
             Fix("gunicorn", "--timeout 120 --graceful-timeout 120 -k uvicorn_worker.UvicornWorker", 30.0),
         ),
     ),
-    "time-limit": Cause(
+    "time_limit": Cause(
         "a limit on the whole answer",
         (
             Fix("gunicorn", "-k gthread --threads 8  # sync workers die after --timeout", 30.0),
             Fix("API Gateway", "responseTransferMode: STREAM  # 15 min instead of 29 s", 29.0),
         ),
     ),
-    "idle-timeout": Cause(
+    "idle_timeout": Cause(
         "a proxy closes connections that are silent for {t} s",
         (
             Fix("your endpoint", 'send a comment line, ": ping", every {half} s, from the start and until the end'),
             *_SLOWER,
         ),
     ),
-    "gateway-timeout": Cause(
+    "gateway_timeout": Cause(
         "a proxy waits {t} s for the headers",
         (Fix("your endpoint", 'answer with a stream, and send ": ping" at once, before the LLM is asked'), *_SLOWER),
     ),
-    "http10-hop": Cause("an HTTP/1.0 hop: without chunks a cut looks like an end", (_HTTP11, _TELL)),
-    "swallowed-exception": Cause(
-        "an exception that a framework hides (fastapi.sse ends the stream properly)", (_LOOK,)
+    "http10_hop": Cause("an HTTP/1.0 hop: without chunks a cut looks like an end", (_HTTP11, _TERMINAL_EVENT)),
+    "swallowed_exception": Cause(
+        "an exception that a framework hides (fastapi.sse ends the stream properly)", (_CATCH,)
     ),
-    "no-terminal-event": Cause("the endpoint sends no terminal event, so that nobody can tell", (_TELL,)),
-    "stream-is-over": Cause("nothing is left to send: EventSource stops here", ()),
-    "long-answer": Cause("an answer that takes longer"),
+    "no_terminal_event": Cause("the endpoint sends no terminal event, so that nobody can tell", (_TERMINAL_EVENT,)),
+    "stream_is_over": Cause("nothing is left to send: EventSource stops here", ()),
+    "long_answer": Cause("an answer that takes longer"),
     "stalled": Cause("an LLM that stalls", (Fix("your engine", "ResilientLLM(llm): its watchdogs end a stall"),)),
     # what is missing
-    "http10-framing": Cause(
+    "http10_framing": Cause(
         "the server marks the end of an HTTP/1.0 answer by closing",
         (_HTTP11, Fix("uvicorn", "pip install httptools  # it then sends chunks all the same")),
     ),
-    "not-sse": Cause(
+    "not_sse": Cause(
         "a plain body: no events, no heartbeat, no terminal event, no EventSource",
         (Fix("your endpoint", 'media_type="text/event-stream", and each token as "data: ...\\n\\n"'),),
     ),
-    "no-accel-header": Cause("nginx may hold the answer back, and nothing tells it not to", (_UNBUFFERED,)),
-    "no-heartbeat": Cause(
+    "no_accel_header": Cause("nginx may hold the answer back, and nothing tells it not to", (_UNBUFFERED,)),
+    "no_heartbeat": Cause(
         "no heartbeat, or one that is slower than this; proxies close at 30 to 100 s",
         (Fix("your endpoint", 'send a comment line, ": ping", every 15 s, from the start'),),
     ),
-    "no-ids": Cause(
+    "no_ids": Cause(
         "not resumable",
         (Fix("your endpoint", '"id: <n>" on every event, and replay from Last-Event-ID + 1'),),
     ),
-    "not-resumed": Cause(
+    "not_resumed": Cause(
         "Last-Event-ID is ignored",
         (
             Fix(
@@ -150,13 +154,13 @@ CAUSES: dict[str, Cause] = {
         ),
     ),
     # how many at once
-    "blocked-loop": Cause("synchronous work on the event loop", (_ASYNC, _DEF)),
-    "one-worker": Cause(
+    "blocked_loop": Cause("synchronous work on the event loop", (_ASYNC, _DEF)),
+    "one_worker": Cause(
         "one worker that serves one request at a time",
         (Fix("gunicorn", "-k gthread --threads 40  # the default worker has one"),),
     ),
-    "few-workers": Cause("as many workers, or threads, as that", (Fix("gunicorn", "--workers 4 --threads 40"),)),
-    "thread-pool": Cause(
+    "few_workers": Cause("as many workers, or threads, as that", (Fix("gunicorn", "--workers 4 --threads 40"),)),
+    "thread_pool": Cause(
         "the 40 threads that Starlette has for synchronous endpoints",
         (
             _ASYNC,
@@ -165,18 +169,25 @@ CAUSES: dict[str, Cause] = {
     ),
     # no answer
     "unreachable": Cause("nothing listens there", (Fix("this command", "check host, port and scheme"),)),
-    "wrong-scheme": Cause("https where http is spoken, or the other way round"),
-    "bad-gateway": Cause(
+    "unknown_host": Cause(
+        "the host name is wrong, or unknown on this machine", (Fix("this command", "check the host"),)
+    ),
+    "wrong_scheme": Cause("https where http is spoken, or the other way round"),
+    "bad_gateway": Cause(
         "the proxy does not reach the application, or it is restarting",
         (Fix("the proxy", "its error log; proxy_pass, target health"),),
     ),
     "redirect": Cause(
         "it is somewhere else", (Fix("this command", "ask the URL that it points to; a final / matters"),)
     ),
+    "wrong_path": Cause(
+        "there is no such path on this server",
+        (Fix("this command", "check the path of the URL, and the prefix that a proxy adds or removes"),),
+    ),
     "refused": Cause(
         "not asked as it wants", (Fix("this command", "--method POST --data '{...}' --header 'Name: value'"),)
     ),
-    "wrong-direct": Cause(
+    "wrong_direct": Cause(
         "not asked as it wants",
         (Fix("this command", "--direct URL with the same path; --header 'Host: ...' may matter"),),
     ),
@@ -184,7 +195,7 @@ CAUSES: dict[str, Cause] = {
 
 
 def lines_for(finding: Finding, cause: str) -> tuple[str, list[Fix]]:
-    """The name of a cause and its fixes, filled in; those whose default is the timeout that was read come first."""
+    """Return the name of a cause and its fixes. Fixes whose default is the timeout that was read come first."""
     t = finding.timeout
     known = CAUSES[cause]
     fixes = [Fix(fix.where, _fill(fix.lines, t), fix.default) for fix in known.fixes]

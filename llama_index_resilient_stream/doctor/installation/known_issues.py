@@ -1,4 +1,4 @@
-"""Installed versions that are known to do something that nobody expects of them. Nothing here has to be fixed.
+"""Known issues of installed versions. Nothing here has to be fixed.
 
 Each was seen on the versions that are named; where only some of a range were tried, it says so.
 """
@@ -14,7 +14,7 @@ Versions = Mapping[str, Version]
 
 
 @dataclass(frozen=True)
-class Hint:
+class KnownIssue:
     """What is installed, and why it may matter."""
 
     rule: str
@@ -23,7 +23,9 @@ class Hint:
 
 
 @dataclass(frozen=True)
-class _Trap:
+class _IssueRule:
+    """A known issue, and when it applies."""
+
     rule: str
     about: str
     applies: Callable[[Versions, Version], bool]
@@ -33,16 +35,16 @@ class _Trap:
 CORE = "llama-index-core"
 
 
-def hints(versions: Versions, python: Version) -> Iterator[Hint]:
-    """Those that apply."""
-    for trap in TRAPS:
-        if trap.applies(versions, python):
-            installed = f"{trap.about} {versions[trap.about]}" if trap.about in versions else trap.about
-            yield Hint(trap.rule, installed, trap.why)
+def known_issues(versions: Versions, python: Version) -> Iterator[KnownIssue]:
+    """Yield the known issues that apply to these versions."""
+    for issue in KNOWN_ISSUES:
+        if issue.applies(versions, python):
+            installed = f"{issue.about} {versions[issue.about]}" if issue.about in versions else issue.about
+            yield KnownIssue(issue.rule, installed, issue.why)
 
 
 def _between(name: str, low: str, high: str) -> Callable[[Versions, Version], bool]:
-    """From `low`, before `high`."""
+    """Apply from version `low` on, before version `high`."""
     return lambda versions, python: name in versions and Version(low) <= versions[name] < Version(high)
 
 
@@ -61,67 +63,67 @@ def _untested_openai(versions: Versions, python: Version) -> bool:
     return llm is not None and sdk is not None and llm < Version("0.1.28") and sdk >= Version("2")
 
 
-TRAPS: tuple[_Trap, ...] = (
+KNOWN_ISSUES: tuple[_IssueRule, ...] = (
     # LlamaIndex
-    _Trap(
-        "version-says-otherwise",
+    _IssueRule(
+        "version_says_otherwise",
         CORE,
         _between(CORE, "0.14.0", "0.14.4"),
         "llama_index.core.__version__ names an older one until 0.14.3; pip and this page are right.",
     ),
-    _Trap(
-        "thinking-in-simple-chat",
+    _IssueRule(
+        "thinking_in_simple_chat",
         CORE,
         _between(CORE, "0.14.3", "0.14.24"),
         "SimpleChatEngine.stream_chat with a thinking model raises ValueError at the end (seen on 0.14.10; 0.14.24 "
         "writes the message in another way).",
     ),
-    _Trap(
-        "first-token-twice",
+    _IssueRule(
+        "first_token_twice",
         CORE,
         _between(CORE, "0.11", "0.13"),
         'The ReAct agent behind chat_mode="best" shows the first token twice (seen on 0.11.23 and 0.12.52).',
     ),
-    _Trap(
-        "pydantic-v1",
+    _IssueRule(
+        "pydantic_v1",
         CORE,
         lambda versions, python: python >= Version("3.14") and _between(CORE, "0", "0.11")(versions, python),
         "It uses pydantic.v1, which does not support Python 3.14.",
     ),
-    _Trap(
-        "workflows-not-bounded",
+    _IssueRule(
+        "workflows_not_bounded",
         "llama-index-workflows",
         _unbounded_workflows,
         "llama-index-core 0.12.42 and 0.12.43 take any version of it, and were written for 0.2.",
     ),
-    _Trap(
-        "openai-not-bounded",
+    _IssueRule(
+        "openai_not_bounded",
         "openai",
         _untested_openai,
         "llama-index-llms-openai up to 0.1.27 takes any version of it, and was written for 1.",
     ),
     # Servers
-    _Trap(
-        "no-httptools",
+    _IssueRule(
+        "no_httptools",
         "uvicorn",
         lambda versions, python: "uvicorn" in versions and "httptools" not in versions,
         "Without httptools it marks the end of HTTP/1.0 answers by closing: behind nginx before 1.29.7, as it comes, "
         "cuts look like ends, and answers are held back. pip install httptools",
     ),
-    _Trap(
-        "sse-starlette",
+    _IssueRule(
+        "sse_starlette",
         "sse-starlette",
         _installed("sse-starlette"),
         "Once imported it cuts its streams at SIGTERM at once, whatever the graceful timeout; shutdown_grace_period "
         "changes that.",
     ),
-    _Trap(
-        "fastapi-sse",
+    _IssueRule(
+        "fastapi_sse",
         "fastapi",
         _between("fastapi", "0.135", "9999"),
         "fastapi.sse ends a stream properly where the generator raised: send done and error events of your own.",
     ),
-    _Trap(
+    _IssueRule(
         "gunicorn",
         "gunicorn",
         _installed("gunicorn"),

@@ -17,11 +17,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from .known_issues import Hint, hints
+from .known_issues import KnownIssue, known_issues
 
 CORE, OURS = "llama-index-core", "llama-index-resilient-stream"
-OLDEST, BEFORE = Version("0.10.68"), Version("0.15")
-_SUPPORTED = f"{CORE}>={OLDEST},<{BEFORE}"
+OLDEST, TOO_NEW = Version("0.10.68"), Version("0.15")
+_SUPPORTED = f"{CORE}>={OLDEST},<{TOO_NEW}"
 FAMILY = "llama-index"
 OTHERS = (
     *("openai", "anthropic", "httpx", "httpx2", "pydantic", "pydantic-core", "tenacity", "starlette", "fastapi"),
@@ -32,8 +32,8 @@ OTHERS = (
 
 
 @dataclass(frozen=True)
-class Unmet:
-    """One line of somebody's Requires-Dist that does not hold."""
+class UnmetRequirement:
+    """A requirement of an installed package that is not met."""
 
     package: str
     version: str
@@ -45,27 +45,27 @@ class Unmet:
 
 @dataclass(frozen=True)
 class Installation:
-    """What is there, and what is wrong with it."""
+    """What is installed, and what is wrong with it."""
 
     python: str
     platform: str
     versions: Mapping[str, str]
     unsupported: str
     """A sentence about llama-index-core, where it is too old or missing."""
-    unmet: tuple[Unmet, ...]
-    hints: tuple[Hint, ...]
+    unmet: tuple[UnmetRequirement, ...]
+    known_issues: tuple[KnownIssue, ...]
 
     @property
     def fine(self) -> bool:
         return not self.unmet and not self.unsupported
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return everything as JSON can hold it."""
         return {"fine": self.fine, **asdict(self)}
 
 
 def examine(path: Sequence[str] | None = None) -> Installation:
-    """Read what is installed; on `path`, as `sys.path` is, where it is given."""
+    """Read what is installed. `path` is a list of directories to look in, instead of `sys.path`."""
     found = _installed(path)
     versions = {name: each.version for name, each in found.items()}
     family = sorted(name for name in versions if name.startswith(FAMILY))
@@ -76,20 +76,20 @@ def examine(path: Sequence[str] | None = None) -> Installation:
         {name: versions[name] for name in (*family, *OTHERS) if name in versions},
         _support(parsed, versions),
         tuple(_unmet([found[name] for name in family], versions)),
-        tuple(hints(parsed, Version(platform.python_version().rstrip("+")))),
+        tuple(known_issues(parsed, Version(platform.python_version().rstrip("+")))),
     )
 
 
 def _installed(path: Sequence[str] | None) -> dict[str, Distribution]:
     found: dict[str, Distribution] = {}
     for each in distributions() if path is None else distributions(path=list(path)):
-        if name := _told(each, "Name"):  # what an interrupted pip leaves behind has none
+        if name := _metadata_field(each, "Name"):  # what an interrupted pip leaves behind has none
             found.setdefault(canonicalize_name(name), each)  # the first one on the path is imported
-    return {name: each for name, each in found.items() if _told(each, "Version")}
+    return {name: each for name, each in found.items() if _metadata_field(each, "Version")}
 
 
-def _told(distribution: Distribution, field: str) -> str:
-    """A field of its metadata, or nothing: to ask for what is missing is deprecated from Python 3.12 on."""
+def _metadata_field(distribution: Distribution, field: str) -> str:
+    """Return a field of the metadata, or ""; reading a missing field is deprecated from Python 3.12 on."""
     metadata = distribution.metadata
     return metadata[field] if field in metadata else ""  # noqa: SIM401 - there is no `get` before 3.12
 
@@ -114,7 +114,7 @@ def _support(parsed: Mapping[str, Version], versions: Mapping[str, str]) -> str:
 # Pins
 
 
-def _unmet(family: Iterable[Distribution], versions: Mapping[str, str]) -> Iterator[Unmet]:
+def _unmet(family: Iterable[Distribution], versions: Mapping[str, str]) -> Iterator[UnmetRequirement]:
     asked = [(each, requirement) for each, requirement in _requirements(list(family))]
     for each, requirement in asked:
         name = canonicalize_name(requirement.name)
@@ -123,7 +123,7 @@ def _unmet(family: Iterable[Distribution], versions: Mapping[str, str]) -> Itera
             continue
         pins = [(canonicalize_name(who.metadata["Name"]), other) for who, other in asked if _same(other, name)]
         wanted = str(requirement).partition(";")[0].strip()
-        yield Unmet(canonicalize_name(each.metadata["Name"]), each.version, wanted, found, _fix(name, pins))
+        yield UnmetRequirement(canonicalize_name(each.metadata["Name"]), each.version, wanted, found, _fix(name, pins))
 
 
 def _same(requirement: Requirement, name: str) -> bool:
@@ -131,7 +131,7 @@ def _same(requirement: Requirement, name: str) -> bool:
 
 
 def _requirements(family: Sequence[Distribution]) -> Iterator[tuple[Distribution, Requirement]]:
-    """Those that hold here: markers are read, and an extra counts where another package of the family asks for it."""
+    """Yield the requirements that apply here. An extra counts where another package of the family asks for it."""
     every = [(each, requirement) for each in family for requirement in _parsed(each)]
     extras: dict[str, set[str]] = {}
     for _, requirement in every:
@@ -146,12 +146,12 @@ def _parsed(each: Distribution) -> Iterator[Requirement]:
     for line in each.requires or ():
         try:
             yield Requirement(line)
-        except InvalidRequirement:  # of a time when nobody checked
+        except InvalidRequirement:  # old packages were not checked
             continue
 
 
 def _fix(name: str, pins: Sequence[tuple[str, Requirement]]) -> str:
-    """One line that all pins on a package can live with; where they exclude each other, those who pin move as well."""
+    """Return the line that meets all requirements on a package; if none can, it moves those who require it, too."""
     together = SpecifierSet()
     for _, requirement in pins:
         together &= requirement.specifier
@@ -162,7 +162,7 @@ def _fix(name: str, pins: Sequence[tuple[str, Requirement]]) -> str:
 
 
 def _possible(specifiers: SpecifierSet) -> bool:
-    """Whether some version meets them all: one that is named in them, or the next one after it."""
+    """Whether some version meets all specifiers: one that is named in them, or the next one after it."""
     if not specifiers:
         return True
     named = [version for each in specifiers if (version := _version(each.version.removesuffix(".*")))]

@@ -1,7 +1,7 @@
-"""Examines an OpenAI-compatible chat endpoint: how it ends its streams, and how it goes on when it is asked to.
+"""Examines an OpenAI-compatible chat endpoint: how it ends its streams, and how it continues a cut answer.
 
-A handful of small requests with a fixed text. Every fact stands on a reply that came to its end; where none did, the
-fact stays open.
+It sends a few small requests with a fixed text. Every fact rests on a reply that came to its end; where none did, the
+fact is unknown.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from ...recovery.continuation import Continuation
 from ...recovery.seam import Seam
 from ...recovery.usage import estimate_tokens
 from ...report import Strategy
-from .profile import Ask, Portrait, Prefill
-from .reply import Reply, ask
+from ..endpoint.measurements import Ending
+from ..timing import BLOCK_GAP, HELD_BACK
+from .profile import AskResult, PrefillSupport, Profile, UsageSupport
+from .reply import Reply, send
 
 QUESTION = (
     "Count from one to thirty in English words, on one line, separated by a comma and a space. "
     "Begin with the words 'Here you are: ' and write nothing else."
 )
-# Cut inside a word: who writes on from here begins with the rest of it, who begins a new turn does not.
-SAID = "Here you are: one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, four"
+# Cut inside a word: a model that continues it begins with the rest of the word, a new turn does not.
+PARTIAL_TEXT = "Here you are: one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, four"
 REST = (
     "teen, fifteen, sixteen, seventeen, eighteen, nineteen, twenty, twenty-one, twenty-two, twenty-three, "
     "twenty-four, twenty-five, twenty-six, twenty-seven, twenty-eight, twenty-nine, thirty"
@@ -42,16 +44,13 @@ _TOOL = {
 _WEATHER = "What is the weather in Paris? Call the tool."
 
 # Most tokens of each answer. Reasoning counts, so the first gets room for some.
-WHOLE, AT_LIMIT, TOOL_CALL, GO_ON = 400, 8, 200, 120
+WHOLE_TOKENS, LIMIT_TOKENS, TOOL_CALL_TOKENS, CONTINUATION_TOKENS = 400, 8, 200, 120
 MOST_REQUESTS = 9
-MOST_ANSWER_TOKENS = WHOLE + AT_LIMIT + TOOL_CALL + 4 * GO_ON
-MOST_PROMPT_TOKENS = MOST_REQUESTS * (estimate_tokens(QUESTION + SAID) + 150)
+MOST_ANSWER_TOKENS = WHOLE_TOKENS + LIMIT_TOKENS + TOOL_CALL_TOKENS + 4 * CONTINUATION_TOKENS
+MOST_PROMPT_TOKENS = MOST_REQUESTS * (estimate_tokens(QUESTION + PARTIAL_TEXT) + 150)
 
-BLOCK = 0.05
-"""Events within so many seconds may have been sent one by one: TCP does not keep them apart."""
-HELD_BACK = 0.5
-"""An answer that was whole sooner, in seconds, was too quick to tell whether it was held back."""
 _FEW = 6  # events, too few to tell
+_REFUSED = (400, 422)
 _REFUSALS = {
     401: "the key was not accepted",
     403: "the key may not use this model",
@@ -62,19 +61,45 @@ _REFUSALS = {
 Messages = Sequence[dict[str, Any]]
 
 
-def examine(client: httpx.Client, base_url: str, model: str, *, timeout: float) -> Portrait:
-    """Every probe, one after another. `timeout` is in seconds, for each."""
-    examiner = _Examiner(client, base_url.rstrip("/") + "/chat/completions", model, timeout)
-    portrait = examiner.whole_answer()
-    if not portrait.obstacle:
-        portrait = examiner.at_the_limit(portrait)
-        portrait = examiner.with_a_tool(portrait)
-        portrait = examiner.asked_to_go_on(portrait)
-        portrait = examiner.prefilled(portrait)
-    return replace(portrait, requests=examiner.requests)
+def examine(client: httpx.Client, base_url: str, model: str, *, timeout: float) -> Profile:
+    """Examine a provider.
+
+    Args:
+        client: Sends the requests; its headers carry the key.
+        base_url: As an OpenAI client takes it.
+        model: The name of the model.
+        timeout: Seconds for each answer.
+    """
+    if obstacle := _wrong_address(base_url):
+        return Profile(obstacle=obstacle)
+    probes = _Probes(client, base_url.rstrip("/") + "/chat/completions", model, timeout)
+    profile = probes.whole_answer()
+    if not profile.obstacle:
+        profile = probes.at_the_limit(profile)
+        profile = probes.with_a_tool(profile)
+        profile = probes.asked_to_go_on(profile)
+        profile = probes.prefilled(profile)
+    elif "HTTP 404" in profile.obstacle:
+        profile = replace(profile, obstacle=profile.obstacle + _path_hint(base_url))
+    return replace(profile, requests=probes.requests)
 
 
-class _Examiner:
+def _wrong_address(base_url: str) -> str:
+    if base_url.startswith(("http://", "https://")):
+        return ""
+    return "the scheme is missing: write http:// or https:// in front of the address"
+
+
+def _path_hint(base_url: str) -> str:
+    base_url = base_url.rstrip("/")
+    if base_url.endswith("/chat/completions"):
+        return "; a base URL ends before /chat/completions"
+    return "" if base_url.endswith("/v1") else "; most base URLs end with /v1"
+
+
+class _Probes:
+    """The requests to one provider, and what each of them shows."""
+
     def __init__(self, client: httpx.Client, url: str, model: str, timeout: float) -> None:
         self.requests = 0
         self._client = client
@@ -86,110 +111,139 @@ class _Examiner:
     def _ask(self, messages: Messages, most: int, **more: Any) -> Reply:
         reply = self._send(messages, most, more)
         if reply.status == 400 and self._limit == "max_tokens" and b"max_completion_tokens" in reply.body:
-            self._limit = "max_completion_tokens"  # OpenAI's reasoning models know the limit by no other name
+            self._limit = "max_completion_tokens"  # the only name of the limit for OpenAI's reasoning models
             reply = self._send(messages, most, more)
         return reply
 
     def _send(self, messages: Messages, most: int, more: dict[str, Any]) -> Reply:
         self.requests += 1
         body = {"model": self._model, "messages": list(messages), "stream": True, self._limit: most, **more}
-        return ask(self._client, self._url, body, timeout=self._timeout)
+        return send(self._client, self._url, body, timeout=self._timeout)
 
-    def whole_answer(self) -> Portrait:
-        """Finish reason, [DONE], usage, comments, timing."""
+    def whole_answer(self) -> Profile:
+        """Ask for a whole answer: finish reason, [DONE], usage, comments, timing."""
         options = {"stream_options": {"include_usage": True}}
-        reply = self._ask(_question(), WHOLE, **options)
-        refused = reply.status in (400, 422)
+        reply = self._ask(_question(), WHOLE_TOKENS, **options)
+        refused = reply.status in _REFUSED
         if refused:
-            reply = self._ask(_question(), WHOLE)
+            reply = self._ask(_question(), WHOLE_TOKENS)
         if (obstacle := _obstacle(reply)) or not reply.is_stream:
-            return Portrait(obstacle=obstacle)
+            return Profile(obstacle=obstacle)
         progress = reply.progress
-        gaps = [after - before for before, after in pairwise(progress)]
-        whole = reply.is_whole
-        counts = "refused" if refused else "sent" if reply.usage else "ignored"
-        return Portrait(
-            finish=_word(reply),
-            terminated=True if reply.done else False if whole else None,
-            usage=counts if refused or reply.usage or whole else None,  # type: ignore[arg-type]  # one of the three
+        return Profile(
+            finish_reason=_finish_reason(reply),
+            sends_done=_sends_done(reply),
+            usage=UsageSupport.REFUSED if refused else _usage_support(reply),
             comments=reply.comments,
             encoding=reply.encoding.replace("identity", ""),
-            at_once=_came_at_once(progress),
+            held_back=_was_held_back(progress),
             thinks=reply.thinks if progress else None,
             first_token=progress[0] if progress else None,
-            longest_gap=max(gaps, default=None),
+            longest_gap=max((after - before for before, after in pairwise(progress)), default=None),
         )
 
-    def at_the_limit(self, portrait: Portrait) -> Portrait:
-        reply = self._ask(_question(), AT_LIMIT)
-        obeyed = len(reply.text) < len(SAID)  # some servers take no notice of the limit
-        return replace(portrait, finish_at_limit=_word(reply) if obeyed else None)
+    def at_the_limit(self, profile: Profile) -> Profile:
+        """Ask for a longer answer than the token limit allows."""
+        reply = self._ask(_question(), LIMIT_TOKENS)
+        obeyed = len(reply.text) < len(PARTIAL_TEXT)  # some servers take no notice of the limit
+        return replace(profile, finish_reason_at_limit=_finish_reason(reply) if obeyed else None)
 
-    def with_a_tool(self, portrait: Portrait) -> Portrait:
-        reply = self._ask([{"role": "user", "content": _WEATHER}], TOOL_CALL, tools=[_TOOL])
-        return replace(portrait, finish_of_tools=_word(reply) if reply.calls_tools else None)
+    def with_a_tool(self, profile: Profile) -> Profile:
+        """Ask a question that needs a tool."""
+        reply = self._ask([{"role": "user", "content": _WEATHER}], TOOL_CALL_TOKENS, tools=[_TOOL])
+        return replace(profile, finish_reason_of_tools=_finish_reason(reply) if reply.calls_tools else None)
 
-    def asked_to_go_on(self, portrait: Portrait) -> Portrait:
+    def asked_to_go_on(self, profile: Profile) -> Profile:
+        """Ask for the rest of a cut answer, with an anchor to repeat."""
         continuation = Continuation(Strategy.ASK)
-        turns = [{"role": turn.role, "content": turn.text} for turn in continuation.turns(SAID)]
-        reply = self._ask([*_question(), *turns], GO_ON)
-        return replace(portrait, ask=_joined(reply.text, continuation.anchor(SAID)))
+        turns = [{"role": turn.role, "content": turn.text} for turn in continuation.turns(PARTIAL_TEXT)]
+        reply = self._ask([*_question(), *turns], CONTINUATION_TOKENS)
+        return replace(profile, ask=_joined(reply.text, continuation.anchor(PARTIAL_TEXT)))
 
-    def prefilled(self, portrait: Portrait) -> Portrait:
-        """With what LlamaIndex can send first."""
+    def prefilled(self, profile: Profile) -> Profile:
+        """Try the ways of asking for a prefill, those first that LlamaIndex can send."""
         flags = PROVIDERS["OpenAILike"].prefill_extra["extra_body"]
-        ways: tuple[tuple[Prefill, dict[str, Any], dict[str, Any]], ...] = (
-            ("flags", {}, flags),
-            ("plain", {}, {}),
-            ("marked", {"prefix": True}, {}),
+        ways: tuple[tuple[PrefillSupport, dict[str, Any], dict[str, Any]], ...] = (
+            (PrefillSupport.FLAGS, {}, flags),
+            (PrefillSupport.PLAIN, {}, {}),
+            (PrefillSupport.MARKED, {"prefix": True}, {}),
         )
-        outcomes: list[Prefill | None] = []
+        outcomes: list[PrefillSupport | None] = []
         for way, mark, more in ways:
-            reply = self._ask([*_question(), {"role": "assistant", "content": SAID, **mark}], GO_ON, **more)
-            echoes = reply.text.lstrip().startswith(SAID)
-            if _begins_with_the_rest(reply.text.lstrip().removeprefix(SAID)):
-                return replace(portrait, prefill=way, echoes=echoes)
-            outcomes.append("new turn" if reply.text else "refused" if reply.status in (400, 422) else None)
-        # An unknown flag may be refused where the turn alone is not: what matters is the best that came.
-        best = next((o for o in ("new turn", "refused") if o in outcomes and outcomes[1] is not None), None)
-        return replace(portrait, prefill=best)
+            reply = self._ask(
+                [*_question(), {"role": "assistant", "content": PARTIAL_TEXT, **mark}], CONTINUATION_TOKENS, **more
+            )
+            echoes = reply.text.lstrip().startswith(PARTIAL_TEXT)
+            if _begins_with_the_rest(reply.text.lstrip().removeprefix(PARTIAL_TEXT)):
+                return replace(profile, prefill=way, echoes=echoes)
+            outcomes.append(_failed_prefill(reply))
+        # An unknown flag may be refused where the turn alone is not, so the best outcome counts.
+        best = next((each for each in _BEST_FIRST if each in outcomes and outcomes[1] is not None), None)
+        return replace(profile, prefill=best)
+
+
+_BEST_FIRST = (PrefillSupport.NEW_TURN, PrefillSupport.REFUSED)
+
+
+def _failed_prefill(reply: Reply) -> PrefillSupport | None:
+    if reply.text:
+        return PrefillSupport.NEW_TURN
+    return PrefillSupport.REFUSED if reply.status in _REFUSED else None
 
 
 def _question() -> list[dict[str, Any]]:
     return [{"role": "user", "content": QUESTION}]
 
 
-def _word(reply: Reply) -> str | None:
-    """The finish reason; "" where there was none, None where nobody can say."""
-    if (signal := reply.signal) is not None:
-        return signal.word
+def _finish_reason(reply: Reply) -> str | None:
+    """Return the finish reason; "" where there was none, None where the reply has no end that would show it."""
+    if (reason := reply.finish_reason) is not None:
+        return reason.word
     return "" if reply.is_whole and reply.progress else None
 
 
 def _obstacle(reply: Reply) -> str:
-    """Why there is nothing to look at."""
+    """Return why there is nothing to look at; "" where there is something."""
     if reply.is_stream and reply.events and reply.error is None:
         return ""
     if reply.status == 0:
-        return {
-            "unreachable": "nobody answers at this address",
-            "gave up": "no answer within the time limit",
-        }.get(reply.ended, "the connection was closed without an answer")
+        return _NO_ANSWER.get(reply.ended, "the connection was closed without an answer")
     if reply.status != 200:
-        what = _REFUSALS.get(reply.status, "the request was refused" if reply.status < 500 else "the server is ill")
-        return ", ".join([f"HTTP {reply.status}", *reply.words]) + f": {what}"
+        return ", ".join([f"HTTP {reply.status}", *reply.error_words]) + f": {_refusal(reply.status)}"
     if not reply.is_stream:
-        return f"no event stream: it answers with {reply.kind or 'a body of no stated type'}"
+        return f"no event stream: it answers with {reply.media_type or 'a body of no stated type'}"
     if reply.error is not None:
-        return ", ".join(["an error in the stream", *reply.words])
-    return "a stream without a single event" if reply.ended != "gave up" else "no event within the time limit"
+        return ", ".join(["an error in the stream", *reply.error_words])
+    return "no event within the time limit" if reply.ended is Ending.GAVE_UP else "a stream without a single event"
 
 
-def _came_at_once(progress: Sequence[float]) -> bool | None:
+_NO_ANSWER = {
+    Ending.UNREACHABLE: "nobody answers at this address",
+    Ending.GAVE_UP: "no answer within the time limit",
+}
+
+
+def _refusal(status: int) -> str:
+    return _REFUSALS.get(status, "the request was refused" if status < 500 else "the server is ill")
+
+
+def _sends_done(reply: Reply) -> bool | None:
+    if reply.has_done:
+        return True
+    return False if reply.is_whole else None
+
+
+def _usage_support(reply: Reply) -> UsageSupport | None:
+    if reply.usage:
+        return UsageSupport.SENT
+    return UsageSupport.IGNORED if reply.is_whole else None
+
+
+def _was_held_back(progress: Sequence[float]) -> bool | None:
     if len(progress) < _FEW:
         return None
     spread = progress[-1] - progress[0]
-    if spread > BLOCK:
+    if spread > BLOCK_GAP:
         return False
     return True if progress[0] >= HELD_BACK else None
 
@@ -198,12 +252,12 @@ def _begins_with_the_rest(text: str) -> bool:
     return text.lstrip().lower().startswith(REST[:4])
 
 
-def _joined(text: str, anchor: str) -> Ask | None:
+def _joined(text: str, anchor: str) -> AskResult | None:
     if not text.strip():
         return None
-    seam = Seam(SAID, anchor, strategy=Strategy.ASK)
+    seam = Seam(PARTIAL_TEXT, anchor, strategy=Strategy.ASK)
     new = seam.feed(text)
     new += seam.finish(complete=True)
     if not _begins_with_the_rest(new):
-        return "astray"
-    return "anchor" if seam.decision == "anchor" else "joined"
+        return AskResult.MISPLACED
+    return AskResult.ANCHOR if seam.decision == "anchor" else AskResult.JOINED

@@ -5,25 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
 from ...recovery.attributes import dig, first_of, read
 from ...recovery.finish_reasons import FinishReason, finish_reason_of
 from ...transport.terminator import TerminatorWatch
+from ..endpoint.measurements import Ending
+from ..sse import OPENAI_DONE, LineDecoder, field_of, is_comment
 
-Ended = Literal["done", "clean", "cut", "gave up", "unreachable"]
-"""done: we stopped at [DONE], as the SDKs do. gave up: we stopped for another reason, mostly that time was over."""
-
-MOST_BYTES = 1_000_000  # nobody asked for more
-_LINE = re.compile(rb"[^\r\n]*(\r\n|\r|\n|$)")
-_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,60}")
+MOST_BYTES = 1_000_000  # of one answer; more was not asked for
+_ERROR_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,60}")
 
 
 @dataclass(frozen=True)
@@ -36,56 +32,58 @@ class Block:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `status` 0: nothing did. No text of it is in its repr."""
+    """What came back; with status 0 nothing did. Its repr shows no text of it.
+
+    `ended` is STOPPED_EARLY where we stopped at [DONE], as the SDKs do, and GAVE_UP where time or room was over.
+    """
 
     status: int = 0
-    ended: Ended = "clean"
-    kind: str = ""
-    """The media type."""
+    ended: Ending = Ending.CLEAN
+    media_type: str = ""
     encoding: str = ""
     """The Content-Encoding."""
     blocks: tuple[Block, ...] = field(default=(), repr=False)
 
     @property
     def is_stream(self) -> bool:
-        return self.status == 200 and self.kind == "text/event-stream"
+        return self.status == 200 and self.media_type == "text/event-stream"
 
     @property
     def is_whole(self) -> bool:
-        """Whether it came to an end by itself, so that what is not there was not sent."""
-        return self.is_stream and self.ended in ("done", "clean") and self.error is None
+        """Whether it came to its own end, so that what is missing was not sent."""
+        return self.is_stream and self.ended in (Ending.STOPPED_EARLY, Ending.CLEAN) and self.error is None
 
     @cached_property
     def body(self) -> bytes:
         return b"".join(block.data for block in self.blocks)
 
     @cached_property
-    def _lines(self) -> list[tuple[float, bytes]]:
-        """Every line and when it was there, in seconds."""
-        ends = list(accumulate(len(block.data) for block in self.blocks))
-        found = []
-        for match in _LINE.finditer(self.body):
-            if match[0]:
-                block = min(bisect_left(ends, match.end()), len(self.blocks) - 1)
-                found.append((self.blocks[block].at, match[0].rstrip(b"\r\n")))
-        return found
+    def _lines(self) -> list[tuple[float, str]]:
+        """Every line, and the time in seconds at which it was complete."""
+        decoder = LineDecoder()
+        lines = [(block.at, line) for block in self.blocks for line in decoder.feed(block.data)]
+        return [*lines, (self.blocks[-1].at, decoder.rest)] if decoder.rest else lines
+
+    @cached_property
+    def _data(self) -> list[tuple[float, str]]:
+        fields = ((at, *field_of(line)) for at, line in self._lines)
+        return [(at, value.strip()) for at, name, value in fields if name == "data"]
 
     @cached_property
     def events(self) -> list[tuple[float, dict[str, Any]]]:
         """The JSON objects of the stream, each with the time in seconds at which it was there."""
-        data = [(at, line[5:].strip()) for at, line in self._lines if line.startswith(b"data:")]
-        parsed = ((at, _parsed(text)) for at, text in data)
+        parsed = ((at, _parsed(text)) for at, text in self._data)
         return [(at, thing) for at, thing in parsed if thing is not None]
 
     @property
     def comments(self) -> int:
         """Comment lines: keep-alives."""
-        return sum(line.startswith(b":") for _, line in self._lines)
+        return sum(is_comment(line) for _, line in self._lines)
 
     @property
-    def done(self) -> bool:
+    def has_done(self) -> bool:
         """Whether `data: [DONE]` came."""
-        return any(line.startswith(b"data:") and line[5:].strip() == b"[DONE]" for _, line in self._lines)
+        return any(text == OPENAI_DONE for _, text in self._data)
 
     @cached_property
     def text(self) -> str:
@@ -104,9 +102,9 @@ class Reply:
         return any(read(event, "usage") for _, event in self.events)
 
     @property
-    def signal(self) -> FinishReason | None:
-        """The first finish signal, on whichever event it was."""
-        return next((signal for _, event in self.events if (signal := finish_reason_of(event, None)) is not None), None)
+    def finish_reason(self) -> FinishReason | None:
+        """The first finish reason, on whichever event it was."""
+        return next((reason for _, event in self.events if (reason := finish_reason_of(event, None)) is not None), None)
 
     @property
     def error(self) -> Mapping[str, Any] | None:
@@ -115,10 +113,10 @@ class Reply:
         return next((e for thing in source if isinstance(e := read(thing, "error"), Mapping)), None)
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The error's type and code. Its message is nobody's to print: some quote the key."""
+    def error_words(self) -> tuple[str, ...]:
+        """The error's type and code. Its message is not printed: some quote the key."""
         found = (str(read(self.error, name) or "") for name in ("type", "code"))
-        return tuple(dict.fromkeys(word for word in found if _WORD.fullmatch(word)))
+        return tuple(dict.fromkeys(word for word in found if _ERROR_WORD.fullmatch(word)))
 
     @property
     def progress(self) -> list[float]:
@@ -127,7 +125,7 @@ class Reply:
         return [at for at, event in self.events if any(read(_delta(event), name) for name in moved)]
 
 
-def ask(
+def send(
     client: httpx.Client,
     url: str,
     body: Mapping[str, Any],
@@ -135,36 +133,36 @@ def ask(
     timeout: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> Reply:
-    """Send one request and read for at most `timeout` seconds. Raises nothing that a network can bring about."""
+    """Send one request and read for at most `timeout` seconds. Nothing that happens on the network raises."""
     began = clock()
     blocks: list[Block] = []
-    told: dict[str, Any] = {}
-    witness = TerminatorWatch(promised=True)
-    ended: Ended = "clean"
+    seen: dict[str, Any] = {}
+    terminator = TerminatorWatch(promised=True)
+    ended: Ending = Ending.CLEAN
     try:
         with client.stream("POST", url, json=dict(body)) as response:
-            kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+            media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             encoding = response.headers.get("content-encoding", "").lower()
-            told = {"status": response.status_code, "kind": kind, "encoding": encoding}
+            seen = {"status": response.status_code, "media_type": media_type, "encoding": encoding}
             for data in response.iter_bytes():
                 blocks.append(Block(clock() - began, data))
-                witness.feed(data)
-                if witness.terminated:
-                    ended = "done"
+                terminator.feed(data)
+                if terminator.terminated:
+                    ended = Ending.STOPPED_EARLY
                     break
                 if clock() - began > timeout or sum(len(block.data) for block in blocks) > MOST_BYTES:
-                    ended = "gave up"
+                    ended = Ending.GAVE_UP
                     break
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.ProxyError):
-        ended = "unreachable"
+        ended = Ending.UNREACHABLE
     except httpx.TimeoutException:
-        ended = "gave up"
+        ended = Ending.GAVE_UP
     except httpx.HTTPError:
-        ended = "cut"
-    return Reply(ended=ended, blocks=tuple(blocks), **told)
+        ended = Ending.CUT
+    return Reply(ended=ended, blocks=tuple(blocks), **seen)
 
 
-def _parsed(data: bytes) -> dict[str, Any] | None:
+def _parsed(data: str | bytes) -> dict[str, Any] | None:
     try:
         thing = json.loads(data)
     except ValueError:

@@ -1,12 +1,12 @@
 // Asks, shows the answer as it comes, and reads on after a reload or a lost connection.
 //
-// A turn is { question, trouble, plain, id, parts, at, end }. `parts` are the texts and recoveries that came, in order;
+// A turn is { question, fault, plain, id, parts, at, end }. `parts` are the texts and recoveries that came, in order;
 // `at` is the id of the last event among them. Both are kept together, so that whatever was kept, what comes after `at`
 // is the rest of it: every character once.
 
 const find = (selector) => document.querySelector(selector);
-const [log, welcome, form, question, trouble, plain, send, stop, anew] =
-  ["#log", "#welcome", "#form", "#question", "#trouble", "#plain", "#send", "#stop", "#anew"].map(find);
+const [log, welcome, form, question, fault, plain, send, stop, anew] =
+  ["#log", "#welcome", "#form", "#question", "#fault", "#plain", "#send", "#stop", "#anew"].map(find);
 
 const FAULTS = {
   "": "token limit", // the provider's own word that there is more: no fault
@@ -36,13 +36,13 @@ class View {
     [this.text, this.bar, this.state, this.story, this.retry] = ["text", "bar", "state", "story", "retry"].map(part);
     part("question").textContent = turn.question;
     part("who").textContent = turn.plain ? "LlamaIndex" : "LlamaIndex with ResilientLLM";
-    part("trouble").textContent = trouble.querySelector(`[value="${turn.trouble}"]`)?.label;
+    part("fault").textContent = fault.querySelector(`[value="${turn.fault}"]`)?.label;
     this.retry.onclick = () => current() || this.again();
     this.faults = [];
     this.unjoined = 0; // faults since the last text
     log.append(this.article);
     turn.parts.forEach((part) => this.add(part));
-    this.tell();
+    this.showState();
     log.scrollTop = log.scrollHeight;
   }
 
@@ -70,7 +70,7 @@ class View {
   }
 
   // The line under the answer: how it stands, and what happened on the way.
-  tell(connected = true) {
+  showState(connected = true) {
     const { end, parts } = this.turn;
     let [kind, words] = ["", parts.length ? "Answering" : "Waiting for the first word"];
     if (end) {
@@ -89,7 +89,7 @@ class View {
 
   finish(end) {
     this.turn.end = end;
-    this.change(() => this.tell());
+    this.change(() => this.showState());
     keep();
   }
 
@@ -104,19 +104,19 @@ class View {
   again() {
     this.article.remove();
     turns.splice(turns.indexOf(this.turn), 1);
-    ask({ ...this.turn, trouble: "none" });
+    ask({ ...this.turn, fault: "none" });
   }
 }
 
-async function ask({ question, trouble, plain }) {
-  const turn = { question, trouble, plain, id: "", parts: [], at: "", end: null };
+async function ask({ question, fault, plain }) {
+  const turn = { question, fault, plain, id: "", parts: [], at: "", end: null };
   turns.push(turn);
   const view = new View(turn);
   try {
     const response = await fetch("answers", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ question, trouble, plain, conversation }),
+      body: JSON.stringify({ question, fault, plain, conversation }),
     });
     if (!response.ok) throw new Error(response.statusText);
     ({ id: turn.id, conversation } = await response.json());
@@ -136,19 +136,19 @@ function follow(view, pause = 500) {
     turn.at = event.lastEventId;
     if (part.text && last?.text) last.text += part.text;
     else turn.parts.push({ ...part });
-    view.change(() => { view.add(part); view.tell(); });
+    view.change(() => { view.add(part); view.showState(); });
   };
   const end = ({ data }) => {
     source.close(); // or it would ask again
     view.finish(JSON.parse(data));
   };
-  source.onopen = () => { pause = 500; view.tell(); };
+  source.onopen = () => { pause = 500; view.showState(); };
   source.onmessage = take;
   source.addEventListener("recovery", take);
   source.addEventListener("done", end);
   source.addEventListener("error", (event) => {
     if (event.data) return end(event); // ours: the answer is not whole
-    view.tell(false); // the connection's: the browser comes back by itself, unless it was refused (a 503, say)
+    view.showState(false); // the connection's: the browser comes back by itself, unless it was refused (a 503, say)
     if (source.readyState === EventSource.CLOSED) setTimeout(follow, pause, view, Math.min(2 * pause, 10000));
   });
 }
@@ -161,14 +161,14 @@ function controls() {
 }
 
 function halt() {
-  if (current()?.id) fetch("answers/" + current().id, { method: "DELETE" }).catch(() => {}); // the stream tells
+  if (current()?.id) fetch("answers/" + current().id, { method: "DELETE" }).catch(() => {}); // the stream reports it
   question.focus();
 }
 
 form.onsubmit = (event) => {
   event.preventDefault();
   if (current() || !question.value.trim()) return;
-  ask({ question: question.value.trim(), trouble: trouble.value, plain: plain.checked });
+  ask({ question: question.value.trim(), fault: fault.value, plain: plain.checked });
   question.value = "";
   question.focus();
 };

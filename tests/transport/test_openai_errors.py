@@ -24,26 +24,26 @@ KEY = "sk-secret"
 ASK: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "?"}], "stream": True}
 
 KINDS = {
-    K.TRANSPORT: "hang-up reset-before-headers reset fin-in-chunk short-length",
-    K.TIMEOUT: "stall-headers stall-first stall http-408",
-    K.CORRUPT: "half-character half-character-close broken-json",
-    K.SERVER: "error-event http-500 http-502 http-504",
-    K.OVERLOADED: "error-event-overloaded http-503 http-503-seconds http-529",
-    K.RATE_LIMIT: "error-event-rate-limit http-429 http-429-seconds http-429-ms http-429-date",
-    K.CONFLICT: "http-409 http-425",
-    K.AUTH: "http-401 http-403",
-    K.BAD_REQUEST: "http-400 http-404 http-422 error-event-invalid",
-    K.CONTEXT_WINDOW: "http-413 context-length",
-    K.QUOTA: "insufficient-quota error-event-quota",
-    K.FILTERED: "content-policy",
-    K.PREFILL_REFUSED: "prefill-refused",
+    K.TRANSPORT: "hang_up reset_before_headers reset fin_in_chunk short_length",
+    K.TIMEOUT: "stall_headers stall_first stall http_408",
+    K.CORRUPT: "half_character half_character_close broken_json",
+    K.SERVER: "error_event http_500 http_502 http_504",
+    K.OVERLOADED: "error_event_overloaded http_503 http_503_seconds http_529",
+    K.RATE_LIMIT: "error_event_rate_limit http_429 http_429_seconds http_429_ms http_429_date",
+    K.CONFLICT: "http_409 http_425",
+    K.AUTH: "http_401 http_403",
+    K.BAD_REQUEST: "http_400 http_404 http_422 error_event_invalid",
+    K.CONTEXT_WINDOW: "http_413 context_length",
+    K.QUOTA: "insufficient_quota error_event_quota",
+    K.FILTERED: "content_policy",
+    K.PREFILL_REFUSED: "prefill_refused",
 }
 ROWS = [(fault, kind) for kind, faults in KINDS.items() for fault in faults.split()]
 
 # The client raises nothing: it takes the first eight for an end, and on comments it waits for ever. That is for the
 # verdict and the watchdogs.
-UNSEEN = ["clean-eof", "done-without-finish", "close-eof", "half-event", "half-event-close", "html", "empty"]
-UNSEEN += ["error-finish", "comments", "comments-first"]
+UNSEEN = ["clean_eof", "done_without_finish", "close_eof", "half_event", "half_event_close", "html", "empty"]
+UNSEEN += ["error_finish", "comments", "comments_first"]
 
 
 BRIEF = 0.5  # seconds, where the client's patience is what ends a stream
@@ -97,7 +97,7 @@ def test_kind(read: Read, fault: str, kind: FaultKind) -> None:
     assert found.kind is kind
     assert found.retryable is (fault in RETRYABLE)
     assert KEY not in found.message
-    if fault.startswith("http-"):
+    if fault.startswith("http_"):
         assert found.status == FAULTS[fault].status
 
 
@@ -105,11 +105,11 @@ def test_kind(read: Read, fault: str, kind: FaultKind) -> None:
 @pytest.mark.parametrize(
     ("fault", "at_least", "at_most"),
     [
-        ("http-429", None, None),
-        ("http-429-seconds", 1, 1),
-        ("http-503-seconds", 1, 1),
-        ("http-429-ms", 0.05, 0.05),
-        ("http-429-date", 0, 2),
+        ("http_429", None, None),
+        ("http_429_seconds", 1, 1),
+        ("http_503_seconds", 1, 1),
+        ("http_429_ms", 0.05, 0.05),
+        ("http_429_date", 0, 2),
     ],
     ids=["none", "seconds", "seconds-of-503", "ms", "date"],
 )
