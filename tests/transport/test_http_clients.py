@@ -32,7 +32,7 @@ from llama_index_resilient_stream.http import LIMITS, async_http_client, http_cl
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
 from llama_index_resilient_stream.recovery.faults import FaultKind
 from llama_index_resilient_stream.recovery.finish_reasons import OPEN, FinishMeaning, FinishReason
-from llama_index_resilient_stream.recovery.verdict import Evidence, judge
+from llama_index_resilient_stream.recovery.verdict import Context, Evidence, judge
 from llama_index_resilient_stream.testing import FAULTS, NO_FINISH_REASON, FaultServer
 from llama_index_resilient_stream.transport.connection import ReaderLeftError, Upstream
 from llama_index_resilient_stream.transport.sockets import keep_alive_options
@@ -649,13 +649,15 @@ def said(*chunks: Chunk) -> Evidence:
     seen = Evidence()
     seen.text = seen.events = True
     for chunk in chunks:
-        seen.note(chunk, frozenset())
+        if chunk.tools is not None:
+            seen.note_calls(chunk.tools)
     return seen
 
 
-def verdict(seen: Evidence, model: Model, terminated: bool | None, **more: Any) -> str:
-    options: dict[str, Any] = {"error": None, "completeness": "auto", "first": True, **more}
-    found = judge(seen, model=model, terminated=terminated, **options)
+def verdict(
+    seen: Evidence, model: Model, terminated: bool | None, error: Exception | None = None, completeness: Any = "auto"
+) -> str:
+    found = judge(seen, Ended(error, terminated), Context(model, completeness))
     return str(found.status if found.status is not None else found.fault and found.fault.kind)
 
 
