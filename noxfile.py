@@ -74,6 +74,7 @@ TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8", "pytest-asyncio>=0.24", "pytest-
 # How answers of each core are read to be served is in serve/test_source, which is not among them.
 WITHOUT_LLAMA_INDEX = (
     "test_providers",
+    "typing",
     "cli",
     "docs",
     "doctor",

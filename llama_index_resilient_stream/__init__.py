@@ -6,7 +6,7 @@ llm = ResilientLLM(OpenAI("gpt-4o-mini"))
 index.as_query_engine(llm=llm, streaming=True).query("...").print_response_stream()
 """
 
-from .callbacks import FaultEvent, ResumeEvent, StreamCallback, TokenEvent
+from .callbacks import Callback, FaultEvent, ResumeEvent, StreamCallback, TokenEvent
 from .engines.engines import ResilientChatEngine, ResilientQueryEngine, resilient
 from .engines.responses import (
     ResilientAsyncStreamingResponse,
@@ -27,17 +27,27 @@ from .errors import (
 )
 from .llm.resilient_llm import ResilientLLM
 from .llm.streams import ResilientAsyncStream, ResilientStream
-from .policy import RecoveryPolicy
-from .recovery.continuation import Continuation
-from .report import Attempt, StreamReport, StreamStatus
+from .policy import AttemptResult, RecoveryPolicy, StreamEnd, retry_if_fault, retry_if_outcome
+from .providers import Provider, register_provider
+from .recovery.continuation import Continuation, Turn
+from .recovery.faults import Fault
+from .report import Attempt, FaultKind, GiveUpReason, Strategy, StreamReport, StreamStatus
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "AttemptResult",
+    "Callback",
     "ConfigurationError",
     "Continuation",
     "EmptyStreamError",
     "ErrorFinishError",
+    "Fault",
     "FaultEvent",
+    "FaultKind",
+    "GiveUpReason",
+    "Provider",
     "RecoveryPolicy",
     "ResilientAsyncStream",
     "ResilientAsyncStreamingResponse",
@@ -49,7 +59,9 @@ __all__ = [
     "ResilientStreamingAgentChatResponse",
     "ResilientStreamingResponse",
     "ResumeEvent",
+    "Strategy",
     "StreamCallback",
+    "StreamEnd",
     "StreamFault",
     "StreamInterruptedError",
     "StreamReport",
@@ -59,8 +71,13 @@ __all__ = [
     "Trace",
     "TraceSummary",
     "TruncatedStreamError",
+    "Turn",
+    "__version__",
     "atokens",
+    "register_provider",
     "resilient",
+    "retry_if_fault",
+    "retry_if_outcome",
     "tokens",
     "trace",
 ]

@@ -14,20 +14,40 @@ from llama_index.core.instrumentation.events import BaseEvent
 
 from .report import FaultKind, Strategy, StreamReport
 
+__all__ = [
+    "HOOKS",
+    "Callback",
+    "EndCallback",
+    "FaultCallback",
+    "FaultEvent",
+    "ResumeCallback",
+    "ResumeEvent",
+    "StreamCallback",
+    "StreamEndEvent",
+    "StreamFaultEvent",
+    "StreamResetEvent",
+    "StreamResumeEvent",
+    "TokenCallback",
+    "TokenEvent",
+]
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
     """One piece of text, as the reader sees it."""
 
     stream_id: str
+    """That of the stream's report."""
     index: int
-    """Counts from 0 over all attempts."""
+    """Counts the pieces from 0, over all attempts."""
     text: str
+    """What is new."""
     seconds: float
     """Since the answer was asked for."""
     attempt: int
-    """Counts from 1."""
+    """The attempt that it came from, counted from 1."""
     model: str
+    """The model that said it."""
     reset: bool = False
     """A restarted turn tells it differently: forget what came before; `text` is a blank line and the new telling."""
 
@@ -37,15 +57,21 @@ class FaultEvent:
     """One attempt failed."""
 
     stream_id: str
+    """That of the stream's report."""
     attempt: int
+    """The attempt that failed, counted from 1."""
     model: str
+    """The model that was asked."""
     kind: FaultKind
+    """Why it failed; equal to its own word: `event.kind == "rate_limit"`."""
     message: str
     """Safe to log: no keys, no prompt text."""
     retryable: bool
+    """Whether the same request is worth another try."""
     characters: int
     """Length of the answer so far."""
     seconds: float
+    """Since the answer was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +79,74 @@ class ResumeEvent:
     """Another attempt begins."""
 
     stream_id: str
+    """That of the stream's report."""
     attempt: int
+    """The attempt that begins, counted from 1."""
     model: str
+    """The model that is asked."""
     strategy: Strategy
+    """How it is asked to go on."""
     delay: float
     """Seconds of back-off before it."""
     characters: int
+    """Length of the answer so far."""
     seconds: float
+    """Since the answer was asked for."""
     cause: FaultKind | None = None
     """The kind of the fault that made it necessary; None where an interrupted answer is taken up again."""
 
 
+class TokenCallback(Protocol):
+    """An object that is told of text."""
+
+    def on_token(self, event: TokenEvent, /) -> Awaitable[None] | None:
+        """Take a piece of text that the reader is about to see."""
+        return None  # so that who derives need not define it
+
+
+class FaultCallback(Protocol):
+    """An object that is told of failed attempts."""
+
+    def on_fault(self, event: FaultEvent, /) -> Awaitable[None] | None:
+        """Take the news that an attempt failed."""
+        return None  # so that who derives need not define it
+
+
+class ResumeCallback(Protocol):
+    """An object that is told of further attempts."""
+
+    def on_resume(self, event: ResumeEvent, /) -> Awaitable[None] | None:
+        """Take the news that another attempt begins."""
+        return None  # so that who derives need not define it
+
+
+class EndCallback(Protocol):
+    """An object that is told of the end of a stream."""
+
+    def on_end(self, report: StreamReport, /) -> Awaitable[None] | None:
+        """Take the report of a stream that is over. Called once for each stream."""
+        return None  # so that who derives need not define it
+
+
 @runtime_checkable
-class StreamCallback(Protocol):
-    """Any object with some of these methods, each a plain function or, on async streams, also a coroutine function.
+class StreamCallback(TokenCallback, FaultCallback, ResumeCallback, EndCallback, Protocol):
+    """All that a callback can be told. Any object with some of these methods will do as one, derived or not.
 
-    A method that raises is logged and does no harm to the stream. A bare function is taken as `on_token`.
+        class Meter(StreamCallback):
+            def on_end(self, report: StreamReport) -> None:
+                print(report.seconds, report.status)
+
+        ResilientLLM(llm, callbacks=[Meter()])
+
+    Each method is a plain function or, on asynchronous streams, a coroutine function. One that raises is logged and
+    does no harm to the stream. A bare function is taken as `on_token`.
     """
-
-    def on_token(self, event: TokenEvent) -> Awaitable[None] | None:
-        """Some text was shown."""
-
-    def on_fault(self, event: FaultEvent) -> Awaitable[None] | None:
-        """An attempt failed."""
-
-    def on_resume(self, event: ResumeEvent) -> Awaitable[None] | None:
-        """Another attempt begins."""
-
-    def on_end(self, report: StreamReport) -> Awaitable[None] | None:
-        """The stream is over; called exactly once."""
 
 
 HOOKS = ("on_token", "on_fault", "on_resume", "on_end")
 
-Callback = StreamCallback | Callable[[TokenEvent], Any]
+Callback = TokenCallback | FaultCallback | ResumeCallback | EndCallback | Callable[[TokenEvent], Any]
+"""What `callbacks=[...]` takes: an object with one or more of the four methods, or a function of a `TokenEvent`."""
 
 
 class StreamFaultEvent(BaseEvent):

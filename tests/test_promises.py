@@ -65,7 +65,9 @@ def test_p2_the_reader_sees_the_text_when_the_model_repeats_the_anchor(
 
 @given(words=st.lists(st.integers(0, 10_000), min_size=1, max_size=60, unique=True), script=cuts, token=tokens)
 @settings(max_examples=150)
-def test_p2_or_when_it_continues_exactly(reader: Reader, words: list[int], script: list[Cut], token: int) -> None:
+def test_p2_the_reader_sees_the_text_when_the_model_continues_exactly(
+    reader: Reader, words: list[int], script: list[Cut], token: int
+) -> None:
     text = " ".join(f"w{word:x}" for word in words)
     partial_text = ""
     for cut in script:  # where each continuation begins, if all is well
@@ -189,7 +191,7 @@ def test_p4_not_even_in_a_class_that_never_tells(reader: Reader, after: int) -> 
 
 
 @pytest.mark.parametrize("sends_finish_reason", [True, False])
-def test_p4_nor_when_it_is_given_up(reader: Reader, sends_finish_reason: bool) -> None:
+def test_p4_a_cut_tool_call_is_not_the_last_word_when_given_up(reader: Reader, sends_finish_reason: bool) -> None:
     cut = Cut(12)
     policy = RecoveryPolicy(stop=stop_after_attempt(2), wait=wait_none(), on_exhausted="partial")
     llm = ScriptedLLM("", [cut] * 4, tool_calls=[("pay", '{"amount": 1000}')], sends_finish_reason=sends_finish_reason)

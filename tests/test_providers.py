@@ -9,8 +9,18 @@ from llama_index.core.llms import MockLLM
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
-from llama_index_resilient_stream.providers import PROVIDERS, Provider, provider_of, reasons
+from llama_index_resilient_stream import ConfigurationError
+from llama_index_resilient_stream.llm.requests import Question
+from llama_index_resilient_stream.providers import (
+    NESTING_SETTINGS,
+    PROVIDERS,
+    Provider,
+    provider_of,
+    reasons,
+    register_provider,
+)
 from llama_index_resilient_stream.recovery.continuation import STRATEGIES
+from llama_index_resilient_stream.report import Strategy
 
 
 def named(name: str, *bases: type) -> type:
@@ -57,12 +67,6 @@ def test_a_class_that_nobody_knows() -> None:
     assert provider_of(named("SomethingNew")) == Provider()
 
 
-def test_only_litellm_lies() -> None:
-    assert {name: row.untrusted_finish_reasons for name, row in PROVIDERS.items() if row.untrusted_finish_reasons} == {
-        "LiteLLM": {"stop"}
-    }
-
-
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_row_is_consistent(name: str) -> None:
     row = PROVIDERS[name]
@@ -86,7 +90,7 @@ SPEAKS = """
 
 
 @pytest.mark.parametrize("model", THINKS.split())
-def test_thinks_by_its_name(model: str) -> None:
+def test_model_names_that_think(model: str) -> None:
     assert reasons(model, {})
 
 
@@ -116,7 +120,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], bool]] = {
 
 
 @pytest.mark.parametrize(("settings", "thinks"), SETTINGS.values(), ids=SETTINGS.keys())
-def test_thinks_because_it_was_asked_to(settings: dict[str, Any], thinks: bool) -> None:
+def test_settings_that_make_a_model_think(settings: dict[str, Any], thinks: bool) -> None:
     assert reasons("claude-sonnet-4-5", settings) is thinks
 
 
@@ -124,3 +128,79 @@ def test_settings_that_contain_themselves() -> None:
     settings: dict[str, Any] = {}
     settings["extra_body"] = settings
     assert not reasons("gpt-4o", settings)
+
+
+# What users know
+
+
+@pytest.mark.parametrize("by", ["class", "name"])
+def test_a_registered_provider_holds_for_the_class_and_its_subclasses(by: str) -> None:
+    mine = named(f"MyGateway{by.title()}", OpenAILike)
+    provider = Provider(sends_finish_reason=False, strategy="restart")
+    register_provider(mine if by == "class" else mine.__name__, provider)
+    assert provider_of(mine) is provider_of(named("Sub", mine)) is provider
+    assert provider_of(OpenAILike) is PROVIDERS["OpenAILike"]
+    assert mine.__name__ not in PROVIDERS
+    assert provider.strategy is Strategy.RESTART
+
+
+def test_a_registered_class_is_not_another_one_of_its_name() -> None:
+    mine, other = named("Twin", OpenAI), named("Twin", OpenAI)
+    register_provider(mine, Provider(sends_finish_reason=None))
+    assert provider_of(mine).sends_finish_reason is None
+    assert provider_of(other) is PROVIDERS["OpenAI"]
+
+
+def test_what_is_registered_last_counts() -> None:
+    mine = named("Twice", OpenAI)
+    for word in (True, False):
+        register_provider(mine, Provider(sends_finish_reason=word))
+    assert provider_of(mine).sends_finish_reason is False
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (3, Provider()),
+        (None, Provider()),
+        ("", Provider()),
+        ("my gateway", Provider()),
+        (MockLLM(), Provider()),
+        (MockLLM, Provider),
+        (MockLLM, {"sends_finish_reason": True}),
+        (MockLLM, None),
+    ],
+    ids=["number", "none", "empty", "no-name", "instance", "provider-class", "dict", "nothing"],
+)
+def test_what_cannot_be_registered(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"Write register_provider\(MyLLM, Provider\("):
+        register_provider(*wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("sends_finish_reason", "always", "True, False, None"),
+        ("strategy", "beg", "'ask', 'prefill', 'append', 'restart'"),
+        ("prefill", "always", "'trailing', 'flags'"),
+        ("untrusted_finish_reasons", "stop", "frozenset"),
+        ("untrusted_finish_reasons", {3}, "frozenset"),
+        ("prefill_extra", "flags", "extra_body"),
+    ],
+)
+def test_a_provider_that_cannot_work_is_refused(field: str, value: Any, says: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Provider\.{field} is .*{says}"):
+        Provider(**{field: value})
+
+
+def test_untrusted_finish_reasons_may_be_any_set_of_words() -> None:
+    assert Provider(untrusted_finish_reasons=["stop"]).untrusted_finish_reasons == {"stop"}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("within", NESTING_SETTINGS)
+def test_every_place_where_settings_nest_is_looked_into(within: str) -> None:
+    assert reasons("m", {within: {"thinking": {"type": "enabled"}}})
+    assert Question(True, kwargs={within: {"format": {"type": "json_schema"}}}).structured
+    assert reasons("m", {"extra_body": {within: {"enable_thinking": True}}})
+    assert not reasons("m", {within: {"enable_thinking": False}})
+    assert not Question(True, kwargs={within: {"top_k": 3}}).structured

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -17,7 +16,9 @@ app.add_typer(doctor.app, name="doctor")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version("llama-index-resilient-stream"))
+        from ..doctor.installation.versions import package_version
+
+        typer.echo(package_version())
         raise typer.Exit
 
 

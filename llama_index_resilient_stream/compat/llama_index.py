@@ -8,19 +8,27 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import llama_index.core
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 from llama_index.core.llms.custom import CustomLLM
+from llama_index.core.llms.llm import LLM
+from llama_index.core.llms.structured_llm import StructuredLLM
 
 try:  # core >= 0.12.3; delete the fallback when the floor is there
     from llama_index.core.base.llms.types import TextBlock
 except ImportError:  # pragma: no cover - depends on the installed version
     TextBlock = None  # type: ignore[assignment,misc]
 
+try:  # pydantic 2, since core 0.11; under pydantic 1 an LLM inside of a model is written by its own `dict()`
+    from llama_index.core.bridge.pydantic import model_serializer
+except ImportError:  # pragma: no cover - depends on the installed version
+    model_serializer = None  # type: ignore[assignment]
+
 M = TypeVar("M")
+F = TypeVar("F", bound=Callable[..., Any])
 
 # TextBlock came in 0.11.11, messages made of blocks in 0.12.3.
 HAS_BLOCKS = TextBlock is not None and "blocks" in getattr(ChatMessage, "model_fields", {})
@@ -52,15 +60,20 @@ def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage
     if not HAS_BLOCKS:
         extra = {} if like is None else dict(like.additional_kwargs)
         return ChatMessage(role=MessageRole.ASSISTANT, content=text, additional_kwargs=extra)
-    blocks: list[Any] = [] if like is None else list(like.blocks)
+    message = ChatMessage(
+        role=MessageRole.ASSISTANT, blocks=_with_one_text(list(blocks_of(like)) if like else [], text)
+    )
+    if like is not None:
+        message.additional_kwargs = dict(like.additional_kwargs)
+    return message
+
+
+def _with_one_text(blocks: list[Any], text: str) -> list[Any]:
     others = [block for block in blocks if not is_text(block)]
     place = next((i for i, block in enumerate(blocks) if is_text(block)), None)
     if place is None:  # thoughts come before words, calls after them
         place = sum(1 for block in others if type(block).__name__ == "ThinkingBlock")
-    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=[*others[:place], TextBlock(text=text), *others[place:]])
-    if like is not None:
-        message.additional_kwargs = dict(like.additional_kwargs)
-    return message
+    return [*others[:place], TextBlock(text=text), *others[place:]]
 
 
 def message_text(message: ChatMessage) -> str:
@@ -75,13 +88,22 @@ def thoughts_of(message: ChatMessage) -> list[Any]:
     return [block for block in blocks_of(message) if type(block).__name__ == "ThinkingBlock"]
 
 
-def streams_objects_itself(llm: Any) -> bool:
-    """Whether this LLM now answers with objects in a mode of its own, by way of its chat endpoints.
+def inner_llm(llm: LLM) -> LLM:
+    """The LLM that is asked in the end: the one inside `as_structured_llm`'s, else the LLM itself."""
+    return inner_llm(llm.llm) if isinstance(llm, StructuredLLM) else llm
 
-    LlamaIndex's OpenAI class does for models with JSON schemas, from llms-openai 0.3.30 or so.
+
+def with_inner_llm(llm: LLM, attributes: Mapping[str, Any]) -> LLM:
+    """A shallow copy, whose `inner_llm` has other values in some attributes or fields, methods included.
+
+    They are put past pydantic, which would refuse methods and check fields.
     """
-    wants = getattr(llm, "_should_use_structure_outputs", None)
-    return callable(wants) and bool(wants())
+    made = copied(llm)
+    if isinstance(llm, StructuredLLM):
+        made.__dict__["llm"] = with_inner_llm(llm.llm, attributes)
+    else:
+        made.__dict__.update(attributes)
+    return made
 
 
 def blocks_the_loop(llm: Any, endpoint: str) -> bool:
@@ -125,6 +147,11 @@ def copied(model: M, **changes: Any) -> M:
     return made
 
 
+def serializer(method: F) -> F:
+    """Mark the method that says how a model is written, also as a field of another one."""
+    return method if model_serializer is None else model_serializer(mode="plain")(method)
+
+
 def is_end_of_empty_completion(error: Exception) -> bool:
     """Whether LlamaIndex failed to say that a completion stream without a single chunk has ended.
 
@@ -166,14 +193,17 @@ __all__ = [
     "ChatResponse",
     "CompletionResponse",
     "MessageRole",
+    "StructuredLLM",
     "assistant_message",
     "blocks_of",
     "blocks_the_loop",
     "copied",
+    "inner_llm",
     "is_end_of_empty_completion",
     "is_text",
     "message_text",
-    "streams_objects_itself",
+    "serializer",
     "thoughts_of",
     "tools_arguments",
+    "with_inner_llm",
 ]

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 
 from llama_index.core.chat_engine.types import StreamingAgentChatResponse
 
 from ..errors import StreamInterruptedError
 from ..llm.call_log import CallLog
+from ..streaming.scope import call_on
 
 _NAP = 1.0  # seconds between two looks at whether a writer that says nothing is still there
 _SHORT_NAP = 0.002  # the same when its LLM has said all, and only the memory is to be written
@@ -29,6 +31,11 @@ def has_writer(response: StreamingAgentChatResponse) -> bool:
 
 
 def read_writer(response: StreamingAgentChatResponse, calls: CallLog) -> Generator[str, None, None]:
+    """Read what a synchronous chat response's writer writes, token by token.
+
+    Raises:
+        StreamInterruptedError: the writer died without a word.
+    """
     if not has_writer(response):
         for chunk in response.chat_stream or ():
             calls.look()
@@ -41,17 +48,12 @@ def read_writer(response: StreamingAgentChatResponse, calls: CallLog) -> Generat
             if token := response.queue.get(timeout=_nap(calls)):
                 yield token
         except queue.Empty:
-            if response.exception is not None:
-                raise response.exception from None
-            if response.is_done and response.queue.empty():
+            if _is_over(response, calls, response.queue.empty):
                 return
-            if not _writer_lives(response, calls) and response.queue.empty() and _is_dead(response):
-                if calls.cancelled:
-                    return
-                raise _writer_died(calls) from None
 
 
 async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> AsyncGenerator[str, None]:
+    """Read what an asynchronous chat response's writer writes; raises what `read_writer` does."""
     if not has_writer(response):
         if response.achat_stream is not None:
             async for chunk in response.achat_stream:
@@ -61,21 +63,33 @@ async def aread_writer(response: StreamingAgentChatResponse, calls: CallLog) -> 
     response._ensure_async_setup()
     tokens: asyncio.Queue[str | None] = response.aqueue  # type: ignore[assignment]  # made in the line before
     loop = asyncio.get_running_loop()
-    calls.at_end(lambda: loop.call_soon_threadsafe(tokens.put_nowait, ""))
+    calls.at_end(lambda: call_on(loop, partial(tokens.put_nowait, "")))
     while True:
         calls.look()
         try:
             if token := await _next_of(tokens, _nap(calls)):
                 yield token
         except TimeoutError:
-            if response.exception is not None:
-                raise response.exception from None
-            if response.is_done and tokens.empty():
+            if _is_over(response, calls, tokens.empty):
                 return
-            if not _writer_lives(response, calls) and tokens.empty() and _is_dead(response):
-                if calls.cancelled:
-                    return
-                raise _writer_died(calls) from None
+
+
+def _is_over(response: StreamingAgentChatResponse, calls: CallLog, is_empty: Callable[[], bool]) -> bool:
+    """Whether nothing comes any more, now that nothing has come for a while; raises what the writer failed of."""
+    if response.exception is not None:
+        raise response.exception from None
+    if response.is_done and is_empty():
+        return True
+    if _writer_lives(response, calls) or not is_empty() or not _is_dead(response):
+        return False
+    if calls.scope.cancelled:
+        return True
+    raise StreamInterruptedError(
+        "What wrote this answer was cancelled, or died, in the middle of it.",
+        partial_text=calls.text,
+        report=calls.report,
+        reason="cancelled",
+    ) from None
 
 
 async def _next_of(tokens: asyncio.Queue[str | None], seconds: float) -> str | None:
@@ -93,7 +107,7 @@ def _nap(calls: CallLog) -> float:
 
 
 def _writer_lives(response: StreamingAgentChatResponse, calls: CallLog) -> bool:
-    """A writer that was cancelled, or died of a BaseException, says nothing, and would be waited for for ever."""
+    """Whether the writer is still there. One that was cancelled, or died of a BaseException, says nothing of it."""
     thread = getattr(response, "write_response_to_history_thread", None)
     if thread is not None:
         return bool(thread.is_alive())
@@ -111,21 +125,12 @@ def _writer_lives(response: StreamingAgentChatResponse, calls: CallLog) -> bool:
 
 
 def _is_dead(response: StreamingAgentChatResponse) -> bool:
-    """Of a writer that lives no more: whether it left without a word."""
+    """Whether a writer that lives no more left without a word."""
     return not response.is_done and response.exception is None
 
 
-def _writer_died(calls: CallLog) -> StreamInterruptedError:
-    return StreamInterruptedError(
-        "What wrote this answer was cancelled, or died, in the middle of it.",
-        partial_text=calls.text,
-        report=calls.report,
-        reason="cancelled",
-    )
-
-
 def let_writer_finish(response: StreamingAgentChatResponse, calls: CallLog) -> None:
-    """Its LLM was stopped: what is left is to write down what there is."""
+    """Give a writer whose LLM was stopped the time to write down what there is."""
     if not has_writer(response):
         with contextlib.suppress(Exception):
             for _ in response.chat_stream or ():
@@ -141,6 +146,7 @@ def let_writer_finish(response: StreamingAgentChatResponse, calls: CallLog) -> N
 
 
 async def alet_writer_finish(response: StreamingAgentChatResponse, calls: CallLog) -> None:
+    """Give an asynchronous writer whose LLM was stopped the time to write down what there is."""
     if not has_writer(response):
         with contextlib.suppress(Exception):
             if response.achat_stream is not None:

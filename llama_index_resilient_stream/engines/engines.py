@@ -11,36 +11,29 @@ on 0.11.23 and 0.12.52 the legacy ReAct engine shows its first token twice, as i
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import types
 import weakref
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, TypeVar, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.base.response.schema import AsyncStreamingResponse, StreamingResponse
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.chat_engine.types import BaseChatEngine, StreamingAgentChatResponse
-from llama_index.core.llms.llm import LLM
-from llama_index.core.objects import ObjectRetriever
-from llama_index.core.query_engine import RetrieverRouterQueryEngine
-from llama_index.core.schema import QueryBundle
-from llama_index.core.tools import QueryEngineTool
+from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from ..compat.generators import behind
-from ..compat.llama_index import WORKERS
 from ..errors import ConfigurationError
 from ..llm.call_log import CallLog
-from ..llm.resilient_llm import ResilientLLM
 from ..llm.streams import ResilientAsyncStream, ResilientStream
+from .binding import AroundEngine, bound_engine
 from .chat_memory import MarkingMemory
 from .responses import ResilientAsyncStreamingResponse, ResilientStreamingAgentChatResponse, ResilientStreamingResponse
 from .token_buffer import refuse_spent
+from .whole import with_report
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from .whole import WholeAsyncResponse, WholeChatResponse, WholeResponse
 
 _RESPONSES = (StreamingResponse, AsyncStreamingResponse)  # which context chat engines read from 0.11.11 to 0.14.16
 _OURS = ResilientStreamingResponse | ResilientAsyncStreamingResponse | ResilientStreamingAgentChatResponse
@@ -64,8 +57,18 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
         response.report.status
 
     An engine whose LLM is not a `ResilientLLM` gets one with the default settings around it; a response after the fact
-    only has a report, and can only be stopped, if its LLM is one. `mark=False` leaves partial answers in a chat memory
-    without the mark that says so, for memories shared with an LLM that cannot bear it.
+    only has a report, and can only be stopped, if its LLM is one.
+
+    Args:
+        thing: A query engine, a chat engine, or a streaming response that was not read yet. It is not changed.
+        mark: Whether a partial answer in a chat memory is marked as one, by a key in its `additional_kwargs`. False
+            for memories shared with an LLM that cannot bear the key.
+
+    Returns:
+        An engine, or a response, of ours. What is one already is returned as it is.
+
+    Raises:
+        ConfigurationError: `thing` is something else, or was read before.
     """
     if isinstance(thing, ResilientQueryEngine | ResilientChatEngine | _OURS):
         return thing
@@ -80,6 +83,12 @@ def resilient(thing: Any, *, mark: bool = True) -> Any:
     raise ConfigurationError(
         f"resilient() takes a query engine, a chat engine or a streaming response, not {type(thing).__name__}. "
         f"Write resilient(index.as_query_engine(llm=llm, streaming=True)), or ResilientLLM(llm) for an LLM."
+    )
+
+
+def _not_an_engine(thing: Any, method: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"A {type(thing).__name__} is no engine of that kind. Write resilient(index.{method}(llm=llm))."
     )
 
 
@@ -102,7 +111,7 @@ def _is_stream(thing: object) -> bool:
     return isinstance(thing, ResilientStream | ResilientAsyncStream)
 
 
-def _wrapped(response: Any, calls: CallLog) -> Any:
+def _wrapped(response: Any, calls: CallLog, *, asynchronous: bool = False) -> Any:
     """Our class around a streaming response; any other response gets an attribute `report`."""
     match response:
         case _ if isinstance(response, _OURS):
@@ -113,45 +122,147 @@ def _wrapped(response: Any, calls: CallLog) -> Any:
             return ResilientAsyncStreamingResponse.around(response, calls)
         case StreamingAgentChatResponse():
             return ResilientStreamingAgentChatResponse.around(response, calls)
-    if calls.report is not None:
-        with contextlib.suppress(AttributeError, TypeError, ValueError):  # an engine may return anything, also a string
-            response.report = calls.report
-    return response
+    return with_report(response, calls.report, asynchronous=asynchronous)
 
 
-class ResilientQueryEngine(BaseQueryEngine):
-    """A query engine around another one, which stays as it is."""
+class ResilientQueryEngine(AroundEngine, BaseQueryEngine):
+    """A query engine around another one, which stays as it is. `resilient(engine)` makes it.
 
-    def __init__(self, engine: BaseQueryEngine) -> None:
-        self.engine = engine
-        super().__init__(getattr(engine, "callback_manager", None) or CallbackManager([]))
+        engine = ResilientQueryEngine(index.as_query_engine(llm=llm, streaming=True))
+        for token in engine.query("What happened to the cable?").response_gen:
+            print(token, end="")
 
-    def query(self, str_or_query_bundle: str | QueryBundle) -> Any:
+    Args:
+        query_engine: The engine that retrieves and answers. What it has besides, such as `retriever`, is read from it.
+
+    Raises:
+        ConfigurationError: It is no query engine.
+    """
+
+    def __init__(self, query_engine: BaseQueryEngine) -> None:
+        if not isinstance(query_engine, BaseQueryEngine):
+            raise _not_an_engine(query_engine, "as_query_engine")
+        self.engine: BaseQueryEngine = query_engine
+        super().__init__(getattr(query_engine, "callback_manager", None) or CallbackManager([]))
+
+    def query(self, str_or_query_bundle: str | QueryBundle) -> WholeResponse | ResilientStreamingResponse:
+        """Ask the engine.
+
+            response = engine.query("What happened to the cable?")
+            response.print_response_stream()
+            print(response.report)
+
+        Args:
+            str_or_query_bundle: The question.
+
+        Returns:
+            A ResilientStreamingResponse of an engine that streams. Of any other, LlamaIndex's own response, with the
+            same names added: `report`, `response_gen`, `print_response_stream()`, `cancel()`.
+
+        Raises:
+            StreamInterruptedError: From `response_gen`, when the answer could not be finished. Where the engine does
+                not stream, its LLM's own error is raised here.
+        """
         calls = CallLog()
-        return _wrapped(_bound(self.engine, calls).query(str_or_query_bundle), calls)
+        answer: WholeResponse = _wrapped(bound_engine(self.engine, calls).query(str_or_query_bundle), calls)
+        return answer
 
-    async def aquery(self, str_or_query_bundle: str | QueryBundle) -> Any:
+    async def aquery(
+        self, str_or_query_bundle: str | QueryBundle
+    ) -> WholeAsyncResponse | ResilientAsyncStreamingResponse:
+        """Ask the engine, asynchronously.
+
+            response = await engine.aquery("What happened to the cable?")
+            async for token in response.response_gen:
+                print(token, end="")
+
+        Args:
+            str_or_query_bundle: The question.
+
+        Returns:
+            A ResilientAsyncStreamingResponse of an engine that streams. Of any other, LlamaIndex's own response, with
+            the same names added.
+
+        Raises:
+            StreamInterruptedError: From `response_gen`, when the answer could not be finished. Where the engine does
+                not stream, its LLM's own error is raised here.
+        """
         calls = CallLog()
-        return _wrapped(await _bound(self.engine, calls).aquery(str_or_query_bundle), calls)
+        answer: WholeAsyncResponse = _wrapped(
+            await bound_engine(self.engine, calls).aquery(str_or_query_bundle), calls, asynchronous=True
+        )
+        return answer
 
-    def _query(self, query_bundle: QueryBundle) -> Any:
+    def _query(self, query_bundle: QueryBundle) -> WholeResponse | ResilientStreamingResponse:
         return self.query(query_bundle)
 
-    async def _aquery(self, query_bundle: QueryBundle) -> Any:
+    async def _aquery(self, query_bundle: QueryBundle) -> WholeAsyncResponse | ResilientAsyncStreamingResponse:
         return await self.aquery(query_bundle)
 
-    def retrieve(self, query_bundle: QueryBundle) -> Any:
+    def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """Retrieve what the engine would answer from, and ask no LLM of ours.
+
+        Args:
+            query_bundle: The question.
+
+        Returns:
+            The nodes, as the engine's retriever found them.
+        """
         return self.engine.retrieve(query_bundle)
 
-    def synthesize(self, query_bundle: QueryBundle, nodes: Any, additional_source_nodes: Any = None) -> Any:
-        calls = CallLog()
-        bound = _bound(self.engine, calls)
-        return _wrapped(bound.synthesize(query_bundle, nodes, additional_source_nodes), calls)
+    def synthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> WholeResponse | ResilientStreamingResponse:
+        """Answer a question from these nodes, with nothing retrieved.
 
-    async def asynthesize(self, query_bundle: QueryBundle, nodes: Any, additional_source_nodes: Any = None) -> Any:
+            response = engine.synthesize(QueryBundle("What happened?"), nodes)
+
+        Args:
+            query_bundle: The question.
+            nodes: What to answer from.
+            additional_source_nodes: What the response names as sources besides.
+
+        Returns:
+            What `query` returns.
+
+        Raises:
+            StreamInterruptedError: As for `query`.
+        """
         calls = CallLog()
-        bound = _bound(self.engine, calls)
-        return _wrapped(await bound.asynthesize(query_bundle, nodes, additional_source_nodes), calls)
+        ours = bound_engine(self.engine, calls)
+        answer: WholeResponse = _wrapped(ours.synthesize(query_bundle, nodes, additional_source_nodes), calls)
+        return answer
+
+    async def asynthesize(
+        self,
+        query_bundle: QueryBundle,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+    ) -> WholeAsyncResponse | ResilientAsyncStreamingResponse:
+        """Answer a question from these nodes, with nothing retrieved, asynchronously.
+
+            response = await engine.asynthesize(QueryBundle("What happened?"), nodes)
+
+        Args:
+            query_bundle: The question.
+            nodes: What to answer from.
+            additional_source_nodes: What the response names as sources besides.
+
+        Returns:
+            What `aquery` returns.
+
+        Raises:
+            StreamInterruptedError: As for `aquery`.
+        """
+        calls = CallLog()
+        ours = bound_engine(self.engine, calls)
+        answer: WholeAsyncResponse = _wrapped(
+            await ours.asynthesize(query_bundle, nodes, additional_source_nodes), calls, asynchronous=True
+        )
+        return answer
 
     def _get_prompts(self) -> Any:
         return self.engine._get_prompts()
@@ -162,136 +273,144 @@ class ResilientQueryEngine(BaseQueryEngine):
     def _update_prompts(self, prompts: Any) -> None:
         self.engine._update_prompts(prompts)
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "engine":
-            raise AttributeError(name)
-        return getattr(self.engine, name)
 
+class ResilientChatEngine(AroundEngine, BaseChatEngine):
+    """A chat engine around another one, which stays as it is; both share one memory. `resilient(engine)` makes it.
 
-class ResilientChatEngine(BaseChatEngine):
-    """A chat engine around another one, which stays as it is; both share one memory."""
+        engine = ResilientChatEngine(index.as_chat_engine(llm=llm))
+        for token in engine.stream_chat("What happened to the cable?").response_gen:
+            print(token, end="")
 
-    def __init__(self, engine: BaseChatEngine, *, mark: bool = True) -> None:
-        self.engine = engine
+    Args:
+        chat_engine: The engine that answers. What it has besides is read from it.
+        mark: Whether a partial answer in the memory is marked as one.
+
+    Raises:
+        ConfigurationError: It is no chat engine.
+    """
+
+    def __init__(self, chat_engine: BaseChatEngine, *, mark: bool = True) -> None:
+        if not isinstance(chat_engine, BaseChatEngine):
+            raise _not_an_engine(chat_engine, "as_chat_engine")
+        self.engine: BaseChatEngine = chat_engine
         self._mark = mark
 
     def reset(self) -> None:
+        """Forget the conversation."""
         self.engine.reset()
 
     @property
     def chat_history(self) -> list[ChatMessage]:
+        """The conversation so far."""
         return self.engine.chat_history
 
-    def chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = CallLog()
-        return _wrapped(_bound(self.engine, calls).chat(message, chat_history, **kwargs), calls)
+    def chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> WholeChatResponse:
+        """Answer in one piece.
 
-    async def achat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = CallLog()
-        return _wrapped(await _bound(self.engine, calls).achat(message, chat_history, **kwargs), calls)
+            print(engine.chat("What happened to the cable?"))
 
-    def stream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
-        calls = CallLog()
-        return _wrapped(self._bound_with_memory(calls).stream_chat(message, chat_history, **kwargs), calls)
+        Args:
+            message: What the user says.
+            chat_history: The conversation before it, in place of the memory's.
+            **kwargs: Passed on to the engine.
 
-    async def astream_chat(self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any) -> Any:
+        Returns:
+            LlamaIndex's own response, with an attribute `report`.
+
+        Raises:
+            Exception: The provider's own error when it fails for good.
+        """
         calls = CallLog()
-        return _wrapped(await self._bound_with_memory(calls).astream_chat(message, chat_history, **kwargs), calls)
+        answer: WholeChatResponse = _wrapped(
+            bound_engine(self.engine, calls).chat(message, chat_history, **kwargs), calls
+        )
+        return answer
+
+    async def achat(
+        self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
+    ) -> WholeChatResponse:
+        """Answer in one piece, asynchronously.
+
+            print(await engine.achat("What happened to the cable?"))
+
+        Args:
+            message: What the user says.
+            chat_history: The conversation before it, in place of the memory's.
+            **kwargs: Passed on to the engine.
+
+        Returns:
+            LlamaIndex's own response, with an attribute `report`.
+
+        Raises:
+            Exception: The provider's own error when it fails for good.
+        """
+        calls = CallLog()
+        answer: WholeChatResponse = _wrapped(
+            await bound_engine(self.engine, calls).achat(message, chat_history, **kwargs), calls, asynchronous=True
+        )
+        return answer
+
+    def stream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
+    ) -> ResilientStreamingAgentChatResponse:
+        """Stream the answer.
+
+            response = engine.stream_chat("What happened to the cable?")
+            for token in response.response_gen:
+                print(token, end="")
+            print(response.report)
+
+        Args:
+            message: What the user says.
+            chat_history: The conversation before it, in place of the memory's.
+            **kwargs: Passed on to the engine.
+
+        Returns:
+            A response with `report` and `cancel()`. The answer, also a partial one, is in the memory when it is over.
+
+        Raises:
+            StreamInterruptedError: From `response_gen`, when the answer could not be finished.
+        """
+        calls = CallLog()
+        answer: ResilientStreamingAgentChatResponse = _wrapped(
+            self._bound_with_memory(calls).stream_chat(message, chat_history, **kwargs), calls
+        )
+        return answer
+
+    async def astream_chat(
+        self, message: str, chat_history: list[ChatMessage] | None = None, **kwargs: Any
+    ) -> ResilientStreamingAgentChatResponse:
+        """Stream the answer, asynchronously.
+
+            response = await engine.astream_chat("What happened to the cable?")
+            async for token in response.async_response_gen():
+                print(token, end="")
+
+        Args:
+            message: What the user says.
+            chat_history: The conversation before it, in place of the memory's.
+            **kwargs: Passed on to the engine.
+
+        Returns:
+            A response with `report` and `acancel()`. The answer, also a partial one, is in the memory when it is over.
+
+        Raises:
+            StreamInterruptedError: From `async_response_gen()`, when the answer could not be finished.
+        """
+        calls = CallLog()
+        answer: ResilientStreamingAgentChatResponse = _wrapped(
+            await self._bound_with_memory(calls).astream_chat(message, chat_history, **kwargs), calls
+        )
+        return answer
 
     def _bound_with_memory(self, calls: CallLog) -> BaseChatEngine:
-        bound = _bound(self.engine, calls, writes_memory=True)
-        memory = vars(bound).get("_memory")  # the agents of old have a `memory`, which they pass on as what it is
+        ours = bound_engine(self.engine, calls, writes_memory=True)
+        memory = vars(ours).get("_memory")  # the agents of old have a `memory`, which they pass on as what it is
         if memory is not None:
-            vars(bound)["_memory"] = MarkingMemory(memory, calls, mark=self._mark)
-        return bound
+            vars(ours)["_memory"] = MarkingMemory(memory, calls, mark=self._mark)
+        return ours
 
     def __getattr__(self, name: str) -> Any:
         if name == "engine":
             raise AttributeError(name)
         return getattr(self.engine, name)
-
-
-# Binding
-
-
-def _bound(engine: T, calls: CallLog, *, writes_memory: bool = False) -> T:
-    """A copy of the engine whose LLMs report to `calls`.
-
-    Where a writer fills a chat memory, an answer that is given up ends as a partial one: LlamaIndex's writer keeps what
-    was said only from a stream that ends. The response raises the error in the end, where the policy wants one.
-    """
-
-    def bind(llm: LLM) -> ResilientLLM:
-        ours = llm if isinstance(llm, ResilientLLM) else ResilientLLM(llm)
-        if ours.policy.on_exhausted == "partial":
-            calls.raises = False
-        policy = replace(ours.policy, on_exhausted="partial") if writes_memory else ours.policy
-        return ours._bind_calls(calls, policy=policy)
-
-    return _Binding(bind).copy_of(engine)
-
-
-class _Binding:
-    """Copies a tree of objects as far as LLMs hang on it; each object once."""
-
-    def __init__(self, bind: Callable[[LLM], LLM]) -> None:
-        self._bind = bind
-        self._made: dict[int, Any] = {}
-
-    def copy_of(self, thing: T) -> T:
-        made: T
-        if id(thing) in self._made:
-            return self._made[id(thing)]  # type: ignore[no-any-return]
-        if isinstance(thing, ResilientQueryEngine | ResilientChatEngine):
-            return self.copy_of(thing.engine)  # type: ignore[return-value]  # it would count the calls by itself
-        made = self._made[id(thing)] = copy.copy(thing)
-        if vars(made) is vars(thing):  # what pydantic 1 calls a copy, under core 0.10
-            object.__setattr__(made, "__dict__", dict(vars(thing)))
-        for name, value in list(vars(thing).items()):
-            if (replacement := self._replacement(value, thing, made)) is not value:
-                made.__dict__[name] = replacement
-        return made
-
-    def _replacement(self, value: Any, original: Any, made: Any) -> Any:
-        if isinstance(value, LLM):
-            if id(value) not in self._made:
-                self._made[id(value)] = self._bind(value)
-            return self._made[id(value)]
-        if isinstance(value, _FOLLOWED):
-            return self.copy_of(value)
-        if isinstance(value, types.MethodType) and value.__self__ is original:
-            return value.__func__.__get__(made)  # else it would lead back to the original and its LLM
-        if isinstance(value, ObjectRetriever):
-            return _BoundRetriever(value, self)
-        if isinstance(value, types.FunctionType) and isinstance(original, RetrieverRouterQueryEngine):
-            return lambda node: self.copy_of(value(node))  # its `node_to_query_engine_fn`
-        if isinstance(value, dict) and any(isinstance(each, _FOLLOWED) for each in value.values()):
-            return {key: self._replacement(each, original, made) for key, each in value.items()}
-        if isinstance(value, list | tuple) and any(isinstance(each, _FOLLOWED) for each in value):
-            return type(value)(self._replacement(each, original, made) for each in value)
-        return value
-
-
-class _BoundRetriever:
-    """Retrieves what it retrieves, the engines in it bound: which they are turns out when a router asks."""
-
-    def __init__(self, retriever: Any, binding: _Binding) -> None:
-        self._retriever = retriever
-        self._binding = binding
-
-    def retrieve(self, query: Any) -> list[Any]:
-        return [self._bound(each) for each in self._retriever.retrieve(query)]
-
-    async def aretrieve(self, query: Any) -> list[Any]:
-        return [self._bound(each) for each in await self._retriever.aretrieve(query)]
-
-    def _bound(self, thing: Any) -> Any:
-        if isinstance(thing, QueryEngineTool):
-            return QueryEngineTool(self._binding.copy_of(thing.query_engine), thing.metadata)
-        return thing
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._retriever, name)
-
-
-_FOLLOWED: tuple[type, ...] = (BaseQueryEngine, BaseChatEngine, *WORKERS)

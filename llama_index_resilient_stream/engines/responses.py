@@ -13,7 +13,6 @@ Divergences from LlamaIndex's classes, whose fields and methods they keep:
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncGenerator, Generator
 from types import TracebackType
 from typing import Any
@@ -25,7 +24,7 @@ from ..errors import StreamInterruptedError
 from ..llm.call_log import CallLog
 from ..report import StreamReport, StreamStatus
 from .chat_writer import alet_writer_finish, aread_writer, let_writer_finish, read_writer
-from .token_buffer import AsyncTranscript, Transcript
+from .token_buffer import AsyncTokenBuffer, TokenBuffer
 
 
 class _Reported:
@@ -41,28 +40,32 @@ class _Reported:
         return found if found is not None else StreamReport(status=self._status_without_calls())
 
     def _status_without_calls(self) -> StreamStatus:
-        return StreamStatus.UNKNOWN if self._transcript.over else StreamStatus.STREAMING  # type: ignore[attr-defined]
+        return StreamStatus.UNKNOWN if self._buffer.over else StreamStatus.STREAMING  # type: ignore[attr-defined]
 
     @property
     def given(self) -> bool:
         """Whether it was read to its end, token by token, so that there is nothing to be given any more."""
-        return self._transcript.given  # type: ignore[attr-defined,no-any-return]
+        return self._buffer.given  # type: ignore[attr-defined,no-any-return]
 
     def cancel(self) -> None:
         """Stop the LLM, from any thread: no retry, its connection is closed, waiting readers are released."""
         self.calls.cancel()
-        self._transcript.close()  # type: ignore[attr-defined]
+        self._buffer.close()  # type: ignore[attr-defined]
 
     def _watch(self, calls: CallLog) -> None:
         self.calls = calls
+
+    def __del__(self) -> None:
         # Whoever drops a response has left; the thread or task that writes for it would not notice. After the fact
-        # somebody may go on reading the original.
-        if not calls.found_later:
-            weakref.finalize(self, calls.cancel).atexit = False
+        # somebody may go on reading the original. No finalizer of weakref: its registry would hold on to the calls,
+        # and an error among them to the frames that it came through, and so to this response.
+        calls = vars(self).get("calls")
+        if calls is not None and not calls.found_later:
+            calls.cancel()
 
     @property
-    def _kept(self) -> Transcript | AsyncTranscript:
-        return self._transcript  # type: ignore[attr-defined,no-any-return]
+    def _kept(self) -> TokenBuffer | AsyncTokenBuffer:
+        return self._buffer  # type: ignore[attr-defined,no-any-return]
 
     @property
     def error(self) -> StreamInterruptedError | None:
@@ -97,50 +100,71 @@ class _Reported:
 
 
 class ResilientStreamingResponse(_Reported, StreamingResponse):
-    """A query engine's streaming response."""
+    """A query engine's streaming response.
 
-    _transcript: Transcript
+        response = resilient(engine).query("What happened to the cable?")
+        for token in response.response_gen:
+            print(token, end="")
+        print(response.report)
+
+    It is a context manager as well: leaving the block stops the LLM.
+    """
+
+    _buffer: TokenBuffer
 
     @classmethod
     def around(cls, response: StreamingResponse, calls: CallLog) -> ResilientStreamingResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
-        made._transcript.at_token = calls.look
+        made._buffer.at_token = calls.look
         return made
 
     def _tokens(self) -> Generator[str, None, None]:
         # It holds on to the response, for whoever writes `for token in engine.query("...").response_gen`.
-        yield from self._transcript.tokens()
+        yield from self._buffer.tokens()
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
+        """Give the tokens that were not given before.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self._tokens()
 
     @response_gen.setter
     def response_gen(self, source: Any) -> None:  # the dataclass assigns its field
-        self._transcript = Transcript(iter(source or ()))
+        self._buffer = TokenBuffer(iter(source or ()))
         vars(self).update(response_gen=source, response_txt=None)  # pydantic 1 looks there, under core 0.10
 
     @property
     def response_txt(self) -> str | None:
-        kept = self._transcript
+        """The whole text, when it is over and ended without an error; None before."""
+        kept = self._buffer
         return kept.text if kept.over and kept.error is None else None
 
     @response_txt.setter
     def response_txt(self, text: str | None) -> None:
         if text is not None:
-            self._transcript.settle(text)
+            self._buffer.settle(text)
 
     def __str__(self) -> str:
         try:
-            return self._transcript.whole()
+            return self._buffer.whole()
         except StreamInterruptedError as error:
             return self._interrupted(error)
 
     def get_response(self) -> Response:
-        return _with_report(Response(self._transcript.whole(), self.source_nodes, self.metadata), self.report)
+        """Read it to its end, and return LlamaIndex's response that does not stream, with an attribute `report`.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
+        return _with_report(Response(self._buffer.whole(), self.source_nodes, self.metadata), self.report)
 
     def print_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             for token in self.response_gen:
                 print(token, end="", flush=True)
@@ -155,53 +179,79 @@ class ResilientStreamingResponse(_Reported, StreamingResponse):
 
 
 class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
-    """The same, asynchronous."""
+    """A query engine's streaming response, of `aquery`.
 
-    _transcript: AsyncTranscript
+        response = await resilient(engine).aquery("What happened to the cable?")
+        async for token in response.response_gen:
+            print(token, end="")
+        print(response.report)
+
+    It is an asynchronous context manager as well: leaving the block stops the LLM.
+    """
+
+    _buffer: AsyncTokenBuffer
 
     @classmethod
     def around(cls, response: AsyncStreamingResponse, calls: CallLog) -> ResilientAsyncStreamingResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = cls(response.response_gen, response.source_nodes, response.metadata, response.response_txt)
         made._watch(calls)
-        made._transcript.at_token = calls.look
+        made._buffer.at_token = calls.look
         return made
 
     @property
     def response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         return self.async_response_gen()
 
     @response_gen.setter
     def response_gen(self, source: Any) -> None:
-        self._transcript = AsyncTranscript(aiter(source))
+        self._buffer = AsyncTokenBuffer(aiter(source))
         vars(self).update(response_gen=source, response_txt=None)
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
-        async for token in self._transcript.tokens():
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
+        async for token in self._buffer.tokens():
             yield token
 
     @property
     def response_txt(self) -> str | None:
-        kept = self._transcript
+        """The whole text, when it is over and ended without an error; None before."""
+        kept = self._buffer
         return kept.text if kept.over and kept.error is None else None
 
     @response_txt.setter
     def response_txt(self, text: str | None) -> None:
         if text is not None:
-            self._transcript.settle(text)
+            self._buffer.settle(text)
 
     def __str__(self) -> str:
         try:
-            return _text_of_async(self._transcript)
+            return _text_of_async(self._buffer)
         except StreamInterruptedError as error:
             return self._interrupted(error)
 
     async def get_response(self) -> Response:
-        text = await self._transcript.whole()
+        """Read it to its end, and return LlamaIndex's response that does not stream, with an attribute `report`.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
+        text = await self._buffer.whole()
         return _with_report(Response(text, self.source_nodes, self.metadata), self.report)
 
     async def print_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
-            async for token in self._transcript.tokens():
+            async for token in self._buffer.tokens():
                 print(token, end="", flush=True)
         except StreamInterruptedError as error:
             print(_why(error), end="", flush=True)
@@ -210,7 +260,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
     async def acancel(self) -> None:
         """Stop the LLM, and return when its connection is closed."""
         await self.calls.acancel()
-        await self._transcript.aclose()
+        await self._buffer.aclose()
 
     async def __aenter__(self) -> ResilientAsyncStreamingResponse:
         return self
@@ -222,13 +272,22 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
 
 
 class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse):
-    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling."""
+    """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling.
 
-    _transcript: Transcript
-    _atranscript: AsyncTranscript
+        response = resilient(engine).stream_chat("What happened to the cable?")
+        for token in response.response_gen:         # of astream_chat: async for token in response.async_response_gen()
+            print(token, end="")
+        print(response.report)
+
+    It is a context manager as well, of both kinds: leaving the block stops the LLM.
+    """
+
+    _buffer: TokenBuffer
+    _abuffer: AsyncTokenBuffer
 
     @classmethod
     def around(cls, response: StreamingAgentChatResponse, calls: CallLog) -> ResilientStreamingAgentChatResponse:
+        """Put ours around a response of LlamaIndex, whose report is that of `calls`. `resilient(response)` does it."""
         made = object.__new__(cls)
         made.__dict__ = response.__dict__
         made._watch(calls)
@@ -239,25 +298,35 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         async def afinish() -> Exception | None:
             return finish()
 
-        made._transcript = Transcript(read_writer(response, calls), finish)
-        made._atranscript = AsyncTranscript(aread_writer(response, calls), afinish)
+        made._buffer = TokenBuffer(read_writer(response, calls), finish)
+        made._abuffer = AsyncTokenBuffer(aread_writer(response, calls), afinish)
         return made
 
     @property
     def response_gen(self) -> Generator[str, None, None]:
-        return self._leaving_stops(self._transcript)
+        """Give the tokens that were not given before. Closing the generator stops the LLM.
 
-    def _leaving_stops(self, transcript: Transcript) -> Generator[str, None, None]:
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
+        return self._leaving_stops(self._buffer)
+
+    def _leaving_stops(self, buffer: TokenBuffer) -> Generator[str, None, None]:
         try:
-            yield from transcript.tokens()
+            yield from buffer.tokens()
         except GeneratorExit:
             self.cancel()
             raise
-        self.response = self.unformatted_response = transcript.text.strip()
+        self.response = self.unformatted_response = buffer.text.strip()
 
     async def async_response_gen(self) -> AsyncGenerator[str, None]:
+        """Give the tokens that were not given before, asynchronously.
+
+        Raises:
+            StreamInterruptedError: The answer could not be finished.
+        """
         try:
-            async for token in self._atranscript.tokens():
+            async for token in self._abuffer.tokens():
                 yield token
         except GeneratorExit:  # perhaps from the garbage collector, where nothing can be awaited
             self.cancel()
@@ -265,21 +334,22 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
         except asyncio.CancelledError:
             await self.acancel()
             raise
-        self.response = self.unformatted_response = self._atranscript.text.strip()
+        self.response = self.unformatted_response = self._abuffer.text.strip()
 
     @property
-    def _kept(self) -> Transcript | AsyncTranscript:
-        return self._transcript if self.achat_stream is None else self._atranscript
+    def _kept(self) -> TokenBuffer | AsyncTokenBuffer:
+        return self._buffer if self.achat_stream is None else self._abuffer
 
     def __str__(self) -> str:
         try:
             if self.achat_stream is None:
-                return self._transcript.whole().strip()
-            return _text_of_async(self._atranscript).strip()
+                return self._buffer.whole().strip()
+            return _text_of_async(self._abuffer).strip()
         except StreamInterruptedError as error:
             return self._interrupted(error)
 
     def print_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             for token in self.response_gen:
                 print(token, end="", flush=True)
@@ -287,6 +357,7 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
             print(_why(error), flush=True)
 
     async def aprint_response_stream(self) -> None:
+        """Print the tokens as they come. Of an answer that could not be finished the last line says so."""
         try:
             async for token in self.async_response_gen():
                 print(token, end="", flush=True)
@@ -295,22 +366,23 @@ class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse)
 
     @property
     def given(self) -> bool:
-        return self._transcript.given or self._atranscript.given
+        """Whether it was read to its end, token by token, so that there is nothing to be given any more."""
+        return self._buffer.given or self._abuffer.given
 
     def cancel(self) -> None:
         """Stop the LLM. What it said so far is in the memory, marked, when this returns."""
         self.calls.cancel()
-        if self.achat_stream is None and not self._transcript.over:
+        if self.achat_stream is None and not self._buffer.over:
             let_writer_finish(self, self.calls)
 
     async def acancel(self) -> None:
-        """The same, asynchronously."""
+        """Stop the LLM, and return when its connection is closed and what it said so far is in the memory, marked."""
         await self.calls.acancel()
-        if not self._atranscript.over:
+        if not self._abuffer.over:
             await alet_writer_finish(self, self.calls)
 
     def _status_without_calls(self) -> StreamStatus:
-        over = self._transcript.over or self._atranscript.over
+        over = self._buffer.over or self._abuffer.over
         return StreamStatus.UNKNOWN if over else StreamStatus.STREAMING
 
     def __enter__(self) -> ResilientStreamingAgentChatResponse:
@@ -332,16 +404,16 @@ def _why(error: StreamInterruptedError) -> str:
     return f"\n\n[interrupted: {str(error).removeprefix('Stream interrupted: ')}]"
 
 
-def _text_of_async(transcript: AsyncTranscript) -> str:
-    if transcript.over:
-        if transcript.error is not None:
-            raise transcript.error
-        return transcript.text
+def _text_of_async(buffer: AsyncTokenBuffer) -> str:
+    if buffer.over:
+        if buffer.error is not None:
+            raise buffer.error
+        return buffer.text
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(transcript.whole())
-    return transcript.text
+        return asyncio.run(buffer.whole())
+    return buffer.text
 
 
 def _with_report(response: Response, report: StreamReport) -> Response:

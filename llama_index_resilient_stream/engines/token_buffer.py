@@ -18,7 +18,7 @@ from ..compat.generators import behind
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamReport, StreamStatus
 
-FinishMeaning = Callable[[], Exception | None]
+Finish = Callable[[], Exception | None]
 AsyncFinish = Callable[[], Awaitable[Exception | None]]
 """Called once when the source is exhausted: the error that the reader shall get after the last token, if any."""
 
@@ -41,7 +41,7 @@ def refuse_spent(source: object) -> None:
         )
 
 
-class _Kept:
+class _Buffer:
     """The tokens so far, and the place where the reader is."""
 
     def __init__(self) -> None:
@@ -90,10 +90,10 @@ class _Kept:
             )
 
 
-class Transcript(_Kept):
+class TokenBuffer(_Buffer):
     """Of a synchronous response."""
 
-    def __init__(self, source: Iterator[str], finish: FinishMeaning = lambda: None) -> None:
+    def __init__(self, source: Iterator[str], finish: Finish = lambda: None) -> None:
         super().__init__()
         self._source = source
         self._finish = finish
@@ -144,7 +144,7 @@ def _nested(source: object) -> list[Any]:
     return found
 
 
-class AsyncTranscript(_Kept):
+class AsyncTokenBuffer(_Buffer):
     """Of an asynchronous response."""
 
     def __init__(self, source: AsyncIterator[str], finish: AsyncFinish = _no_error) -> None:

@@ -19,9 +19,20 @@ _OURS = (ResilientStreamingResponse, ResilientAsyncStreamingResponse, ResilientS
 
 
 def tokens(response: Any) -> Generator[str, None, None]:
-    """The tokens of a response, streaming or not; of an LLM's own stream, its deltas.
+    """Read a response token by token, whether it streams or not; of an LLM's own stream, its deltas.
 
-    Raises ConfigurationError, when it is called, for whatever cannot be read, with the line that fixes it.
+        for token in tokens(engine.query("What happened to the cable?")):
+            print(token, end="")
+
+    Args:
+        response: What a query engine, a chat engine or an LLM's stream method returns, synchronously.
+
+    Returns:
+        A generator of texts. Closing it stops the LLM of a response of ours.
+
+    Raises:
+        ConfigurationError: When it is called, for whatever cannot be read, with the line that fixes it.
+        StreamInterruptedError: From the generator, when the answer could not be finished.
     """
     refuse_common_mistakes(response)
     if isinstance(response, AsyncStreamingResponse) or hasattr(response, "__aiter__") or _is_async_chat(response):
@@ -33,19 +44,28 @@ def tokens(response: Any) -> Generator[str, None, None]:
 
 
 def atokens(response: Any) -> AsyncGenerator[str, None]:
-    """The same, asynchronously; a response that does not stream is read too."""
+    """Read a response token by token, asynchronously, whether it streams or not.
+
+        async for token in atokens(await engine.aquery("What happened to the cable?")):
+            print(token, end="")
+
+    Args:
+        response: What a query engine, a chat engine or an LLM's stream method returns, awaited. A synchronous response
+            that does not stream is read too.
+
+    Returns:
+        An asynchronous generator of texts.
+
+    Raises:
+        ConfigurationError: When it is called, for whatever cannot be read, with the line that fixes it.
+        StreamInterruptedError: From the generator, when the answer could not be finished.
+    """
     refuse_common_mistakes(response)
     if isinstance(response, AsyncStreamingResponse):
-        if not isinstance(response, _OURS) and response.response_txt is not None:
-            return _aone(response.response_txt)
-        return _atexts(_asource(response))
+        known = None if isinstance(response, _OURS) else response.response_txt
+        return _atexts(_asource(response)) if known is None else _aone(known)
     if _is_async_chat(response):
-        if not isinstance(response, _OURS):
-            if not has_writer(response):
-                refuse_spent(response.achat_stream)
-            elif response.is_done and response.aqueue is not None and response.aqueue.empty():
-                return _aone(response.response)
-        return _atexts(response.async_response_gen())
+        return _of_async_chat(response)
     if isinstance(response, StreamingResponse | StreamingAgentChatResponse | Iterator):
         raise ConfigurationError(
             "This response is synchronous and would block the event loop. Write: await engine.aquery(...), or "
@@ -54,6 +74,15 @@ def atokens(response: Any) -> AsyncGenerator[str, None]:
     if hasattr(response, "__aiter__"):
         return _atexts(_unread(response))
     return _aone("".join(_texts(_source(response))))
+
+
+def _of_async_chat(response: Any) -> AsyncGenerator[str, None]:
+    if not isinstance(response, _OURS):
+        if not has_writer(response):
+            refuse_spent(response.achat_stream)
+        elif response.is_done and response.aqueue is not None and response.aqueue.empty():
+            return _aone(response.response)
+    return _atexts(response.async_response_gen())
 
 
 def refuse_common_mistakes(response: Any) -> None:
@@ -71,21 +100,30 @@ def refuse_common_mistakes(response: Any) -> None:
 
 
 def refuse_unreadable(response: Any) -> None:
-    """The same for whatever `tokens` and `atokens` would refuse, both of them; nothing is opened."""
+    """Raises ConfigurationError for whatever both `tokens` and `atokens` would refuse. Nothing is opened."""
     refuse_common_mistakes(response)
     if isinstance(response, _OURS):
         if response.given:
             raise ConfigurationError("This response was read before: its tokens were given to somebody else.")
-    elif isinstance(response, StreamingResponse | AsyncStreamingResponse):
-        if response.response_txt is None:
-            refuse_spent(response.response_gen)
-    elif isinstance(response, StreamingAgentChatResponse):
-        if not has_writer(response):
-            refuse_spent(response.achat_stream if response.chat_stream is None else response.chat_stream)
-    elif isinstance(response, Iterator) or hasattr(response, "__aiter__"):
-        refuse_spent(response)
-    elif not _is_whole(response):
+    elif (source := _stream_behind(response)) is not None:
+        refuse_spent(source)
+    elif not _is_streaming(response) and not _is_whole(response):
         raise _no_response(response)
+
+
+def _is_streaming(response: Any) -> bool:
+    return isinstance(response, StreamingResponse | AsyncStreamingResponse | StreamingAgentChatResponse)
+
+
+def _stream_behind(response: Any) -> Any:
+    """What the tokens of a response that is not ours come from, if somebody may have read it; None else."""
+    if isinstance(response, StreamingResponse | AsyncStreamingResponse):
+        return response.response_gen if response.response_txt is None else None
+    if isinstance(response, StreamingAgentChatResponse):
+        if has_writer(response):
+            return None
+        return response.achat_stream if response.chat_stream is None else response.chat_stream
+    return response if isinstance(response, Iterator) or hasattr(response, "__aiter__") else None
 
 
 def _is_whole(response: Any) -> bool:
@@ -108,15 +146,10 @@ def _source(response: Any) -> Any:
     if isinstance(response, _OURS):
         return response.response_gen
     if isinstance(response, StreamingResponse):
-        if response.response_txt is not None:
-            return (response.response_txt,)
-        return _unread(response.response_gen)
+        known = response.response_txt
+        return _unread(response.response_gen) if known is None else (known,)
     if isinstance(response, StreamingAgentChatResponse):
-        if not has_writer(response):
-            refuse_spent(response.chat_stream)
-        elif response.is_done and response.queue.empty():
-            return (response.response,)
-        return response.response_gen
+        return _source_of_chat(response)
     if isinstance(response, AgentChatResponse):
         return (response.response,)
     if isinstance(response, Iterator):
@@ -124,6 +157,14 @@ def _source(response: Any) -> Any:
     if _is_whole(response):
         return (str(response),)
     raise _no_response(response)
+
+
+def _source_of_chat(response: StreamingAgentChatResponse) -> Any:
+    if not has_writer(response):
+        refuse_spent(response.chat_stream)
+    elif response.is_done and response.queue.empty():
+        return (response.response,)
+    return response.response_gen
 
 
 def _unread(source: Any) -> Any:

@@ -17,7 +17,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import StreamInterruptedError
+from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamReport
 from .tokens import atokens, tokens
 
@@ -29,17 +29,19 @@ Write = Callable[[str], Any]
 
 @dataclass
 class TraceSummary:
-    """What a stream took. Seconds in which the reader was busy with a token count for `seconds` alone."""
+    """What a stream took. Time in which the reader was busy with a token is part of `seconds` alone."""
 
     tokens: int = 0
     """Those with text in them."""
     characters: int = 0
     first_token: float | None = None
+    """Seconds from the first `next()` to the first token with text."""
     longest_gap: float = 0.0
-    """The longest wait for a token after the first one."""
+    """The longest wait for a token after the first one, in seconds."""
     gap_before: int = 0
     """The number of the token that it was waited for; counted from 1."""
     seconds: float = 0.0
+    """From the first `next()` to now, or to the end."""
     ended: str = "streaming"
     """What the report says ("complete", "interrupted", ...); "unknown" where there is none and it ended without an
     error; "left" by its reader; or the name of the exception."""
@@ -62,7 +64,7 @@ class Trace:
         self._response = response
         self._name = f"stream {next(_numbers)}"
         self._write, self._warn, self._every, self._clock = write, warn, every, clock
-        self._started = self._asked = self._told = 0.0
+        self._started = self._asked = self._written = 0.0
 
     def __iter__(self) -> Generator[str, None, None]:
         with closing(tokens(self._response)) as source:
@@ -93,7 +95,7 @@ class Trace:
             self._end(self._status())
 
     def _begin(self) -> None:
-        self._started = self._asked = self._told = self._clock()
+        self._started = self._asked = self._written = self._clock()
 
     def _received(self, token: str) -> None:
         now = self._clock()
@@ -108,8 +110,8 @@ class Trace:
             self._write(f"{self._name}: first token after {summary.seconds:.2f} s")
         elif waited > summary.longest_gap:
             summary.longest_gap, summary.gap_before = waited, summary.tokens
-        if now - self._told >= self._every:
-            self._told = now
+        if now - self._written >= self._every:
+            self._written = now
             self._write(f"{self._name}: {summary}")
 
     def _status(self) -> str:
@@ -136,11 +138,31 @@ def trace(
     every: float = 5.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trace:
-    """The tokens of any response, unchanged, while counts and gaps are logged: first token, every so many seconds, end.
+    """Log counts and gaps while a response is read: the first token, a line now and then, the end. No text is logged.
 
-    `response` is whatever `tokens` and `atokens` read. `logger` is a logger (INFO, and WARNING where it did not end
-    well), or a function that takes a line, such as `print`.
+        for token in trace(engine.query("What happened to the cable?"), logger=print):
+            ...
+
+    Args:
+        response: What `tokens` and `atokens` read.
+        logger: A logger, which gets INFO, and WARNING where the answer did not end well; or a function that takes a
+            line, such as `print`. By default the logger "llama_index_resilient_stream".
+        every: Seconds between two lines in the middle of an answer.
+        clock: Seconds that go on, for tests.
+
+    Returns:
+        The tokens, unchanged, for `for` or `async for`; its `summary` has the figures.
+
+    Raises:
+        ConfigurationError: When it is iterated, for a response that cannot be read; at once, for another `logger`.
     """
+    if logger is not None and not callable(logger) and not isinstance(logger, logging.Logger):
+        raise ConfigurationError(
+            f"logger is {logger!r}. Pass a logging.Logger, or a function that takes a line: "
+            f"trace(response, logger=print)."
+        )
+    if isinstance(every, bool) or not isinstance(every, int | float) or every < 0:
+        raise ConfigurationError(f"every is {every!r}. Pass seconds: trace(response, every=5.0).")
     if callable(logger):
         return Trace(response, logger, logger, every, clock)
     log = logger or _LOGGER

@@ -17,6 +17,7 @@ from ..callbacks import ResumeEvent
 from ..errors import StreamInterruptedError
 from ..recovery.machine import Recovery
 from ..report import StreamReport, StreamStatus
+from ..streaming.scope import Scope
 
 _LOOKS = 8  # tokens, and moments of silence, after which a stream that was not found is none of ours
 
@@ -31,12 +32,14 @@ class CallLog:
     def __init__(self, *, raises: bool = True, seek: Callable[[], Iterable[Any]] | None = None) -> None:
         self.raises = raises
         """Whether the user's policy wants an error where an answer is given up."""
-        self.cancelled = False
+        self.scope = Scope()
+        """Cancelled when the engine's call is: its streams are, with it."""
         self.shown_as_text = False
         """Whether a partial answer was handed out as text, by `str(response)`, instead of an error."""
         self._recoveries: list[tuple[Recovery, bool]] = []
         self._streams: list[tuple[Recovery, weakref.ref[Any]]] = []
-        self._lock = threading.Lock()
+        # The garbage collector may drop a response, and so cancel, while this very thread is in here.
+        self._lock = threading.RLock()
         self._seek = seek
         self._looks = 0
         self._told: dict[tuple[str, int], ResumeEvent] = {}
@@ -83,7 +86,7 @@ class CallLog:
             raise error
 
     def add_call(self, recovery: Recovery) -> None:
-        if self.cancelled:
+        if self.scope.cancelled:
             raise StreamInterruptedError("The answer was cancelled.", reason="cancelled")
         with self._lock:
             self._recoveries.append((recovery, False))
@@ -92,7 +95,7 @@ class CallLog:
         with self._lock:
             self._recoveries.append((recovery, True))
             self._streams.append((recovery, weakref.ref(stream)))
-        if self.cancelled:
+        if self.scope.cancelled:
             stream.cancel()  # it is empty, and a writer ends as it does with any other
 
     # After the fact
@@ -131,6 +134,7 @@ class CallLog:
                 self.raises = False
             self._recoveries.append((recovery, True))
             self._streams.append((recovery, weakref.ref(stream)))
+        self.scope.adopt(stream.scope)
         # First to listen, then to look: what happens in between is told once.
         stream.calls.at_end(self._tell_of_end)
         stream.calls.at_recovery(self.on_resume)
@@ -138,7 +142,7 @@ class CallLog:
             self.on_resume(event)
         if recovery.over:
             self._tell_of_end()
-        if self.cancelled:
+        if self.scope.cancelled:
             stream.cancel()
 
     @property
@@ -185,14 +189,14 @@ class CallLog:
 
     def cancel(self) -> None:
         """Stop every stream, from any thread."""
-        self.cancelled = True
+        self.scope.cancel()
         self.search()
         for stream in self._live():
             stream.cancel()
 
     async def acancel(self) -> None:
         """Stop every stream, and return when their connections are closed."""
-        self.cancelled = True
+        self.scope.cancel()
         self.search()
         for stream in self._live():
             if (acancel := getattr(stream, "acancel", None)) is not None:

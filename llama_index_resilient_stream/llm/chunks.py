@@ -13,6 +13,7 @@ from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
 from ..recovery.finish_reasons import finish_reason_of, open_tool_call, usage_of
 from ..recovery.machine import Recovery
+from ..recovery.refusals import refusal_in_kwargs, refusal_of
 from ..report import StreamStatus
 
 RESET_KEY = "resilient_reset"
@@ -35,6 +36,7 @@ class Reader:
         self._has_deltas = False
         self._length = 0
         self._thoughts = 0
+        self._refusal = ""
         self._tools: str | None = None
 
     def chat(self, response: ChatResponse) -> Chunk:
@@ -57,8 +59,9 @@ class Reader:
             return Chunk(text, response, True, None, tools)
         # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
         grown, self._tools = tools is not None and tools != self._tools, tools or self._tools
-        progress = bool(text) or grown or _is_thinking(response) or self._thinks_on(blocks)
-        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw))
+        refusal = self._refuses_on(response.raw)
+        progress = bool(text or refusal) or grown or _is_thinking(response) or self._thinks_on(blocks)
+        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
 
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
@@ -83,6 +86,12 @@ class Reader:
         self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
         return self._thoughts > before
 
+    def _refuses_on(self, raw: Any) -> str:
+        """What is new of a refusal."""
+        refusal = refusal_of(raw, self._refusal) or ""
+        self._refusal += refusal
+        return refusal
+
 
 def read_whole(response: Response) -> Chunk:
     """An answer that came all at once."""
@@ -92,7 +101,9 @@ def read_whole(response: Response) -> Chunk:
         tools = open_tool_call(extra, blocks_of(response.message))
     else:
         extra, text = response.additional_kwargs, response.text
-    return Chunk(text, response, True, finish_reason_of(response.raw, extra), tools, usage_of(response.raw))
+    raw = response.raw
+    refusal = refusal_of(raw) or refusal_in_kwargs(extra) or ""
+    return Chunk(text, response, True, finish_reason_of(raw, extra), tools, usage_of(raw), refusal)
 
 
 def _is_thinking(response: Response) -> bool:

@@ -5,6 +5,7 @@ Plain functions on purpose: a reader thread stuck in one of them keeps the wrapp
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import provider_of, reasons
+from ..providers import Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
 from ..recovery.events import Chunk, Learned, Model, Request
+from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
@@ -38,7 +40,9 @@ _STRUCTURED = (
     "grammar",
 )  # fmt: skip
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-_NESTED = ("extra_body", "text", "generation_config", "additional_kwargs", "model_kwargs", "generate_kwargs", "options")
+
+
+_NO_WORD: Any = object()
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,7 @@ class Question:
 
 
 def _asks_for_form(settings: Mapping[str, Any]) -> bool:
-    nested = [value for name in _NESTED if isinstance(value := settings.get(name), Mapping)]
-    return any(source.get(name) for source in (settings, *nested) for name in _STRUCTURED)
+    return any(source.get(name) for source in all_settings(settings) for name in _STRUCTURED)
 
 
 def always_structured(llm: LLM) -> bool:
@@ -92,9 +95,12 @@ def model_of(
     policy: RecoveryPolicy,
     continuation: Continuation | Strategy | str,
     learned: Learned,
+    provider: Provider | None = None,
 ) -> Model:
-    """What the core has to know of this LLM for this question."""
-    provider = provider_of(type(llm))
+    """What the core has to know of this LLM for this question. `provider` stands in for its class's row."""
+    # A class of one's own need not be in the table: it can say so itself.
+    own_word = getattr(llm, "sends_finish_reason", _NO_WORD) if provider is None else _NO_WORD
+    provider = provider_of(type(llm)) if provider is None else provider
     name = name_of(llm)
     timeout = policy.first_token_timeout
     if timeout == "auto":
@@ -103,9 +109,8 @@ def model_of(
     retries = getattr(llm, "max_retries", 0)
     return Model(
         name=name,
-        continuation=_continuation(llm, continuation, provider.strategy, provider.prefill_extra),
-        # A class of one's own need not be in the table: it can say so itself.
-        sends_finish_reason=getattr(llm, "sends_finish_reason", provider.sends_finish_reason),
+        continuation=_continuation(llm, continuation, Strategy(provider.strategy), provider.prefill_extra),
+        sends_finish_reason=provider.sends_finish_reason if own_word is _NO_WORD else own_word,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
@@ -139,12 +144,21 @@ def _continuation(
         chosen = wanted
     else:
         chosen = Continuation(strategy=default if wanted == "auto" else wanted, extra=extra)  # type: ignore[arg-type]
-    strategy: Strategy = chosen.strategy
+    strategy = Strategy(chosen.strategy)
     if is_chat_model(llm):
         fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands
         fitting = Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
-    return Continuation(fitting, chosen.wording, chosen.anchor_length, chosen.extra or extra)
+    return _with_extra(chosen.with_strategy(fitting), extra)
+
+
+def _with_extra(continuation: Continuation, extra: Mapping[str, Any]) -> Continuation:
+    """Add, to a copy of the same class, the keyword arguments of this model's row, unless it has some of its own."""
+    if continuation.extra or not extra:
+        return continuation
+    other = copy.copy(continuation)
+    object.__setattr__(other, "extra", extra)
+    return other
 
 
 # Asking
@@ -178,7 +192,10 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
 
 
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
-    """The same, asynchronously; an LLM whose asynchronous endpoints block is asked in a thread."""
+    """Open the stream that answers the request, and read it, asynchronously.
+
+    An LLM whose asynchronous endpoints block is asked in a thread.
+    """
     if blocks_the_loop(llms[request.model], f"astream_{question.endpoint}"):
         return Offloaded(partial(ask, llms, question, upstream, request), upstream.break_read)
     return _Asked(llms, question, upstream, request)
@@ -232,7 +249,7 @@ def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: R
 
 
 async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
-    """The same, asynchronously."""
+    """Make one call that is not streamed, asynchronously, as a stream of one chunk."""
     if blocks_the_loop(llms[request.model], f"a{question.endpoint}"):
         async for chunk in Offloaded(partial(call, llms, question, _upstream, request)):
             yield chunk
@@ -263,7 +280,7 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
             Reader().completion,
         )
     if request.strategy is Strategy.APPEND:
-        text = _as_one_text(llm, question) + request.partial_text
+        text = _as_one_text(llm, question) + sendable(request.partial_text)
         return (
             "complete",
             _To(llm, text),

@@ -9,26 +9,31 @@ Each endpoint is a thin line to `drive.py`. What differs from what one might exp
 3. Prompt fields (`system_prompt` and the like) are copied from the wrapped LLM: LlamaIndex applies them on the object
    whose `predict` or `stream` is called, which is ours, and not again on the wrapped one.
 4. Public attributes it does not have itself are read from the wrapped LLM: `llm.model`, `llm.temperature`.
-5. A call that is not streamed and fails for good raises the original exception, with a note of what was tried.
+5. A call that is not streamed and fails for good raises the original exception, with a note of what was tried. An
+   object that was cut every time has none: that is a `StreamInterruptedError`, streamed or not.
 6. An agent's reader sees a reset (a restarted turn that tells it differently) in `AgentStream.response`, which holds
    the new telling alone, while `delta` is a blank line and that telling; LlamaIndex drops a chunk's `additional_kwargs`
    there. The moment is told by `TokenEvent.reset` (`callbacks=`) and `StreamResetEvent` (LlamaIndex's dispatcher).
 7. Thinking: a continued answer keeps the thinking blocks of all of its parts; a restarted one has only its own.
-8. Streamed objects may start over when a turn is told again; the last one is right, or an error is raised. Objects
-   have no place for a mark, so `on_exhausted="partial"` does not apply to them. Where the wrapped class streams
-   objects in a JSON mode of its own through its chat endpoints (LlamaIndex's OpenAI), that mode is used.
-9. Tracing: one span per stream, open until the stream is over, the attempts inside it (see `tracing.py`). A stream
-   that nobody began to read has none. The span of a chat engine's own method ends before its stream, as LlamaIndex has
-   it. The subclass that overrides a stream method has it decorated by LlamaIndex again, unless it is `@untraced`.
+8. Objects are asked for as the wrapped class asks for them (`structured_predict` and its kin are its own methods, see
+   `own_methods.py`). Streamed ones may start over when a turn is told again; the last one is right, or an error is
+   raised. Objects have no place for a mark, so `on_exhausted="partial"` does not apply to them.
+9. Around `llm.as_structured_llm(X)` it is a structured LLM, too: `ResilientLLM(...)` makes a subclass of both.
+10. `get_tool_calls_from_response` leaves out calls whose arguments are no JSON object, which LlamaIndex repairs.
+11. Tracing: one span per answer, open until it is over, the attempts inside it (see `spans.py`). A stream that nobody
+   began to read has none. The span of a chat engine's own method ends before its stream, as LlamaIndex has it. The
+   subclass that overrides an endpoint has it decorated by LlamaIndex again, unless it is `@untraced`.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, overload
+from inspect import getattr_static
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -36,36 +41,59 @@ from llama_index.core.base.llms.types import (
     ChatResponseAsyncGen,
     ChatResponseGen,
     CompletionResponse,
-    CompletionResponseAsyncGen,
-    CompletionResponseGen,
     LLMMetadata,
 )
 from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
-from ..callbacks import HOOKS
-from ..compat.llama_index import copied, streams_objects_itself, tools_arguments, users_token_counter
-from ..errors import ConfigurationError, StreamInterruptedError
+from ..callbacks import HOOKS, Callback
+from ..compat.llama_index import (
+    StructuredLLM,
+    copied,
+    inner_llm,
+    serializer,
+    tools_arguments,
+    users_token_counter,
+    with_inner_llm,
+)
+from ..errors import ConfigurationError, StreamFault, StreamInterruptedError
 from ..policy import RecoveryPolicy
-from ..recovery.continuation import STRATEGIES, Continuation
-from ..recovery.events import Chunk, Learned
+from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
 from ..streaming.drivers import adrive, drive
 from ..streaming.loops import require_asyncio
-from ..streaming.watchdog import AsyncHalt, Halt
-from .announcer import Announcer, AsyncAnnouncer, checked, refuse_coroutines
+from ..streaming.scope import Scope
+from ..streaming.watchdog import InterruptibleWait
+from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
 from .explanation import CallExplanation, refuses_like_bare
+from .identity import identity_of
+from .own_methods import OwnMethod, aask_own, acall_own, ask_own, call_own, objects_of, objects_of_async
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
+from .settings import CHECKS, ContinuationSetting, ProviderSetting, check_names, did_you_mean
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
-from .structured import Tellings
+from .tool_calls import without_cut_calls
 
 _Json = dict[str, Any]  # a class with a method `dict` cannot write it any other way
 
+S = TypeVar("S", bound="ResilientLLM")
+
+# The types of the settings are for type checkers. pydantic, of either version, would copy, convert or refuse what
+# `settings.py` checks better: a subclass of Continuation, an object with two of the four hooks.
+if TYPE_CHECKING:
+    _Fallbacks = tuple[LLM, ...]
+    _Policy = RecoveryPolicy
+    _Continuation = ContinuationSetting
+    _Callbacks = tuple[Callback, ...]
+    _Provider = ProviderSetting
+else:
+    _Fallbacks = _Policy = _Continuation = _Callbacks = _Provider = Any
+
+# Read from the wrapped LLM, whenever they are asked for, where nobody set them on ours.
 _PROMPT_FIELDS = (
     "system_prompt",
     "messages_to_prompt",
@@ -74,35 +102,58 @@ _PROMPT_FIELDS = (
     "pydantic_program_mode",
     "query_wrapper_prompt",
 )
+_INHERITED = ("callback_manager", *_PROMPT_FIELDS)
+
+
+_ENDPOINTS = tuple(
+    f"{a}{stream}{kind}" for kind in ("chat", "complete") for stream in ("", "stream_") for a in ("", "a")
+)
+_TOOL_METHODS = tuple(f"{name}_with_tools" for name in _ENDPOINTS if name.endswith("chat"))
 
 
 class ResilientLLM(FunctionCallingLLM):
-    """Wraps any LlamaIndex LLM. Its streams are finished, or say honestly that they are not.
+    """Wraps any LlamaIndex LLM. Its streams are finished, or say that they are not.
 
         llm = ResilientLLM(OpenAI("gpt-4o-mini", max_retries=0), fallbacks=[Anthropic("claude-sonnet-4-5")])
         index.as_query_engine(llm=llm, streaming=True)
 
     Args:
-        llm: the LLM to wrap.
-        fallbacks: asked in this order when a model's patience is used up, also in the middle of an answer.
-        policy: how patient to be.
-        continuation: how to ask a model to go on: "auto" (by what `providers.py` knows), "ask", "prefill", "append",
-            "restart", or a `Continuation` with a wording of your own.
-        callbacks: objects with `on_token`, `on_fault`, `on_resume`, `on_end`, or functions of a `TokenEvent`.
+        llm: The LLM to wrap.
+        fallbacks: LLMs that are asked in this order when `policy.stop` gives a model up, also in the middle of an
+            answer.
+        policy: When to wait, when to ask again, when to stop.
+        continuation: How to ask a model to go on: "auto" (by what `providers.py` knows), "ask", "prefill", "append",
+            "restart", or a `Continuation`, also one of your own subclass.
+        callbacks: Objects with some of `on_token`, `on_fault`, `on_resume`, `on_end`, or functions of a `TokenEvent`.
+        provider: What is known of the wrapped LLM, in place of its class's row in `providers.py`. With fallbacks also
+            a sequence, one for each LLM, None where the row is right.
+        **kwargs: Fields of every LlamaIndex LLM, such as `system_prompt`. What is not given is read from the wrapped
+            LLM.
+
+    Raises:
+        ConfigurationError: A setting cannot work, here and when it is assigned later: `llm.policy = 3`.
 
     Before the first token the wrapped LLM's own `max_retries` multiply ours. They are counted in
     `policy.max_attempts`; `max_retries=0` on the wrapped LLM leaves the retrying to this package.
     """
 
     llm: LLM = Field(description="The wrapped LLM.")
-    fallbacks: list[LLM] = Field(default_factory=list, description="Asked in turn when the wrapped LLM fails.")
-    policy: Any = Field(default=None, exclude=True)
-    continuation: Any = Field(default="auto", exclude=True)
-    callbacks: Any = Field(default=(), exclude=True)
+    fallbacks: _Fallbacks = Field(default=(), description="Asked in turn when the wrapped LLM fails.")
+    policy: _Policy = Field(default_factory=RecoveryPolicy, exclude=True)
+    continuation: _Continuation = Field(default="auto", exclude=True)
+    callbacks: _Callbacks = Field(default=(), exclude=True)
+    provider: _Provider = Field(default=None, exclude=True)
 
-    _learned: Any = PrivateAttr()
+    _learned: list[Learned] = PrivateAttr()
     _calls: Any = PrivateAttr(default=None)
-    _objects: bool = PrivateAttr(default=False)
+
+    def __new__(cls, llm: Any = None, *_: Any, **__: Any) -> ResilientLLM:
+        """Around `llm.as_structured_llm(X)`, an LLM that LlamaIndex knows as a structured one."""
+        if isinstance(llm, StructuredLLM) and not issubclass(cls, StructuredLLM):
+            from .structured_llm import resilient_structured
+
+            cls = resilient_structured(cls)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -110,29 +161,28 @@ class ResilientLLM(FunctionCallingLLM):
         *,
         fallbacks: Sequence[LLM] = (),
         policy: RecoveryPolicy | None = None,
-        continuation: Continuation | str = "auto",
-        callbacks: Sequence[Any] = (),
+        continuation: ContinuationSetting = "auto",
+        callbacks: Sequence[Callback] | Callback = (),
+        provider: ProviderSetting = None,
         **kwargs: Any,
     ) -> None:
-        policy = RecoveryPolicy() if policy is None else policy
-        for each in (llm, *fallbacks):
-            _check_llm(each)
-        _check_settings(policy, continuation)
-        callbacks = checked(callbacks)
-        _check_names(kwargs, set(self._field_names()))
-        inherited = {name: getattr(llm, name) for name in ("callback_manager", *_PROMPT_FIELDS) if hasattr(llm, name)}
-        super().__init__(
-            llm=llm,
-            fallbacks=list(fallbacks),
-            policy=policy,
-            continuation=continuation,
-            callbacks=callbacks,
-            **{**inherited, **kwargs},
-        )
+        settings = {
+            "llm": llm,
+            "fallbacks": fallbacks,
+            "policy": RecoveryPolicy() if policy is None else policy,
+            "continuation": continuation,
+            "callbacks": callbacks,
+            "provider": provider,
+        }
+        settings = {name: CHECKS[name](value) for name, value in settings.items()}
+        check_names(kwargs, self._field_names())
+        super().__init__(**settings, **kwargs)
         # pydantic 1, under core 0.10, copies models on validation; wrapped means these very objects.
-        self.__dict__["llm"] = llm
-        self.__dict__["fallbacks"] = list(fallbacks)
-        self._learned = [Learned() for _ in (llm, *fallbacks)]
+        self.__dict__.update(settings)
+        for name in (*_INHERITED, "provider"):
+            if kwargs.get(name, settings.get(name)) is None:
+                self.__dict__.pop(name, None)  # found by __getattr__ from now on
+        self._learned = [Learned() for _ in self._models]
 
     # What it is
 
@@ -140,28 +190,66 @@ class ResilientLLM(FunctionCallingLLM):
     def _field_names(cls) -> list[str]:
         return list(getattr(cls, "model_fields", None) or cls.__fields__)  # type: ignore[arg-type]
 
+    @property
+    def _models(self) -> tuple[LLM, ...]:
+        return (self.llm, *self.fallbacks)
+
     @classmethod
     def class_name(cls) -> str:
+        """The name by which LlamaIndex knows this class."""
         return "ResilientLLM"
 
     @property
     def metadata(self) -> LLMMetadata:
+        """What the wrapped LLM says of itself: its model's name, its context window, whether it calls functions."""
         return self.llm.metadata
 
     def __getattr__(self, name: str) -> Any:
         inner = self.__dict__.get("llm")
-        if name.startswith("_") or inner is None:
+        if inner is None or name in self.__private_attributes__ or not _is_shared(inner, name):
             parent = getattr(super(), "__getattr__", None)  # pydantic 2 keeps private attributes there
             if parent is None:
                 raise AttributeError(name)
             return parent(name)
-        return getattr(inner, name)
+        try:
+            return getattr(inner, name)
+        except AttributeError:
+            if name == "provider":  # a setting of ours that nobody made, and a field of some LLMs
+                return None
+            if getattr_static(inner, name, None) is not None:
+                raise  # a property of the wrapped LLM failed, and says why
+        raise AttributeError(self._unknown(name), name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_of_wrapped(name, value):
+            self._set_on_wrapped(name, value)
+            return
+        if (check := CHECKS.get(name)) is not None:
+            value = check(value)
+        known = list(zip(self._models, self._learned, strict=True)) if name in ("llm", "fallbacks") else []
         super().__setattr__(name, value)
+        if known:
+            self._learned = [next((has for llm, has in known if llm is each), Learned()) for each in self._models]
         if name == "callback_manager":  # LlamaIndex sets it on us; the events come from the wrapped ones
-            for llm in (self.llm, *self.fallbacks):
+            for llm in self._models:
                 llm.callback_manager = value
+
+    def _is_of_wrapped(self, name: str, value: Any) -> bool:
+        if name == "provider":  # a setting of ours; some LLMs have a field of that name, which is a word
+            return isinstance(value, str)
+        is_ours = name.startswith("_") or name in self._field_names() or getattr_static(self, name, None) is not None
+        return not is_ours
+
+    def _set_on_wrapped(self, name: str, value: Any) -> None:
+        """`llm.temperature = 0.1` means the wrapped LLM's; what it has not is a mistake."""
+        if not hasattr(self.llm, name):
+            raise ConfigurationError(self._unknown(name))
+        setattr(self.llm, name, value)
+
+    def _unknown(self, name: str) -> str:
+        known = [each for each in {*dir(type(self)), *self._field_names(), *vars(self.llm)} if not each.startswith("_")]
+        around = type(self.llm).__name__
+        return f"Neither {type(self).__name__} nor the {around} in it has {name!r}.{did_you_mean(name, known)}"
 
     def __repr_args__(self) -> list[tuple[str | None, Any]]:
         # The wrapped LLM's own repr shows its api_key.
@@ -173,36 +261,65 @@ class ResilientLLM(FunctionCallingLLM):
     __str__ = __repr__
 
     def to_dict(self, **kwargs: Any) -> _Json:
-        """Names only: under core 0.10 the inherited one shows the wrapped LLM's credentials."""
+        """What tells this LLM's answers from another's, without credentials: LlamaIndex's caches use it as a key."""
         return {
             "class_name": self.class_name(),
-            "llm": {"class_name": self.llm.class_name(), "model": name_of(self.llm)},
-            "fallbacks": [{"class_name": llm.class_name(), "model": name_of(llm)} for llm in self.fallbacks],
+            "system_prompt": self.system_prompt,
+            "pydantic_program_mode": str(getattr(self.pydantic_program_mode, "value", self.pydantic_program_mode)),
+            "llm": identity_of(self.llm),
+            "fallbacks": [identity_of(llm) for llm in self.fallbacks],
         }
 
     def dict(self, **kwargs: Any) -> _Json:
-        """The same."""
+        """What `to_dict()` says."""
         return self.to_dict()
+
+    @serializer
+    def custom_model_dump(self) -> _Json:  # type: ignore[override]
+        """What `to_dict()` says, also where this LLM is a field of another model."""
+        return self.to_dict()
+
+    @classmethod
+    def from_dict(cls, data: _Json, **kwargs: Any) -> NoReturn:
+        """Refuse: `to_dict` tells models apart, and holds no credentials and no policy.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError(
+            "A ResilientLLM cannot be loaded from to_dict() or to_json(), which tell its models apart and hold no "
+            "credentials and no policy. Load the wrapped LLM and wrap it: "
+            "ResilientLLM(OpenAI.from_dict(...), policy=...)."
+        )
 
     # Per request
 
     def bind(
-        self,
+        self: S,
         *,
         policy: RecoveryPolicy | None = None,
-        callbacks: Sequence[Any] | None = None,
-        continuation: Continuation | str | None = None,
-    ) -> ResilientLLM:
-        """The same LLM with other settings, for one request. What it has learned of its models stays shared."""
-        bound = ResilientLLM(
-            self.llm,
-            fallbacks=self.fallbacks,
-            policy=self.policy if policy is None else policy,
-            continuation=self.continuation if continuation is None else continuation,
-            callbacks=self.callbacks if callbacks is None else callbacks,
-            **{name: getattr(self, name) for name in ("callback_manager", *_PROMPT_FIELDS)},
-        )
-        bound._learned = self._learned
+        callbacks: Sequence[Callback] | Callback | None = None,
+        continuation: ContinuationSetting | None = None,
+    ) -> S:
+        """Give the same LLM other settings, for one request. What it has learned of its models stays shared.
+
+            llm.bind(policy=RecoveryPolicy(deadline=30)).stream_chat(messages)
+
+        Args:
+            policy: In place of the LLM's own policy.
+            callbacks: In place of its callbacks; `callbacks=()` for none.
+            continuation: In place of its way to go on.
+
+        Returns:
+            A new LLM, of the same class, around the same models. This one is not changed.
+
+        Raises:
+            ConfigurationError: A setting cannot work.
+        """
+        given = {"policy": policy, "callbacks": callbacks, "continuation": continuation}
+        changes = {name: CHECKS[name](value) for name, value in given.items() if value is not None}
+        bound = copied(self, **changes)
+        bound._calls = None
         return bound
 
     def _bind_calls(self, calls: CallLog, *, policy: RecoveryPolicy | None = None) -> ResilientLLM:
@@ -212,56 +329,168 @@ class ResilientLLM(FunctionCallingLLM):
         return bound
 
     @overload
-    def resume(self, what: StreamInterruptedError) -> ResilientStream[Any]: ...
+    def resume(self, what: StreamInterruptedError) -> ResilientStream[ChatResponse | CompletionResponse]: ...
     @overload
-    def resume(self, what: Sequence[ChatMessage] | str, partial_text: str) -> ResilientStream[Any]: ...
+    def resume(self, what: str, partial_text: str) -> ResilientStream[CompletionResponse]: ...
+    @overload
+    def resume(self, what: Sequence[ChatMessage], partial_text: str) -> ResilientStream[ChatResponse]: ...
     def resume(self, what: Any, partial_text: str | None = None) -> ResilientStream[Any]:
-        """Go on from an interrupted answer's partial text. The deltas hold only what is new, the message is whole.
+        """Go on from an interrupted answer's partial text.
 
-        llm.resume(error)               # a StreamInterruptedError
-        llm.resume(messages, text)      # or a prompt; where the error was another process's, or there was none
+            llm.resume(error)               # a StreamInterruptedError
+            llm.resume(messages, text)      # or a prompt; where the error was another process's, or there was none
+
+        Args:
+            what: The error that a stream of ours raised; or the messages, or the prompt, that were asked.
+            partial_text: The text so far, where `what` is no error.
+
+        Returns:
+            A stream whose deltas hold only what is new; its message, or text, is the whole answer so far.
+
+        Raises:
+            ConfigurationError: This cannot be resumed.
         """
         return self._stream(*_interrupted(what, partial_text))
 
     @overload
-    async def aresume(self, what: StreamInterruptedError) -> ResilientAsyncStream[Any]: ...
+    async def aresume(
+        self, what: StreamInterruptedError
+    ) -> ResilientAsyncStream[ChatResponse | CompletionResponse]: ...
     @overload
-    async def aresume(self, what: Sequence[ChatMessage] | str, partial_text: str) -> ResilientAsyncStream[Any]: ...
+    async def aresume(self, what: str, partial_text: str) -> ResilientAsyncStream[CompletionResponse]: ...
+    @overload
+    async def aresume(self, what: Sequence[ChatMessage], partial_text: str) -> ResilientAsyncStream[ChatResponse]: ...
     async def aresume(self, what: Any, partial_text: str | None = None) -> ResilientAsyncStream[Any]:
-        """The same, asynchronously."""
+        """Go on from an interrupted answer's partial text, asynchronously.
+
+            stream = await llm.aresume(error)
+
+        Args:
+            what: The error that a stream of ours raised; or the messages, or the prompt, that were asked.
+            partial_text: The text so far, where `what` is no error.
+
+        Returns:
+            A stream whose deltas hold only what is new; its message, or text, is the whole answer so far.
+
+        Raises:
+            ConfigurationError: This cannot be resumed.
+        """
         return self._astream(*_interrupted(what, partial_text))
 
     # Streams
 
     @untraced
     @refuses_like_bare
-    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ResilientStream[ChatResponse]:
+        """Stream the answer to a conversation.
+
+            stream = llm.stream_chat([ChatMessage(content="What happened to the cable?")])
+            for response in stream:
+                print(response.delta, end="")
+            print(stream.report)
+
+        Args:
+            messages: The conversation. Its messages are not changed.
+            **kwargs: Passed on to the wrapped LLM. With tools or a response format among them the turn is asked again
+                after a cut, and not continued.
+
+        Returns:
+            A generator of responses with `report` and `cancel()`. Nothing is sent before its first `next()`.
+
+        Raises:
+            ConfigurationError: A callback is a coroutine function, which a synchronous stream cannot await.
+            StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
+                what came. With `policy.on_exhausted="partial"` the stream ends instead.
+        """
         return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
     @refuses_like_bare
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> ResilientStream[CompletionResponse]:
+        """Stream the completion of a prompt.
+
+            for response in llm.stream_complete("What happened to the cable?"):
+                print(response.delta, end="")
+
+        Args:
+            prompt: The text to complete.
+            formatted: Whether the prompt has the form that the model expects, so that `completion_to_prompt` is left
+                out.
+            **kwargs: Passed on to the wrapped LLM.
+
+        Returns:
+            A generator of responses with `report` and `cancel()`. Nothing is sent before its first `next()`.
+
+        Raises:
+            ConfigurationError: A callback is a coroutine function, which a synchronous stream cannot await.
+            StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
+                what came. With `policy.on_exhausted="partial"` the stream ends instead.
+        """
         return self._stream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     @untraced
     @refuses_like_bare
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ResilientAsyncStream[ChatResponse]:
+        """Stream the answer to a conversation, asynchronously.
+
+            stream = await llm.astream_chat([ChatMessage(content="What happened to the cable?")])
+            async for response in stream:
+                print(response.delta, end="")
+
+        Args:
+            messages: The conversation. Its messages are not changed.
+            **kwargs: Passed on to the wrapped LLM. With tools or a response format among them the turn is asked again
+                after a cut, and not continued.
+
+        Returns:
+            An async generator of responses with `report`, `cancel()` and `acancel()`. Nothing is sent before its first
+            `anext()`.
+
+        Raises:
+            StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
+                what came. With `policy.on_exhausted="partial"` the stream ends instead.
+        """
         return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
 
     @untraced
     @refuses_like_bare
-    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> ResilientAsyncStream[CompletionResponse]:
+        """Stream the completion of a prompt, asynchronously.
+
+            async for response in await llm.astream_complete("What happened to the cable?"):
+                print(response.delta, end="")
+
+        Args:
+            prompt: The text to complete.
+            formatted: Whether the prompt has the form that the model expects, so that `completion_to_prompt` is left
+                out.
+            **kwargs: Passed on to the wrapped LLM.
+
+        Returns:
+            An async generator of responses with `report`, `cancel()` and `acancel()`. Nothing is sent before its first
+            `anext()`.
+
+        Raises:
+            StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
+                what came. With `policy.on_exhausted="partial"` the stream ends instead.
+        """
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     def _stream(self, question: Question, partial_text: str = "", restart_only: bool = False) -> ResilientStream[Any]:
         refuse_coroutines(self.callbacks)
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), Halt()
-        trace, show = self._trace(question, recovery), _presenter(question, recovery)
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
+        trace, show = self._trace(question, recovery, "stream_"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
-        opened = within(trace, partial(ask, [self.llm, *self.fallbacks], question))
+        asked: Any = ask_own if isinstance(question, OwnMethod) else ask
+        opened = within(trace, partial(asked, self._models, question))
         observer = Announcer(self._listeners(calls, trace, show))
-        items = drive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientStream[Any] = ResilientStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        items = drive(opened, recovery, show=show, observer=observer, scope=scope)
+        stream: ResilientStream[Any] = ResilientStream(items, recovery, scope, calls)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -269,13 +498,16 @@ class ResilientLLM(FunctionCallingLLM):
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
         require_asyncio("An asynchronous stream of ResilientLLM")
-        recovery, halt = self._recovery(question, partial_text=partial_text, restart_only=restart_only), AsyncHalt()
-        trace, show = self._trace(question, recovery, "a"), _presenter(question, recovery)
+        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
+        trace, show = self._trace(question, recovery, "astream_"), _presenter(question, recovery)
         calls: CallLog = self._calls or CallLog()
-        opened = awithin(trace, partial(aask, [self.llm, *self.fallbacks], question))
+        asked: Any = aask_own if isinstance(question, OwnMethod) else aask
+        opened = awithin(trace, partial(asked, self._models, question))
         observer = AsyncAnnouncer(self._listeners(calls, trace, show))
-        items = adrive(opened, recovery, show=show, observer=observer, halt=halt)
-        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, halt, calls)
+        scope = _scope_of(recovery, calls.scope)
+        wait = InterruptibleWait(scope)
+        items = adrive(opened, recovery, show=show, observer=observer, scope=scope, wait=wait)
+        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, scope, calls, wait)
         calls.add_stream(recovery, stream)
         return stream
 
@@ -283,30 +515,98 @@ class ResilientLLM(FunctionCallingLLM):
         # Not a bare function: as a callback it would be told of tokens.
         return [*self.callbacks, *(each for each in ours if any(hasattr(each, h) for h in HOOKS))]
 
-    def _trace(self, question: Question, recovery: Recovery, twin: str = "") -> StreamSpan | None:
+    def _trace(self, question: Question, recovery: Recovery, kind: str) -> StreamSpan | None:
+        if isinstance(question, OwnMethod):
+            return span_of(self, question.method, question.named_arguments, recovery, streamed="stream" in kind)
         asked = {"messages": question.messages} if question.chat else {"prompt": question.prompt}
-        method = f"{twin}stream_{'chat' if question.chat else 'complete'}"
-        return span_of(self, method, {**asked, **question.kwargs}, recovery)
+        method = kind + question.endpoint
+        return span_of(self, method, {**asked, **question.kwargs}, recovery, streamed="stream" in kind)
 
     # Calls that are not streamed
 
+    @untraced
     @refuses_like_bare
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation in one piece. Failed requests are sent again, as the policy says.
+
+            response = llm.chat([ChatMessage(content="What happened to the cable?")])
+
+        Args:
+            messages: The conversation. Its messages are not changed.
+            **kwargs: Passed on to the wrapped LLM.
+
+        Returns:
+            The wrapped LLM's own response.
+
+        Raises:
+            ConfigurationError: A callback is a coroutine function, which a synchronous call cannot await.
+            Exception: The provider's own error when it fails for good, with a note of what was tried.
+        """
         answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @untraced
     @refuses_like_bare
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Complete a prompt in one piece. Failed requests are sent again, as the policy says.
+
+            response = llm.complete("What happened to the cable?")
+
+        Args:
+            prompt: The text to complete.
+            formatted: Whether the prompt has the form that the model expects, so that `completion_to_prompt` is left
+                out.
+            **kwargs: Passed on to the wrapped LLM.
+
+        Returns:
+            The wrapped LLM's own response.
+
+        Raises:
+            ConfigurationError: A callback is a coroutine function, which a synchronous call cannot await.
+            Exception: The provider's own error when it fails for good, with a note of what was tried.
+        """
         answer: CompletionResponse = self._call(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
         return answer
 
+    @untraced
     @refuses_like_bare
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answer a conversation in one piece, asynchronously. Failed requests are sent again, as the policy says.
+
+            response = await llm.achat([ChatMessage(content="What happened to the cable?")])
+
+        Args:
+            messages: The conversation. Its messages are not changed.
+            **kwargs: Passed on to the wrapped LLM.
+
+        Returns:
+            The wrapped LLM's own response.
+
+        Raises:
+            Exception: The provider's own error when it fails for good, with a note of what was tried.
+        """
         answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
         return answer
 
+    @untraced
     @refuses_like_bare
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Complete a prompt in one piece, asynchronously. Failed requests are sent again, as the policy says.
+
+            response = await llm.acomplete("What happened to the cable?")
+
+        Args:
+            prompt: The text to complete.
+            formatted: Whether the prompt has the form that the model expects, so that `completion_to_prompt` is left
+                out.
+            **kwargs: Passed on to the wrapped LLM.
+
+        Returns:
+            The wrapped LLM's own response.
+
+        Raises:
+            Exception: The provider's own error when it fails for good, with a note of what was tried.
+        """
         answer: CompletionResponse = await self._acall(
             Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs)
         )
@@ -315,118 +615,172 @@ class ResilientLLM(FunctionCallingLLM):
     def _call(self, question: Question) -> Any:
         refuse_coroutines(self.callbacks)
         recovery = self._recovery(question, streamed=False)
-        opened = partial(call, [self.llm, *self.fallbacks], question)
+        scope = _scope_of(recovery)
+        trace = self._trace(question, recovery, "")
+        asked: Any = call_own if isinstance(question, OwnMethod) else call
+        opened = within(trace, partial(asked, self._models, question))
+        observer = Announcer(self._listeners(trace))
         try:
             for answer in drive(  # noqa: B007 - the last one counts: one that ended in an error was asked for again
-                opened, recovery, show=_payload, observer=Announcer(self.callbacks), halt=Halt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=scope, watched=False
             ):
                 pass
         except StreamInterruptedError as error:
             failure = error
         else:
             return answer
-        raise _original(failure)
+        raise _original(failure, question)
 
     async def _acall(self, question: Question) -> Any:
         require_asyncio("An asynchronous call of ResilientLLM")
         recovery = self._recovery(question, streamed=False)
-        opened = partial(acall, [self.llm, *self.fallbacks], question)
-        observer = AsyncAnnouncer(self.callbacks)
+        trace = self._trace(question, recovery, "a")
+        asked: Any = acall_own if isinstance(question, OwnMethod) else acall
+        opened = awithin(trace, partial(asked, self._models, question))
+        observer = AsyncAnnouncer(self._listeners(trace))
         try:
             async for answer in adrive(  # noqa: B007
-                opened, recovery, show=_payload, observer=observer, halt=AsyncHalt(), watched=False
+                opened, recovery, show=_payload, observer=observer, scope=_scope_of(recovery), watched=False
             ):
                 pass
         except StreamInterruptedError as error:
             failure = error
         else:
             return answer
-        raise _original(failure)
+        raise _original(failure, question)
 
     def _recovery(
         self, question: Question, *, partial_text: str = "", restart_only: bool = False, streamed: bool = True
     ) -> Recovery:
         if self._calls is not None:
             self._calls.check()
-        policy: RecoveryPolicy = self.policy
-        if not streamed:  # an error is an error there: no half answer to hand out, and nothing to go on from
+        own = question if isinstance(question, OwnMethod) else None
+        policy = self.policy
+        if not streamed or (own is not None and own.objects):  # no half answer to hand out, and nothing to go on from
             policy = replace(policy, on_exhausted="raise", continue_on_length=0)
-        models = [
-            model_of(llm, question, policy, self.continuation, learned)
-            for llm, learned in zip((self.llm, *self.fallbacks), self._learned, strict=True)
-        ]
-        by_its_settings = any(always_structured(llm) for llm in (self.llm, *self.fallbacks))
+        by_its_settings = any(always_structured(llm) for llm in self._models)
         count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
-            models,
+            self._described(question, policy),
             policy,
             question=question,
             question_tokens=partial(question.tokens, count_tokens),
             count_tokens=count_tokens,
             answers_tool_result=question.answers_tool_result,
-            explanation=CallExplanation((self.llm, *self.fallbacks), question),
+            explanation=CallExplanation(self._models, question),
             partial_text=partial_text,
-            restart_only=restart_only or self._objects or question.structured or by_its_settings or not streamed,
+            restart_only=restart_only or question.structured or by_its_settings or not streamed,
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
             self._calls.add_call(recovery)
         return recovery
 
+    def _described(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
+        """What the core has to know of each model for this question."""
+        rows = self.__dict__.get("provider") or ()
+        # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
+        learned = [copy(each) for each in self._learned] if isinstance(question, OwnMethod) else self._learned
+        return [
+            model_of(inner_llm(llm), question, policy, self.continuation, known, row)
+            for llm, known, row in zip_longest(self._models, learned, rows[: len(self._models)])
+        ]
+
     # Objects
 
     # Their signatures differ from one version of LlamaIndex to the next, so they are passed on as they come.
 
+    @untraced
     def structured_predict(self, *args: Any, **kwargs: Any) -> Any:
-        if not streams_objects_itself(self.llm):
-            return super().structured_predict(*args, **kwargs)
-        return _with_endpoints(self.llm, chat=self.chat).structured_predict(*args, **kwargs)
+        """Answer a prompt with an object of a pydantic class, as the wrapped class does it; arguments are LlamaIndex's.
 
+        Raises:
+            Exception: The provider's own error when it fails for good.
+        """
+        return self._call(self._own_method("structured_predict", args, kwargs, objects=True))
+
+    @untraced
     async def astructured_predict(self, *args: Any, **kwargs: Any) -> Any:
-        if not streams_objects_itself(self.llm):
-            return await super().astructured_predict(*args, **kwargs)
-        return await _with_endpoints(self.llm, achat=self.achat).astructured_predict(*args, **kwargs)
+        """Answer a prompt with an object of a pydantic class, asynchronously; arguments are LlamaIndex's.
 
-    def _structured_stream_call(self, *args: Any, **kwargs: Any) -> Iterator[Any]:  # type: ignore[override]
-        asked, tellings = self._for_objects()
-        try:
-            while not tellings.over:
-                yield from asked._structured_stream_call(*args, **kwargs)
-        finally:
-            tellings.close()
+        Raises:
+            Exception: The provider's own error when it fails for good.
+        """
+        return await self._acall(self._own_method("astructured_predict", args, kwargs, objects=True))
 
-    async def _structured_astream_call(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:  # type: ignore[override]
-        asked, tellings = self._for_objects()
+    @untraced
+    def stream_structured_predict(self, *args: Any, **kwargs: Any) -> Generator[Any, None, None]:
+        return objects_of(self._stream(self._own_method("stream_structured_predict", args, kwargs, objects=True)))
 
-        async def objects() -> AsyncIterator[Any]:
-            try:
-                while not tellings.over:
-                    async for each in await asked._structured_astream_call(*args, **kwargs):
-                        yield each
-            finally:
-                await tellings.aclose()
+    @untraced
+    async def astream_structured_predict(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        question = self._own_method("astream_structured_predict", args, kwargs, objects=True)
+        return objects_of_async(self._astream(question))
 
-        return objects()
-
-    def _for_objects(self) -> tuple[Any, Tellings]:
-        """Whom to ask for an object, and the tellings of that one answer."""
-        bound = self.bind(policy=replace(self.policy, on_exhausted="raise"))
-        bound._calls, bound._objects = self._calls, True
-        tellings = Tellings(bound)
-        endpoints: _Json = {
-            "stream_chat": tellings.stream_chat,
-            "stream_complete": tellings.stream_complete,
-            "astream_chat": tellings.astream_chat,
-            "astream_complete": tellings.astream_complete,
-        }
-        if streams_objects_itself(self.llm):
-            return _with_endpoints(self.llm, **endpoints), tellings
-        asked = _with_endpoints(bound, **endpoints)
-        for name in ("_structured_stream_call", "_structured_astream_call"):  # LlamaIndex's own, not ours once more
-            asked.__dict__[name] = partial(getattr(FunctionCallingLLM, name), asked)
-        return asked, tellings
+    def _own_method(
+        self, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, objects: bool = False
+    ) -> OwnMethod:
+        output_cls = (args[0] if args else kwargs.get("output_cls")) if objects else getattr(self, "output_cls", None)
+        # What is set on a structured LLM does not concern the one inside.
+        fields = {} if isinstance(self.llm, StructuredLLM) else {name: getattr(self, name) for name in _PROMPT_FIELDS}
+        return OwnMethod(
+            True,
+            method=method,
+            arguments=args,
+            kwargs=kwargs,
+            prompt_fields=fields,
+            output_cls=output_cls,
+            objects=objects,
+        )
 
     # Tools
+
+    def chat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponse:
+        if not self._has_own("chat_with_tools"):
+            return super().chat_with_tools(*args, **kwargs)
+        answer: ChatResponse = self._call(self._own_method("chat_with_tools", args, kwargs))
+        return answer
+
+    async def achat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponse:
+        if not self._has_own("achat_with_tools"):
+            return await super().achat_with_tools(*args, **kwargs)
+        answer: ChatResponse = await self._acall(self._own_method("achat_with_tools", args, kwargs))
+        return answer
+
+    def stream_chat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponseGen:
+        if not self._has_own("stream_chat_with_tools"):
+            return super().stream_chat_with_tools(*args, **kwargs)
+        return self._stream(self._own_method("stream_chat_with_tools", args, kwargs))
+
+    async def astream_chat_with_tools(self, *args: Any, **kwargs: Any) -> ChatResponseAsyncGen:
+        if not self._has_own("astream_chat_with_tools"):
+            return await super().astream_chat_with_tools(*args, **kwargs)
+        return self._astream(self._own_method("astream_chat_with_tools", args, kwargs))
+
+    def predict_and_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask the model which tool to call, and call it; arguments are LlamaIndex's."""
+        return self._predicting("predict_and_call")(*args, **kwargs)
+
+    async def apredict_and_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask the model which tool to call, and call it, asynchronously; arguments are LlamaIndex's."""
+        return await self._predicting("apredict_and_call")(*args, **kwargs)
+
+    def _predicting(self, method: str) -> Callable[..., Any]:
+        """The wrapped class's way to predict and call, whose requests go through this LLM. Tools run once."""
+        inner = self.llm
+        if not isinstance(inner, FunctionCallingLLM):
+            if not self._has_own(method):
+                return partial(getattr(LLM, method), self)
+        elif not self._has_own(method):
+            return partial(getattr(FunctionCallingLLM, method), self)
+        endpoints = {name: getattr(self, name) for name in (*_ENDPOINTS, *_TOOL_METHODS) if hasattr(inner, name)}
+        made: Callable[..., Any] = getattr(with_inner_llm(inner, endpoints), method)
+        return made
+
+    def _has_own(self, method: str) -> bool:
+        """Whether the wrapped class has this method from nobody but itself or a class of the user's."""
+        own = getattr(type(self.llm), method, None)
+        return own not in (None, *(getattr(cls, method, None) for cls in (FunctionCallingLLM, LLM)))
 
     def _prepare_chat_with_tools(
         self,
@@ -438,8 +792,9 @@ class ResilientLLM(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> _Json:
+        self._need("_prepare_chat_with_tools")
         return tools_arguments(
-            self._function_calling_llm(),
+            self.llm,
             {
                 "tools": tools,
                 "user_msg": user_msg,
@@ -458,74 +813,68 @@ class ResilientLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        return self._function_calling_llm()._validate_chat_with_tools_response(
+        validate = getattr(self.llm, "_validate_chat_with_tools_response", None)
+        if validate is None:
+            return response
+        validated: ChatResponse = validate(
             response, tools, allow_parallel_tool_calls=allow_parallel_tool_calls, **kwargs
         )
+        return validated
 
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        if not isinstance(self.llm, FunctionCallingLLM) and not error_on_no_tool_call:
-            return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
-        return self._function_calling_llm().get_tool_calls_from_response(
-            response, error_on_no_tool_call=error_on_no_tool_call, **kwargs
-        )
+        """The tool calls of a response, as the wrapped class reads them, without those that were cut.
 
-    def _function_calling_llm(self) -> FunctionCallingLLM:
-        if not isinstance(self.llm, FunctionCallingLLM):
+        Args:
+            response: a whole answer or any chunk of a stream.
+            error_on_no_tool_call: whether a response without a whole call is an error.
+
+        Returns:
+            The calls whose arguments are a JSON object, or empty for tools without parameters. Others are left out,
+            though LlamaIndex would repair them.
+        """
+        if not hasattr(self.llm, "get_tool_calls_from_response") and not error_on_no_tool_call:
+            return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
+        calls: list[ToolSelection] = self._need("get_tool_calls_from_response")(
+            without_cut_calls(response), error_on_no_tool_call=error_on_no_tool_call, **kwargs
+        )
+        return calls
+
+    def _need(self, method: str) -> Callable[..., Any]:
+        """A method of the wrapped LLM that only those have that can call functions."""
+        found: Callable[..., Any] | None = getattr(self.llm, method, None)
+        if found is None:
             raise ConfigurationError(
                 f"{type(self.llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
                 f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
             )
-        return self.llm
+        return found
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
+    if isinstance(question, OwnMethod) and question.objects:
+        return _payload
     return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _scope_of(recovery: Recovery, parent: Scope | None = None) -> Scope:
+    return Scope(parent, deadline=recovery.deadline_at, clock=recovery.clock)
 
 
 def _payload(chunk: Chunk) -> Any:
     return chunk.payload
 
 
-def _with_endpoints(llm: LLM, **endpoints: Callable[..., Any]) -> Any:
-    """A shallow copy of an LLM, some of whose endpoints are others'. It shares its client."""
-    made = copied(llm)
-    made.__dict__.update(endpoints)
-    return made
+def _is_shared(inner: LLM, name: str) -> bool:
+    """Whether a name that ours has not is looked for on the wrapped LLM: every public one, and private methods.
 
-
-def _check_llm(llm: Any) -> None:
-    if isinstance(llm, ResilientLLM):
-        raise ConfigurationError(
-            "This LLM is resilient already, and two layers of retries multiply. Change its settings with "
-            "llm.bind(policy=...), or wrap the LLM inside: ResilientLLM(llm.llm, ...)."
-        )
-    if not isinstance(llm, LLM):
-        what = f"the class {llm.__name__}" if isinstance(llm, type) else f"{type(llm).__name__} object"
-        raise ConfigurationError(
-            f"ResilientLLM wraps a LlamaIndex LLM, and got {what}. Write ResilientLLM(OpenAI(model=...))."
-        )
-
-
-def _check_names(kwargs: Mapping[str, Any], known: set[str]) -> None:
-    """pydantic would swallow what it does not know, and a misspelt fallback would be missed when it is needed."""
-    for name in kwargs.keys() - known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f" Did you mean {near[0]}=...?" if near else ""
-        raise ConfigurationError(f"ResilientLLM has no setting {name!r}.{hint}")
-
-
-def _check_settings(policy: Any, continuation: Any) -> None:
-    if not isinstance(policy, RecoveryPolicy):
-        raise ConfigurationError(
-            f"policy must be a RecoveryPolicy, not {type(policy).__name__}. Write policy=RecoveryPolicy(deadline=60)."
-        )
-    if not isinstance(continuation, Continuation) and continuation not in ("auto", *STRATEGIES):
-        names = ", ".join(repr(str(strategy)) for strategy in STRATEGIES)
-        raise ConfigurationError(
-            f"continuation is {continuation!r}. Use 'auto', {names}, or a Continuation(strategy=..., wording=...)."
-        )
+    Subclasses of an integration, and its users, call helpers like `_get_model_kwargs`. Private state is not shared:
+    pydantic keeps it where ours has its own.
+    """
+    if not name.startswith("_"):
+        return True
+    return not name.startswith("__") and callable(getattr(type(inner), name, None))
 
 
 def _interrupted(what: Any, text: str | None) -> tuple[Question, str, bool]:
@@ -552,8 +901,10 @@ def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
     )
 
 
-def _original(error: StreamInterruptedError) -> BaseException:
+def _original(error: StreamInterruptedError, question: Question) -> BaseException:
     original = error.__cause__ or error
+    if isinstance(question, OwnMethod) and isinstance(original, StreamFault):  # nothing below raised anything
+        return error
     report = error.report
     if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
         original.add_note(

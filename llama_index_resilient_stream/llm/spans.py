@@ -1,9 +1,10 @@
-"""One span per stream on LlamaIndex's dispatcher, open for as long as the stream is, with its attempts inside.
+"""One span per answer on LlamaIndex's dispatcher, open for as long as the answer is, with its attempts inside.
 
-LlamaIndex's own decorator closes a span when the method returns, which for a stream is before its first token; what
-is asked later, in another thread perhaps, would be a trace of its own. So the stream methods of `ResilientLLM` are
-kept from being decorated, and the span is opened when the first token is asked for and closed when the stream is over,
-however it ends. Nothing of this costs anything where no tracer listens.
+It is no LLM's span: those are the attempts', which know their provider and count their tokens. LlamaIndex's own
+decorator closes a span when the method returns, which for a stream is before its first token; what is asked later, in
+another thread perhaps, would be a trace of its own. So the endpoints of `ResilientLLM` are kept from being decorated,
+and the span is opened when the LLM is asked and closed when the answer is over, however it ends. Nothing of this costs
+anything where no tracer listens.
 """
 
 from __future__ import annotations
@@ -48,37 +49,60 @@ class StreamSpanEndEvent(LLMPredictEndEvent, StreamChatEndEvent):
 
 
 class StreamSpan:
-    """The span of one stream. Listens for the stream's end as any callback does."""
+    """The span of one answer. Listens for its end as any callback does.
 
-    def __init__(self, llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery) -> None:
+    Args:
+        llm: the `ResilientLLM` that was asked.
+        method: the name of its method.
+        arguments: what that was called with, by name.
+        recovery: the answer.
+        streamed: whether it is a stream, whose end the spans around it may wait for.
+    """
+
+    def __init__(
+        self, llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery, *, streamed: bool = True
+    ) -> None:
         self._id = f"{type(llm).__name__}.{method}-{uuid.uuid4()}"
         self._parent = active_span_id.get()
         self._llm = llm
         signature = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in arguments])
         self._arguments = signature.bind(**arguments)
         self._recovery = recovery
+        self._streamed = streamed
         self._began = self._ended = False
 
     def begin(self) -> str:
         """Open the span, unless it is; its id."""
         if not self._began:
             self._began = True
-            # In a context that nobody else uses: the reader's own spans are not part of this stream.
+            # In a context that nobody else uses: the reader's own spans are not part of this answer. And of no
+            # instance: tracers take a span for that of an LLM by it, and would count one call twice.
             copy_context().run(
                 dispatcher.span_enter,
                 id_=self._id,
                 bound_args=self._arguments,
-                instance=self._llm,
+                instance=None,
                 parent_id=self._parent,
                 tags={},
             )
         return self._id
 
     def on_end(self, report: StreamReport) -> None:
-        """The stream is over. Spans around it may wait for that, so it has to be told as streams tell it."""
+        """The answer is over."""
         if not self._began or self._ended:
             return
         self._ended = True
+        if self._streamed:
+            self._end_stream()
+        elif (error := self._recovery.error) is not None:
+            cause = error.__cause__ or error
+            dispatcher.span_drop(id_=self._id, bound_args=self._arguments, instance=None, err=cause)
+        else:
+            answer = self._recovery.last_payload
+            dispatcher.span_exit(id_=self._id, bound_args=self._arguments, instance=None, result=answer)
+
+    def _end_stream(self) -> None:
+        """Spans around a stream may wait for its end, so it has to be told as an LLM's stream tells it."""
         dispatcher.span_exit(id_=self._id, bound_args=self._arguments, instance=self._llm, result=_stream())
         if (error := self._recovery.error) is not None:
             dispatcher.event(ExceptionEvent(span_id=self._id, exception=error))
@@ -91,9 +115,11 @@ def _stream() -> Iterator[None]:
     yield None
 
 
-def span_of(llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery) -> StreamSpan | None:
-    """The span of a stream, or None where nobody listens."""
-    return StreamSpan(llm, method, arguments, recovery) if _is_watched() else None
+def span_of(
+    llm: Any, method: str, arguments: Mapping[str, Any], recovery: Recovery, *, streamed: bool = True
+) -> StreamSpan | None:
+    """The span of an answer, or None where nobody listens."""
+    return StreamSpan(llm, method, arguments, recovery, streamed=streamed) if _is_watched() else None
 
 
 def _is_watched() -> bool:

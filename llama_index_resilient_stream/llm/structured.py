@@ -1,90 +1,90 @@
-"""Structured output: a cut object is asked for again, from its beginning, and never repaired into a whole one.
+"""Whether an object that a model writes as text is whole.
 
-LlamaIndex parses an object anew with every chunk, and of two objects keeps the one with more fields. After a restart
-that may be the cut one. So each telling is parsed by itself: the objects may start over, the last one is right.
+LlamaIndex repairs half an object into one that looks valid, while it streams and sometimes at the end. So what came is
+looked at before that: an object that was begun and not closed is cut, whatever finish reason stands under it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import re
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage
+_BEGINS_WITH = re.compile(r"\s*(?:```\w*\s*)?[\[{]")
+_OPENING = frozenset("{[")
+_CLOSING = frozenset("}]")
 
-from ..errors import StreamInterruptedError, TruncatedStreamError
-from ..report import StreamReport, StreamStatus
+
+class ObjectText:
+    """Follows the text of one answer, piece by piece, until its first JSON object or list is closed.
+
+    text = ObjectText()
+    text.feed('Here it is: {"to": "A')
+    text.is_cut                         # True
+    text.feed('da"}')
+    text.is_cut                         # False
+
+    Prose around the object is skipped. A text in which no object begins is not cut: it is something else.
+    """
+
+    def __init__(self) -> None:
+        self._head = ""
+        self._begun = self._closed = False
+        self._depth = 0
+        self._in_string = self._escaped = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether an object was begun that is not closed yet."""
+        return self._begun and not self._closed
+
+    def feed(self, text: str) -> None:
+        """Take in what came next."""
+        if not self._begun:
+            text = self._find_beginning(text)
+        if self._begun and not self._closed:
+            self._read(text)
+
+    def _find_beginning(self, text: str) -> str:
+        self._head += text
+        if _OPENING.isdisjoint(text):
+            return ""
+        if (found := _BEGINS_WITH.match(self._head)) is not None:
+            start = found.end() - 1
+        elif (start := self._head.find("{")) < 0:  # a bracket in prose begins no list
+            return ""
+        self._begun = True
+        return self._head[start:]
+
+    def _read(self, text: str) -> None:
+        for character in text:
+            if self._in_string:
+                self._read_in_string(character)
+            elif character == '"':
+                self._in_string = True
+            elif character in _OPENING:
+                self._depth += 1
+            elif character in _CLOSING:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._closed = True
+                    return
+
+    def _read_in_string(self, character: str) -> None:
+        if self._escaped:
+            self._escaped = False
+        elif character == "\\":
+            self._escaped = True
+        elif character == '"':
+            self._in_string = False
 
 
-class Tellings:
-    """The endpoints of an LLM for one structured answer. Each call after the first reads on where a restart began."""
+def is_broken_json(error: BaseException) -> bool:
+    """Whether an integration stumbled over a text that is no JSON, rather than over an object of another shape.
 
-    def __init__(self, llm: Any) -> None:
-        self.over = False
-        """Whether the last telling has been read."""
-        self._llm = llm
-        self._stream: Any = None
-        self._first: Any = None
-
-    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Iterator[Any]:
-        return self._tell(lambda: self._llm.stream_chat(messages, **kwargs))
-
-    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Iterator[Any]:
-        return self._tell(lambda: self._llm.stream_complete(prompt, formatted, **kwargs))
-
-    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncIterator[Any]:
-        if self._stream is None:
-            self._stream = await self._llm.astream_chat(messages, **kwargs)
-        return self._atell()
-
-    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> AsyncIterator[Any]:
-        if self._stream is None:
-            self._stream = await self._llm.astream_complete(prompt, formatted, **kwargs)
-        return self._atell()
-
-    def close(self) -> None:
-        """Whoever read the objects has left."""
-        if self._stream is not None:
-            self._stream.close()
-
-    async def aclose(self) -> None:
-        """The same, asynchronously."""
-        if self._stream is not None:
-            await self._stream.aclose()
-
-    def _tell(self, opened: Callable[[], Any]) -> Iterator[Any]:
-        if self._stream is None:
-            self._stream = opened()
-        attempt = self._begun()
-        if self._first is not None:
-            yield self._first
-        for response in self._stream:
-            if attempt and attempt != self._begun():
-                self._first = response
-                return
-            attempt = self._begun()
-            yield response
-        self._end()
-
-    async def _atell(self) -> AsyncIterator[Any]:
-        attempt = self._begun()
-        if self._first is not None:
-            yield self._first
-        async for response in self._stream:
-            if attempt and attempt != self._begun():
-                self._first = response
-                return
-            attempt = self._begun()
-            yield response
-        self._end()
-
-    def _begun(self) -> int:
-        return len(self._stream.report.attempts)
-
-    def _end(self) -> None:
-        self.over = True
-        report: StreamReport = self._stream.report
-        if report.status in (StreamStatus.LENGTH, StreamStatus.FILTERED):
-            error = TruncatedStreamError(f"An object was cut by the finish reason {report.finish_reason!r}.")
-            raise StreamInterruptedError(
-                str(error), report=report, retryable=False, code=error.code, reason="cut"
-            ) from error
+    Args:
+        error: what its `structured_predict` raised; pydantic tells the two apart.
+    """
+    errors: Any = getattr(error, "errors", None)
+    if type(error).__name__ != "ValidationError" or not callable(errors):
+        return False
+    return any(str(each.get("type", "")) in ("json_invalid", "value_error.jsondecode") for each in errors())

@@ -7,7 +7,7 @@ also a dictionary. Nothing here raises: what cannot be read is not there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any
@@ -65,6 +65,23 @@ def declared_fields(cls: type) -> frozenset[str] | None:
         if isinstance(fields, Mapping):
             return frozenset(str(field) for field in fields)
     return None
+
+
+Plan = tuple[Callable[[Any, str], Any], tuple[tuple[str, Any], ...]]
+"""How the fields of a class are read, and which of the places in a table it has."""
+
+
+def plan_for(cls: Any, places: tuple[tuple[str, Any], ...]) -> Plan:
+    """Return how chunks of `cls` are read, and the places worth a look: of an OpenAI chunk, just `choices`.
+
+    Chunks are read once per token. Keep the result for each class.
+    """
+    if cls is dict:
+        return dict.get, places
+    fields = None if issubclass(cls, dict) else declared_fields(cls)
+    if fields is None:
+        return read, places
+    return getattr, tuple(place for place in places if place[0] in fields)
 
 
 def _class_attribute(cls: type, name: str) -> Any:

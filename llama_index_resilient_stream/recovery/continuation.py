@@ -15,10 +15,13 @@ import copy
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ..errors import ConfigurationError
 from ..report import Strategy
+from .surrogates import sendable
+
+StrategyName = Literal["ask", "prefill", "append", "restart"]
 
 STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
 
@@ -60,7 +63,7 @@ class Continuation:
             llm = ResilientLLM(OpenAILike(...), continuation=Continuation("prefill", extra={"extra_body": flags}))
     """
 
-    strategy: Strategy = Strategy.ASK
+    strategy: Strategy | StrategyName = Strategy.ASK
     wording: str = WORDING
     anchor_length: int = 40
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -72,11 +75,23 @@ class Continuation:
                 f'Continuation strategy {self.strategy!r} is unknown. Use one of {names}: Continuation("ask").'
             )
         object.__setattr__(self, "strategy", Strategy(self.strategy))  # its name alone will do
-        if self.anchor_length < 1:
-            raise ConfigurationError("anchor_length must be at least 1 character. Write anchor_length=40.")
+        if not isinstance(self.wording, str):
+            raise ConfigurationError(
+                f"Continuation.wording is {self.wording!r}. Write a text: "
+                f'wording="Go on. Begin by repeating: {{anchor}}".'
+            )
+        if isinstance(self.anchor_length, bool) or not isinstance(self.anchor_length, int) or self.anchor_length < 1:
+            raise ConfigurationError(
+                f"anchor_length is {self.anchor_length!r}; it must be at least 1 character. Write anchor_length=40."
+            )
+        if not isinstance(self.extra, Mapping):
+            raise ConfigurationError(
+                f"Continuation.extra is {self.extra!r}. Write keyword arguments as a dict: "
+                f'extra={{"extra_body": {{"continue_final_message": True}}}}.'
+            )
 
     def with_strategy(self, strategy: Strategy) -> Self:
-        """The same, for another way to continue. Subclasses stay what they are."""
+        """Return it for another way to continue. Of a subclass it is the same class."""
         if strategy is self.strategy:
             return self
         other = copy.copy(self)
@@ -85,6 +100,7 @@ class Continuation:
 
     def anchor(self, partial_text: str) -> str:
         """Return the end of `partial_text` that the model is asked, or bound, to begin with; "" where there is none."""
+        partial_text = sendable(partial_text)
         match self.strategy:
             case "ask":
                 return anchor_of(partial_text, self.anchor_length) if "{anchor}" in self.wording else ""
@@ -97,6 +113,7 @@ class Continuation:
 
     def turns(self, partial_text: str) -> tuple[Turn, ...]:
         """Return the turns that follow the user's own messages. Empty for "append" and "restart"."""
+        partial_text = sendable(partial_text)
         match self.strategy:
             case "ask":
                 nudge = self.wording.replace("{anchor}", self.anchor(partial_text))

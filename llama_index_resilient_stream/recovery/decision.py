@@ -38,7 +38,7 @@ class Ladder:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        wanted = model.continuation.strategy
+        wanted = Strategy(model.continuation.strategy)
         # An API that refuses a prefill can be asked; who was asked and had nothing to add is asked once more.
         rungs = [wanted, Strategy.ASK] if wanted in (Strategy.PREFILL, Strategy.ASK) else [wanted]
         self._rungs = [rung for rung in rungs if rung not in model.learned.refused_strategies] or [Strategy.ASK]
@@ -120,9 +120,7 @@ class ModelChain:
 
     def _is_retryable(self, fault: Fault, state: RecoveryCallState) -> bool:
         """What the policy says; but what fails twice in the same way, whatever is sent, is not asked a third time."""
-        last = self._last_fault
-        same = last is not None and (last.kind, last.message) == (fault.kind, fault.message)
-        return matches(self._policy.retry, state) and not (fault.deterministic and same)
+        return matches(self._policy.retry, state) and not fault.repeats(self._last_fault)
 
     def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""

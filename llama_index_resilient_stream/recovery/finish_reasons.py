@@ -1,75 +1,24 @@
 """Reads one chunk: its finish reason, its token counts, its tool calls.
 
-Every provider says "I am done" in a place and in words of its own; a table of places and a table of words
-turn that into a `FinishReason`. To teach it another provider, add a row.
+Every provider says "I am done" in a place and in words of its own. The table of places is here, that of words in
+`finish_words.py`. To teach the package another provider, add a row.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from .attributes import declared_fields, dig, first_of, read, text_of
+from .attributes import Plan, dig, first_of, plan_for, read, text_of
+from .finish_words import FinishMeaning, FinishReason, meaning_of, word_of
 
-
-class FinishMeaning(StrEnum):
-    """What a finish reason means."""
-
-    COMPLETE = "complete"
-    LENGTH = "length"  # a limit cut it: max_tokens, the context window, a time limit
-    TOOL = "tool"  # it waits for the result of a tool call: its text is never continued
-    FILTER = "filter"  # a policy cut it: never retried
-    ERROR = "error"  # it failed on the provider's side
-    PAUSE = "pause"  # no end: it wants to be asked to go on
-    UNKNOWN = "unknown"  # a word nobody knows
-
-
-@dataclass(frozen=True, slots=True)
-class FinishReason:
-    """One finish reason: its meaning, and the provider's own word for it in lower case."""
-
-    kind: FinishMeaning
-    word: str
-
-
-_WORDS: dict[FinishMeaning, str] = {
-    # done, metadata, message_stop: events that end a
-    # stream without a reason. load, unload: Ollama was asked nothing and has nothing to add.
-    FinishMeaning.COMPLETE: """
-        stop end_turn stop_sequence eos eos_token complete completed response.completed
-        message_stop done metadata end finish finished word load unload""",
-    # error_limit: Cohere. compaction, model_context_window_exceeded: Anthropic. continuation: google-genai.
-    # time_limit, token_limit: watsonx. limit: llama.cpp.
-    FinishMeaning.LENGTH: """
-        length max_tokens max_output_tokens max_new_tokens model_length max_length limit token_limit
-        time_limit model_context_window_exceeded error_limit response.incomplete compaction continuation""",
-    FinishMeaning.PAUSE: "pause_turn",  # Anthropic: send the turn back to go on
-    FinishMeaning.TOOL: "tool_calls tool_use function_call tool_call tool",
-    FinishMeaning.FILTER: """
-        content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
-        error_toxic guardrail_intervened sensitive image_safety image_prohibited_content image_recitation
-        model_armor flagged""",
-    # insufficient_system_resource: DeepSeek. abort: vLLM, SGLang. malformed_*, *_tool_call(s): Gemini,
-    # Bedrock; a model that broke its own syntax may well get it right when it is asked again.
-    FinishMeaning.ERROR: """
-        error network_error server_error response.failed response.cancelled failed cancelled abort aborted
-        timeout insufficient_system_resource malformed_function_call malformed_model_output malformed_tool_use
-        malformed_response unexpected_tool_call too_many_tool_calls other""",
-}
-
-MEANING: dict[str, FinishMeaning] = {word: kind for kind, words in _WORDS.items() for word in words.split()}
-"""The provider's word, in lower case -> what it means."""
-
-_NOTHING_YET = frozenset({"", "null", "none", "unspecified", "not_finished", "in_progress", "queued", "incomplete"})
-"""Words that are no finish reason: DashScope sends "null", watsonx "not_finished", old Ollama ""."""
+__all__ = ["FinishMeaning", "FinishReason", "finish_reason_of", "meaning_of", "open_tool_call", "usage_of"]
 
 
 def finish_reason_of(raw: Any, extra: Mapping[str, Any] | None) -> FinishReason | None:
-    """Return the finish reason on one chunk, or None. Never raises, and runs once per token: see `_plan`.
+    """Return the finish reason on one chunk, or None. Never raises, and runs once per token: see `plan_for`.
 
     Args:
         raw: The chunk's `raw`: a dictionary, a pydantic object, a dataclass, anything.
@@ -86,11 +35,6 @@ def finish_reason_of(raw: Any, extra: Mapping[str, Any] | None) -> FinishReason 
             except Exception:  # a property that raises, a field that was never set: no finish reason
                 continue
     return _reason_in_extra(extra) if extra else None
-
-
-def meaning_of(word: str) -> FinishReason:
-    """Return the finish reason that a provider's word stands for."""
-    return FinishReason(MEANING.get(word, FinishMeaning.UNKNOWN), word)
 
 
 def _reason_in_extra(extra: Mapping[str, Any]) -> FinishReason | None:
@@ -110,11 +54,7 @@ def _reason_in_extra(extra: Mapping[str, Any]) -> FinishReason | None:
 
 def _word(value: Any, _raw: Any = None) -> str | None:
     text = text_of(value)
-    if text is None:
-        return None
-    word = text.strip().lower()[:64]
-    word = word.removeprefix("finishreason.").removeprefix("finish_reason_")  # how enums look as strings
-    return None if word in _NOTHING_YET else word
+    return word_of(text) if text is not None else None
 
 
 def _choices_word(choices: Any, _raw: Any) -> str | None:
@@ -192,22 +132,10 @@ _PLACES: tuple[tuple[str, Callable[[Any, Any], str | None]], ...] = (
     ("error", lambda found, _raw: "error" if found and isinstance(found, (dict, str)) else None),  # in-band
 )
 
-_Plan = tuple[Callable[[Any, str], Any], tuple[tuple[str, Callable[[Any, Any], str | None]], ...]]
-
 
 @lru_cache(maxsize=256)
-def _plan(cls: type) -> _Plan:
-    """Return how chunks of this class are read, and the places worth a look: for an OpenAI chunk, just `choices`."""
-    return _narrow(cls, _PLACES)
-
-
-def _narrow(cls: Any, places: tuple[tuple[str, Any], ...]) -> _Plan:
-    if cls is dict:
-        return dict.get, places
-    fields = None if issubclass(cls, dict) else declared_fields(cls)
-    if fields is None:
-        return read, places
-    return getattr, tuple(place for place in places if place[0] in fields)
+def _plan(cls: type) -> Plan:
+    return plan_for(cls, _PLACES)
 
 
 # Token counts, on the chunk with the finish reason or on one after it.
@@ -242,8 +170,8 @@ _USAGE_PLACES: tuple[tuple[str, Callable[[Any, Any], Any]], ...] = (
 
 
 @lru_cache(maxsize=256)
-def _usage_plan(cls: type) -> _Plan:
-    return _narrow(cls, _USAGE_PLACES)
+def _usage_plan(cls: type) -> Plan:
+    return plan_for(cls, _USAGE_PLACES)
 
 
 def usage_of(raw: Any) -> dict[str, int] | None:

@@ -219,7 +219,8 @@ class Recovery:
         )
         self.report.attempts.append(record)
         request, join = self._request(strategy)
-        return RunningAttempt(record, request, self.model, self.policy, join=join, elapsed=lambda: self.elapsed)
+        clock, began = self.clock, self._began  # not self: what holds each other waits for the garbage collector
+        return RunningAttempt(record, request, self.model, self.policy, join=join, elapsed=lambda: clock() - began)
 
     def _strategy(self) -> Strategy:
         if not self.answer:

@@ -292,6 +292,10 @@ def _is_due(model: Model) -> bool:
 def _fault_of(error: Exception, seen: Evidence) -> Fault:
     if isinstance(error, StreamTimeoutError):
         return _silent(error, FaultKind.TIMEOUT)
+    if isinstance(error, TruncatedStreamError):
+        return _silent(error, FaultKind.TRUNCATED)
+    if isinstance(error, EmptyStreamError):
+        return _silent(error, FaultKind.EMPTY)
     return classify(error, streamed=seen.events)
 
 

@@ -7,15 +7,16 @@ from typing import Protocol
 
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamStatus
-from .source import Answer, End, Part, Text
+from .source import EndPart, Part, SourceReader, TextPart
 from .sse import HEARTBEAT, EventId, ServerSentEvent, event_of
 
 
 class Feed(Protocol):
     """Events for one reader."""
 
-    over: bool
-    """The last event has been taken."""
+    @property
+    def over(self) -> bool:
+        """Whether the last event has been taken."""
 
     async def take(self, seconds: float) -> Sequence[ServerSentEvent]:
         """All events that have come; none when `seconds` are over."""
@@ -27,27 +28,30 @@ class Feed(Protocol):
 class LiveFeed:
     """Of an answer that lives as long as its connection."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: SourceReader) -> None:
         self._answer = answer
         self._count = 0
-        self.over = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event has been taken."""
+        return self._answer.over
 
     async def take(self, seconds: float) -> list[ServerSentEvent]:
         return [self._event(part) for part in await self._answer.take(seconds)]
 
     def _event(self, part: Part) -> ServerSentEvent:
         self._count += 1
-        self.over = isinstance(part, End)
-        return event_of(part, EventId(self._count, over=self.over))
+        return event_of(part, EventId(self._count, over=isinstance(part, EndPart)))
 
     async def leave(self) -> None:
         await self._answer.leave()
 
 
-class Farewell:
+class SingleEventFeed:
     """One event, for whoever comes back to what is not there."""
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: EndPart) -> None:
         self._end = end
         self.over = False
 
@@ -67,13 +71,13 @@ async def written(feed: Feed, heartbeat: float, retry: int | None = None) -> Asy
         yield b"".join(event.encode() for event in events) or HEARTBEAT
 
 
-async def texts(answer: Answer, note: str) -> AsyncGenerator[bytes, None]:
+async def texts(answer: SourceReader, note: str) -> AsyncGenerator[bytes, None]:
     """The bytes of a plain text. Raises StreamInterruptedError, after the note, for an answer that is not whole."""
     while True:
         parts = await answer.take()
-        if text := "".join(part.text for part in parts if isinstance(part, Text)):
+        if text := "".join(part.text for part in parts if isinstance(part, TextPart)):
             yield text.encode("utf-8", "replace")
-        if isinstance(end := parts[-1], End):
+        if isinstance(end := parts[-1], EndPart):
             break
     if end.status == StreamStatus.INTERRUPTED:
         yield note.encode()

@@ -21,12 +21,14 @@ import anyio
 
 from ..report import StreamStatus
 from ..streaming.loops import require_asyncio
+from ..streaming.scope import Scope as AnswerScope
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
-from .resumption import Opening
-from .source import Answer, End
+from .generations import Generation, Generations
+from .resumption import EventStreamSetup
+from .source import EndPart, EndReason, SourceReader
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 from .subscriber import StoredFeed
+from .types import Source
 
 try:
     from starlette.background import BackgroundTask
@@ -38,6 +40,8 @@ except ImportError as error:
     raise ImportError(
         'Serving needs Starlette, which is not installed: pip install "llama-index-resilient-stream[serve]"'
     ) from error
+
+__all__ = ["SSEResponse", "TextResponse"]
 
 _CLOSE = 10.0  # seconds that leaving may take, the source's own limits included
 _LAST_WORD = 1.0  # seconds to tell a reader that the server shuts down
@@ -53,7 +57,7 @@ class _Streamed(StreamingResponse):
     def __init__(
         self, headers: Mapping[str, str], more_headers: Mapping[str, str] | None, status_code: int, background: Any
     ) -> None:
-        self._gone = False
+        self._reader = AnswerScope()
         super().__init__(_nothing(), status_code, headers, background=background)
         self.headers.update(more_headers or {})
 
@@ -67,9 +71,9 @@ class _Streamed(StreamingResponse):
             try:
                 await self.stream_response(partial(self._send, send))
             except _GoneError:
-                self._gone = True
+                self._reader.cancel()
             except (Exception, asyncio.CancelledError):
-                if not self._gone:
+                if not self._reader.cancelled:
                     await self._say_last_word(send)
                 raise
             finally:
@@ -88,7 +92,7 @@ class _Streamed(StreamingResponse):
     async def _until_gone(self, receive: Receive, scope: anyio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
+        self._reader.cancel()
         scope.cancel()
 
     async def _say_last_word(self, send: Send) -> None:
@@ -136,7 +140,7 @@ class SSEResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source | Generation,
         *,
         heartbeat: float = 15.0,
         retry: int | None = None,
@@ -148,7 +152,7 @@ class SSEResponse(_Streamed):
         background: BackgroundTask | None = None,
     ) -> None:
         check_heartbeat(heartbeat)
-        self._opening = Opening(source, resumable, owner, payload)
+        self._opening = EventStreamSetup(source, resumable, owner, payload)
         self._heartbeat = heartbeat
         self._retry = retry
         self._feed: Feed | None = None
@@ -172,7 +176,9 @@ class SSEResponse(_Streamed):
     def _last_word(self) -> bytes:
         if isinstance(self._feed, StoredFeed) and self._feed.elsewhere:
             return b""  # cut off without a word, its reader comes back, and finds the rest in another worker
-        return event_of(End(StreamStatus.INTERRUPTED, "server", retryable=True), EventId(0, over=True)).encode()
+        return event_of(
+            EndPart(StreamStatus.INTERRUPTED, EndReason.SERVER, retryable=True), EventId(0, over=True)
+        ).encode()
 
 
 class TextResponse(_Streamed):
@@ -189,14 +195,14 @@ class TextResponse(_Streamed):
 
     def __init__(
         self,
-        source: Any,
+        source: Source,
         *,
         note: str = "\n\n[The answer was interrupted.]",
         headers: Mapping[str, str] | None = None,
         status_code: int = 200,
         background: BackgroundTask | None = None,
     ) -> None:
-        self._answer = Answer(source)
+        self._answer = SourceReader(source)
         self._note = note
         super().__init__(TEXT_HEADERS, headers, status_code, background)
 

@@ -16,21 +16,24 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigurationError
 from .event_stream import Feed, check_heartbeat, texts, written
-from .generations import Generations
-from .resumption import Opening
-from .source import Answer
+from .generations import Generation, Generations
+from .resumption import EventStreamSetup
+from .source import SourceReader
 from .sse import HEADERS, TEXT_HEADERS
+from .types import Source
 
 try:
     from flask import Response, request
 except ImportError as error:
     raise ImportError('Serving with Flask needs Flask, which is not installed: pip install "flask"') from error
 
+__all__ = ["on_loop", "sse_response", "text_response"]
+
 T = TypeVar("T")
 
 
 def sse_response(
-    source: Any,
+    source: Source | Generation,
     *,
     heartbeat: float = 15.0,
     retry: int | None = None,
@@ -45,7 +48,7 @@ def sse_response(
     `Generations` belongs to the loop that answers are read on: call what it has with `on_loop`, `aclose()` at the exit.
     """
     check_heartbeat(heartbeat)
-    opening = Opening(source, resumable, owner, payload)
+    opening = EventStreamSetup(source, resumable, owner, payload)
     if request.method == "HEAD":
         on_loop(opening.discard())
         return _head(HEADERS, headers)
@@ -56,13 +59,13 @@ def sse_response(
 
 
 def text_response(
-    source: Any, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
+    source: Source, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
 ) -> Response:
     """The text and nothing else, as `serve.fastapi.TextResponse` gives it, with the same arguments."""
     if request.method == "HEAD":
-        on_loop(Answer(source).leave())
+        on_loop(SourceReader(source).leave())
         return _head(TEXT_HEADERS, headers)
-    answer = Answer(source)
+    answer = SourceReader(source)
     return _streamed(texts(answer, note), answer, TEXT_HEADERS, headers)
 
 
@@ -71,7 +74,10 @@ def _head(headers: Mapping[str, str], more: Mapping[str, str] | None) -> Respons
 
 
 def _streamed(
-    body: AsyncGenerator[bytes, None], feed: Feed | Answer, headers: Mapping[str, str], more: Mapping[str, str] | None
+    body: AsyncGenerator[bytes, None],
+    feed: Feed | SourceReader,
+    headers: Mapping[str, str],
+    more: Mapping[str, str] | None,
 ) -> Response:
     response = Response(_Pulled(body, feed), headers=dict(headers), direct_passthrough=True)
     response.headers.update(more or {})
@@ -89,7 +95,7 @@ class _Pulled(Iterator[bytes]):
     No generator: one that nobody began to iterate would not notice that it is closed.
     """
 
-    def __init__(self, body: AsyncGenerator[bytes, None], feed: Feed | Answer) -> None:
+    def __init__(self, body: AsyncGenerator[bytes, None], feed: Feed | SourceReader) -> None:
         self._body = body
         self._feed = feed
 

@@ -34,17 +34,22 @@ from typing import Any
 from ..errors import ConfigurationError
 from ..report import StreamStatus
 from ..streaming.threads import aside
-from .event_stream import Farewell, Feed
-from .producer import Terms, Work
-from .source import Answer, End, Part, Recovery, Text
+from .event_stream import Feed, SingleEventFeed
+from .producer import GenerationSettings, Producer
+from .source import EXPIRED, LOST, EndPart, EndReason, Part, RecoveryPart, SourceReader, TextPart
 from .sse import EventId, is_generation
 from .store import MemoryStore, Store, StoreUnreachableError, Ticket
 from .subscriber import StoredFeed
+from .types import Answerable, Source
+
+__all__ = ["Generation", "Generations", "MayRead", "TakeOver"]
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
 MayRead = Callable[[Any, Ticket], bool | Awaitable[bool]]
-TakeOver = Callable[[Ticket, str], Any]
+"""Whether a request may read a generation: `may_read(request, ticket)`, with the framework's own request."""
+TakeOver = Callable[[Ticket, str], Answerable | Awaitable[Answerable]]
+"""The rest of a generation whose worker died: `take_over(ticket, text_so_far)`."""
 
 
 class Generations:
@@ -80,12 +85,15 @@ class Generations:
                 raise ConfigurationError(f"{name} is {value!r}, and must be more than 0: Generations({name}=30).")
         if not shutdown >= 0:
             raise ConfigurationError(f"shutdown is {shutdown!r}. It is in seconds: Generations(shutdown=20).")
+        for hook, function in {"may_read": may_read, "take_over": take_over}.items():
+            if function is not None and not callable(function):
+                raise ConfigurationError(f"{hook} is {function!r}. Pass a function: Generations({hook}={hook}).")
         self.store: Store = MemoryStore() if store is None else store
-        self._terms = Terms(self.store, ttl, grace, lease, limit)
+        self._settings = GenerationSettings(self.store, ttl, grace, lease, limit)
         self._shutdown, self._may_read, self._take_over = shutdown, may_read, take_over
-        self._running: dict[str, Work] = {}
+        self._running: dict[str, Producer] = {}
 
-    async def start(self, source: Any, *, owner: str | None = None, payload: Any = None) -> str:
+    async def start(self, source: Source, *, owner: str | None = None, payload: Any = None) -> str:
         """Begin to generate, and return the id under which the answer can be read. It cannot be guessed.
 
         `source` is what `SSEResponse` takes. `owner` and `payload` (JSON-able) are kept with the answer, in the
@@ -100,14 +108,14 @@ class Generations:
                 f"payload is kept as JSON, and this one cannot be: {error}. Keep what the answer can be asked for "
                 "with: generations.start(source, payload={'question': question})."
             ) from error
-        answer = Answer(source)
+        answer = SourceReader(source)
         ticket = Ticket(secrets.token_urlsafe(24), owner, payload)
         try:
-            await self.store.create(ticket, 1, lease=self._terms.lease, ttl=self._terms.ttl)
+            await self.store.create(ticket, 1, lease=self._settings.lease, ttl=self._settings.ttl)
         except BaseException:
             await answer.leave()
             raise
-        self._work(ticket, answer, 1, [])
+        self._produce(ticket, answer, 1, [])
         return ticket.id
 
     def get(self, key: str, *, after: str | int | None = None) -> Generation:
@@ -139,28 +147,28 @@ class Generations:
         """
         if not is_generation(key):
             return False
-        work = self._running.get(key)
+        producer = self._running.get(key)
         known = await self.store.stop(key)
-        if work is not None:
-            await work.stop()
+        if producer is not None:
+            await producer.stop()
         return known
 
     async def feed(self, generation: Generation, request: Any) -> Feed | None:
         """What a reader gets; None if this reader may not."""
         key = generation.id
         if not key:
-            return Farewell(End("expired"))
+            return SingleEventFeed(EndPart(EXPIRED))
         ticket = None
         with contextlib.suppress(StoreUnreachableError):
             ticket = await self.store.ticket(key)
         if ticket is not None and not await self._allows(request, ticket):
             return None
         may = partial(self._allows, request) if ticket is None else None  # it may turn up again
-        return StoredFeed(self._terms, key, generation.after, adopt=self._adopt, may=may)
+        return StoredFeed(self._settings, key, generation.after, adopt=self._adopt, may=may)
 
     def whole(self, key: str) -> Feed:
         """What the reader gets who has started it, and may read it for that reason."""
-        return StoredFeed(self._terms, key, 0, adopt=self._adopt)
+        return StoredFeed(self._settings, key, 0, adopt=self._adopt)
 
     async def _allows(self, request: Any, ticket: Ticket) -> bool:
         if self._may_read is None:
@@ -168,7 +176,11 @@ class Generations:
         # In a thread unless it is a coroutine function: it may ask a database.
         ask = partial(self._may_read, request, ticket)
         allowed = ask() if inspect.iscoroutinefunction(self._may_read) else await aside(ask)
-        return bool(await allowed if inspect.isawaitable(allowed) else allowed)
+        if inspect.isawaitable(allowed):
+            allowed = await allowed
+        if allowed is None:
+            raise ConfigurationError("may_read returned None, which says neither yes nor no. Return True or False.")
+        return bool(allowed)
 
     async def _adopt(self, key: str) -> None:
         """Look after a generation whose worker has died. Any number of readers may call it; one of them will do it."""
@@ -180,33 +192,35 @@ class Generations:
         if ticket is None:
             return
         take_over = self._take_over
-        last: Part
-        if asked_to_stop:
-            last = End(StreamStatus.CANCELLED)
-        elif take_over is None:
-            last = End("lost", "worker lost", retryable=True)
-        else:
-            last = Recovery(2 + sum(isinstance(part, Recovery) for part in parts), "worker lost")
+        last = self._after_worker(parts, asked_to_stop=asked_to_stop)
         await self.store.append(key, epoch, len(parts) + 1, [last])
         if take_over is not None and not asked_to_stop:
             logger.warning("generation %s... is taken over: its worker is gone", key[:4])
-            text = "".join(part.text for part in parts if isinstance(part, Text))
-            self._work(ticket, Answer(partial(take_over, ticket, text)), epoch, [*parts, last])
+            text = "".join(part.text for part in parts if isinstance(part, TextPart))
+            self._produce(ticket, SourceReader(partial(take_over, ticket, text)), epoch, [*parts, last])
 
-    def _work(self, ticket: Ticket, answer: Answer, epoch: int, parts: list[Part]) -> None:
-        work = self._running[ticket.id] = Work(self._terms, ticket, answer, epoch, parts)
-        work.task.add_done_callback(lambda _: self._over(ticket.id, work))
+    def _after_worker(self, parts: list[Part], *, asked_to_stop: bool) -> Part:
+        """The part that follows those of a worker that has died."""
+        if asked_to_stop:
+            return EndPart(StreamStatus.CANCELLED)
+        if self._take_over is None:
+            return EndPart(LOST, EndReason.WORKER_LOST, retryable=True)
+        return RecoveryPart(2 + sum(isinstance(part, RecoveryPart) for part in parts), EndReason.WORKER_LOST)
 
-    def _over(self, key: str, work: Work) -> None:
-        if self._running.get(key) is work:  # and not the next one, where this very process took it over from itself
+    def _produce(self, ticket: Ticket, answer: SourceReader, epoch: int, parts: list[Part]) -> None:
+        producer = self._running[ticket.id] = Producer(self._settings, ticket, answer, epoch, parts)
+        producer.task.add_done_callback(lambda _: self._over(ticket.id, producer))
+
+    def _over(self, key: str, producer: Producer) -> None:
+        if self._running.get(key) is producer:  # and not the next one, where this very process took it over from itself
             del self._running[key]
 
     async def aclose(self) -> None:
         """Let what runs here finish, for as long as `shutdown` says; what is left ends with a word to its readers."""
-        works = list(self._running.values())
-        if works:
-            await asyncio.wait([work.task for work in works], timeout=self._shutdown)
-            await asyncio.gather(*(work.end(hand_on=self.hands_on) for work in works))
+        producers = list(self._running.values())
+        if producers:
+            await asyncio.wait([producer.task for producer in producers], timeout=self._shutdown)
+            await asyncio.gather(*(producer.end(hand_on=self.hands_on) for producer in producers))
         await self.store.aclose()
 
     @property

@@ -19,8 +19,8 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from .source import End, Part, Recovery, Text
-from .store import PRESENCE, FencedError, MissingError, Pulse, State, StoreUnreachableError, Ticket
+from .source import EndPart, Part, RecoveryPart, TextPart
+from .store import PRESENCE, FencedError, MissingError, Pulse, State, Store, StoreUnreachableError, Ticket
 
 try:
     import redis.asyncio as redis
@@ -29,6 +29,8 @@ except ImportError as error:
     raise ImportError(
         'RedisStore needs redis-py, which is not installed: pip install "llama-index-resilient-stream[redis]"'
     ) from error
+
+__all__ = ["RedisStore"]
 
 PATIENCE = 5.0  # seconds that an answer of Redis may take, whatever the client's own limits and retries are
 _BLOCK = 2.0  # seconds, at most, that a read waits in Redis
@@ -116,7 +118,7 @@ return redis.call('HSET', KEYS[1], 'stop', 1) + 1
 """
 
 
-class RedisStore:
+class RedisStore(Store):
     """Everything in Redis 6.2 or newer, or what speaks like it.
 
     Each reader that waits holds a connection, and the pool keeps it. What bounds them is Redis's own `maxclients`.
@@ -240,7 +242,7 @@ def _ms(seconds: float) -> int:
 
 
 def _over(parts: Sequence[Part]) -> int:
-    return int(bool(parts) and isinstance(parts[-1], End))
+    return int(bool(parts) and isinstance(parts[-1], EndPart))
 
 
 def _text(answered: bytes | str) -> str:
@@ -250,19 +252,19 @@ def _text(answered: bytes | str) -> str:
 
 def _written(part: Part) -> str:
     match part:
-        case Text(text):
+        case TextPart(text):
             return json.dumps(text)
-        case Recovery(attempt, reason):
+        case RecoveryPart(attempt, reason):
             return json.dumps([attempt, reason])
-        case End(status, reason, retryable):
+        case EndPart(status, reason, retryable):
             return json.dumps({"status": status, "reason": reason, "retryable": retryable})
 
 
 def _read(written: bytes | str) -> Part:
     match json.loads(written):
         case str(text):
-            return Text(text)
+            return TextPart(text)
         case [attempt, reason]:
-            return Recovery(attempt, reason)
+            return RecoveryPart(attempt, reason)
         case end:
-            return End(**end)
+            return EndPart(**end)

@@ -6,19 +6,26 @@ import asyncio
 from typing import Any
 
 from ..errors import ConfigurationError
-from .event_stream import Farewell, Feed, LiveFeed
+from .event_stream import Feed, LiveFeed, SingleEventFeed
 from .generations import Generation, Generations
-from .source import Answer, End
+from .source import LOST, EndPart, EndReason, SourceReader
 from .sse import EventId
 
 GONE = 204  # makes an EventSource stop asking (HTML standard, section 9.2.3)
 NOT_FOUND = 404  # for who may not read, and does not get to know why
 
 
-class Opening:
+class EventStreamSetup:
     """A source, and how it is to be served: to be opened for a request.
 
-    Raises ConfigurationError for a source that cannot be served in this way.
+    Args:
+        source: as for `SSEResponse`.
+        resumable: whether the answer outlives its connection, or where it is kept.
+        owner: whose answer it is, where it is resumable.
+        payload: what another worker needs to go on with it, where it is resumable.
+
+    Raises:
+        ConfigurationError: for a source that cannot be served in this way.
     """
 
     def __init__(
@@ -27,18 +34,21 @@ class Opening:
         resumable = resumable or False
         self._generation = source if isinstance(source, Generation) else None
         self._resumable, self._owner, self._payload = resumable, owner, payload
-        if resumable is not False and (self._generation is not None or not callable(source)):
+        self._check(source)
+        self._source = source
+        self._answer = SourceReader(source) if self._generation is None and resumable is False else None
+
+    def _check(self, source: Any) -> None:
+        if self._resumable is not False and (self._generation is not None or not callable(source)):
             raise ConfigurationError(
                 "A resumable stream asks only once, however often its reader comes back. Pass what it shall ask as a "
                 "function: SSEResponse(lambda: engine.astream_chat(question), resumable=True)."
             )
-        if resumable is False and (owner is not None or payload is not None):
+        if self._resumable is False and not (self._owner is None and self._payload is None):
             raise ConfigurationError(
                 "owner and payload belong to a resumable stream: SSEResponse(..., resumable=generations, owner=...), "
                 "or generations.start(..., owner=...)."
             )
-        self._source = source
-        self._answer = Answer(source) if self._generation is None and resumable is False else None
 
     async def open(self, last_event_id: str, request: Any) -> Feed | int:
         """What is sent, or the HTTP status that is answered instead."""
@@ -54,7 +64,7 @@ class Opening:
         if at is None:
             return LiveFeed(self._answer)
         await self.discard()
-        return Farewell(End("lost", "not resumable", retryable=True))
+        return SingleEventFeed(EndPart(LOST, EndReason.NOT_RESUMABLE, retryable=True))
 
     async def _resumed(self, at: EventId | None, request: Any) -> Feed | int:
         home = self._resumable if isinstance(self._resumable, Generations) else _kept_here()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..report import StreamStatus
-from .source import End, Part, Recovery, Text
+from .source import EndPart, Part, RecoveryPart, TextPart
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -103,13 +103,13 @@ def is_generation(text: str) -> bool:
 def event_of(part: Part, at: EventId) -> ServerSentEvent:
     """What a part of an answer is on the wire; `at` is the id after it."""
     match part:
-        case Text(text):
+        case TextPart(text):
             return ServerSentEvent(_json({"text": text}), id=str(at))
-        case Recovery(attempt, reason):
+        case RecoveryPart(attempt, reason):
             return ServerSentEvent(_json({"attempt": attempt, "reason": reason}), "recovery", str(at))
-        case End(status) if status in _WHOLE:
+        case EndPart(status) if status in _WHOLE:
             return ServerSentEvent(_json({"status": status}), "done", str(at))
-        case End(status, reason, retryable):
+        case EndPart(status, reason, retryable):
             return ServerSentEvent(
                 _json({"status": status, "reason": reason, "retryable": retryable}), "error", str(at)
             )

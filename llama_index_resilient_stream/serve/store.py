@@ -15,7 +15,19 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from ..errors import ResilientStreamError
-from .source import End, Part
+from .source import EndPart, Part
+
+__all__ = [
+    "FencedError",
+    "MemoryStore",
+    "MissingError",
+    "Pulse",
+    "State",
+    "Store",
+    "StoreError",
+    "StoreUnreachableError",
+    "Ticket",
+]
 
 PRESENCE = 2.5  # seconds that a reader counts as present after it was last heard of
 
@@ -85,8 +97,8 @@ class Store(Protocol):
     async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
         """Add parts, `first` being the number of the first; what is there already is not added twice.
 
-        After an `End` the generation is over and lives for its time to live. Raises FencedError and MissingError; the
-        latter also where a gap would be left, and what is there is older than `epoch`: then it is to be put back.
+        After an `EndPart` the generation is over and lives for its time to live. Raises FencedError and MissingError;
+        the latter also where a gap would be left, and what is there is older than `epoch`: then it is to be put back.
         """
 
     async def beat(self, key: str, epoch: int) -> Pulse:
@@ -98,7 +110,8 @@ class Store(Protocol):
     async def claim(self, key: str) -> int | None:
         """Take the lease of a generation that nobody holds: the new epoch. None: somebody does, or it is over."""
 
-    async def ticket(self, key: str) -> Ticket | None: ...
+    async def ticket(self, key: str) -> Ticket | None:
+        """What is known of a generation; None where it expired or never was."""
 
     async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
         """The parts after number `after`; waits up to `seconds` for the next one."""
@@ -109,11 +122,12 @@ class Store(Protocol):
     async def stop(self, key: str) -> bool:
         """Ask whoever is at work to stop. Whether there is such a generation, and it goes on."""
 
-    async def aclose(self) -> None: ...
+    async def aclose(self) -> None:
+        """Let go of connections and of what is kept in this process. Nothing is called after it."""
 
 
 @dataclass
-class _Kept:
+class _Stored:
     ticket: Ticket
     epoch: int
     lease: float
@@ -128,16 +142,16 @@ class _Kept:
 
     @property
     def over(self) -> bool:
-        return bool(self.parts) and isinstance(self.parts[-1], End)
+        return bool(self.parts) and isinstance(self.parts[-1], EndPart)
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Everything in this process, on one event loop at a time."""
 
     shared = False
 
     def __init__(self) -> None:
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _Stored] = {}
 
     async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
         kept = self._find(ticket.id)
@@ -145,7 +159,7 @@ class MemoryStore:
             raise FencedError("Another worker has taken this generation over.")
         if kept is None or kept.epoch < epoch:
             self._forget(ticket.id)
-            kept = self._kept[ticket.id] = _Kept(ticket, epoch, lease, ttl)
+            kept = self._kept[ticket.id] = _Stored(ticket, epoch, lease, ttl)
         kept.lease_until = _now() + lease
         self._add(kept, 1, parts)
 
@@ -155,7 +169,7 @@ class MemoryStore:
             raise MissingError("What comes before this part is not in the store.")
         self._add(kept, first, parts)
 
-    def _add(self, kept: _Kept, first: int, parts: Sequence[Part]) -> None:
+    def _add(self, kept: _Stored, first: int, parts: Sequence[Part]) -> None:
         kept.parts += parts[len(kept.parts) + 1 - first :]
         for reader in kept.waiting:
             if not reader.done():
@@ -219,11 +233,11 @@ class MemoryStore:
         for key in list(self._kept):
             self._forget(key)
 
-    def _find(self, key: str) -> _Kept | None:
+    def _find(self, key: str) -> _Stored | None:
         kept = self._kept.get(key)
         return kept if kept is not None and kept.lives_until > _now() else None
 
-    def _held(self, key: str, epoch: int) -> _Kept:
+    def _held(self, key: str, epoch: int) -> _Stored:
         kept = self._find(key)
         if kept is None or kept.epoch < epoch:
             raise MissingError("This generation is not in the store.")
@@ -231,12 +245,12 @@ class MemoryStore:
             raise FencedError("Another worker has taken this generation over.")
         return kept
 
-    def _keep(self, kept: _Kept) -> None:
+    def _keep(self, kept: _Stored) -> None:
         kept.lives_until = _now() + kept.ttl
         if kept.expiry is None:
             kept.expiry = asyncio.get_running_loop().call_later(kept.ttl, self._expire, kept)
 
-    def _expire(self, kept: _Kept) -> None:
+    def _expire(self, kept: _Stored) -> None:
         """One timer for all of its life: what is kept longer with every part would be put off with every part."""
         if (left := kept.lives_until - _now()) > 0:
             kept.expiry = asyncio.get_running_loop().call_later(left, self._expire, kept)

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from .producer import BEAT, Terms
-from .source import End, Part
+from ..streaming.scope import Scope
+from .producer import BEAT, GenerationSettings
+from .source import EXPIRED, LOST, EndPart, EndReason, Part
 from .sse import EventId, ServerSentEvent, event_of
 from .store import FencedError, MissingError, State, StoreUnreachableError, Ticket
 
@@ -25,14 +26,14 @@ class StoredFeed:
 
     def __init__(
         self,
-        terms: Terms,
+        settings: GenerationSettings,
         key: str,
         after: int,
         *,
         adopt: Callable[[str], Awaitable[None]],
         may: Callable[[Ticket], Awaitable[bool]] | None = None,
     ) -> None:
-        self._terms, self._key, self._after = terms, key, after
+        self._settings, self._key, self._after = settings, key, after
         self._adopt, self._may = adopt, may
         self._state: State | None = None
         self._looked_at = 0.0
@@ -40,12 +41,17 @@ class StoredFeed:
         self._unreachable_since: float | None = None
         self._orphaned_since: float | None = None
         self._settled_at = 0.0
-        self.over = False
+        self._scope = Scope()
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event has been taken."""
+        return self._scope.over
 
     @property
     def elsewhere(self) -> bool:
         """Whether another process has it too."""
-        return self._terms.store.shared
+        return self._settings.store.shared
 
     async def take(self, seconds: float) -> list[ServerSentEvent]:
         loop = asyncio.get_running_loop()
@@ -65,18 +71,18 @@ class StoredFeed:
             return await self._missing(seconds)
         self._missing_since, self._state = None, state
         if not await self._allowed():
-            return self._farewell(End("expired"))  # as for whoever asks for what is not there
+            return self._last_event(EndPart(EXPIRED))  # as for whoever asks for what is not there
         if state is State.ORPHANED:
             seconds = await self._orphaned(seconds)
         else:
             self._orphaned_since = None
-        entries = await self._terms.store.read(self._key, self._after, seconds)
+        entries = await self._settings.store.read(self._key, self._after, seconds)
         if not entries:
             self._looked_at = float("-inf")  # look again, before anything is read again
         if not entries and state is State.OVER:
-            return self._farewell(End("expired"))  # the reader has had all of it
+            return self._last_event(EndPart(EXPIRED))  # the reader has had all of it
         if entries and entries[0][0] != self._after + 1:
-            return self._farewell(End("lost", "store lost it", retryable=True))
+            return self._last_event(EndPart(LOST, EndReason.STORE_LOST, retryable=True))
         return [self._event(number, part) for number, part in entries]
 
     async def _attend(self) -> State:
@@ -84,9 +90,9 @@ class StoredFeed:
         now = asyncio.get_running_loop().time()
         if self._state is State.RUNNING and now - self._looked_at < LOOK:
             return self._state
-        state = await self._terms.store.attend(self._key)
+        state = await self._settings.store.attend(self._key)
         if self._unreachable_since is not None:
-            self._unreachable_since, self._settled_at = None, now + self._terms.lease
+            self._unreachable_since, self._settled_at = None, now + self._settings.lease
         if state is State.RUNNING:
             self._looked_at = now
         return state
@@ -95,7 +101,7 @@ class StoredFeed:
         """How long to wait for news. A worker could not renew its lease while the store was away: it goes first."""
         now = asyncio.get_running_loop().time()
         self._orphaned_since = self._orphaned_since or now
-        left = max(self._orphaned_since + self._terms.beat, self._settled_at) - now
+        left = max(self._orphaned_since + self._settings.beat, self._settled_at) - now
         if left <= 0:
             with contextlib.suppress(FencedError, MissingError):  # others may be quicker
                 await self._adopt(self._key)
@@ -104,7 +110,7 @@ class StoredFeed:
     async def _allowed(self) -> bool:
         if self._may is None:
             return True
-        ticket = await self._terms.store.ticket(self._key)
+        ticket = await self._settings.store.ticket(self._key)
         if ticket is None or not await self._may(ticket):
             return False
         self._may = None
@@ -112,29 +118,30 @@ class StoredFeed:
 
     def _event(self, number: int, part: Part) -> ServerSentEvent:
         self._after = number
-        self.over = isinstance(part, End)
+        if isinstance(part, EndPart):
+            self._scope.finish(part.status)
         return event_of(part, EventId(number, self._key, self.over))
 
     async def _missing(self, seconds: float) -> list[ServerSentEvent]:
         """A store that was restarted empty is filled again by the worker with its next beat, if the worker lives."""
         now = asyncio.get_running_loop().time()
         self._missing_since = self._missing_since or now
-        if not self.elsewhere or now - self._missing_since > max(self._terms.lease, 3 * BEAT):
+        if not self.elsewhere or now - self._missing_since > max(self._settings.lease, 3 * BEAT):
             lost = self._state is not None and self._state is not State.OVER
-            return self._farewell(End("lost", "store lost it", retryable=True) if lost else End("expired"))
+            return self._last_event(EndPart(LOST, EndReason.STORE_LOST, retryable=True) if lost else EndPart(EXPIRED))
         await asyncio.sleep(min(seconds, BEAT / 2))
         return []
 
     async def _unreachable(self, seconds: float) -> list[ServerSentEvent]:
         now = asyncio.get_running_loop().time()
         self._unreachable_since = self._unreachable_since or now
-        if now - self._unreachable_since > self._terms.grace:
-            return self._farewell(End("lost", "store unreachable", retryable=True))
+        if now - self._unreachable_since > self._settings.grace:
+            return self._last_event(EndPart(LOST, EndReason.STORE_UNREACHABLE, retryable=True))
         await asyncio.sleep(seconds)
         return []
 
-    def _farewell(self, end: End) -> list[ServerSentEvent]:
-        self.over = True
+    def _last_event(self, end: EndPart) -> list[ServerSentEvent]:
+        self._scope.finish(end.status)
         return [event_of(end, EventId(self._after, self._key, True))]
 
     async def leave(self) -> None:

@@ -1,11 +1,11 @@
-"""The two drivers of the state machine: with `reading.py`, the only code that opens, waits, sleeps and closes.
+"""The two drivers of the state machine: with `watchdog.py`, the only code that opens, waits, sleeps and closes.
 
 The synchronous one and the asynchronous one stand side by side, same names, same order.
 
 1. `yield` to the consumer stands outside every `try` that turns exceptions into events: the consumer's own bug is not
    a fault of the stream.
 2. `Exception` is caught, `BaseException` never: leaving is no fault.
-3. No timeout and no cancel scope is held across a `yield`; time counts only while we wait for the provider.
+3. No `asyncio.timeout` is held across a `yield`; time counts only while we wait for the provider.
 4. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
    `cancel()` takes effect at the next token.
 """
@@ -21,7 +21,8 @@ from ..errors import StreamTimeoutError
 from ..recovery.events import Chunk, Ended, Request
 from ..recovery.machine import Recovery
 from ..transport.connection import Upstream
-from .watchdog import Alarm, AsyncAttemptReader, AsyncHalt, AttemptReader, Halt, Unwatched, Watched
+from .scope import Scope
+from .watchdog import AsyncAttemptReader, AttemptReader, InterruptibleWait, PlainReader, WatchedReader
 
 T = TypeVar("T")
 
@@ -60,24 +61,63 @@ def _has_limits(recovery: Recovery) -> bool:
     return any(limit is not None for limit in limits)
 
 
-def _time_left(recovery: Recovery, spent: float, watched: bool, deadline: float | None) -> float | None:
-    """Seconds that the next wait may last. None: as long as it takes."""
-    left = recovery.limit - spent if watched and recovery.limit is not None else None
-    if deadline is not None:
-        until_deadline = deadline - recovery.clock()
-        left = until_deadline if left is None else min(left, until_deadline)
-    return left
+class _Patience:
+    """How long one attempt may go on without progress. Only waiting for the provider counts."""
+
+    def __init__(self, recovery: Recovery, scope: Scope, watched: bool) -> None:
+        self._recovery = recovery
+        self._scope = scope
+        self._watched = watched
+        self._clock = recovery.clock
+        self._spent = self._began = 0.0
+
+    def begin(self) -> float | None:
+        """A wait begins: the seconds that it may last. None: as long as it takes."""
+        self._began = self._clock()
+        limit = self._recovery.limit if self._watched else None
+        left = None if limit is None else limit - self._spent
+        return left if self._scope.deadline is None else self._scope.time_left(left)
+
+    def end(self, event: Chunk | Ended | None) -> Chunk | Ended:
+        """The wait is over: the event that it brought, or that it lasted too long."""
+        if event is None:
+            return self._timed_out()
+        if isinstance(event, Ended) or event.progress:
+            self._spent = 0.0
+        else:
+            self._spent += self._clock() - self._began
+        return event
+
+    def _timed_out(self) -> Ended:
+        recovery = self._recovery
+        left = self._scope.time_left()
+        if left is not None and left <= 0:
+            what = f"The deadline of {recovery.policy.deadline:g} s passed."
+        elif recovery.report.attempts[-1].first_token is None:
+            what = f"No first token within {recovery.limit:g} s."
+        else:
+            what = f"No progress for {recovery.limit:g} s."
+        return Ended(StreamTimeoutError(what))
 
 
-def _timed_out(recovery: Recovery) -> Ended:
-    deadline = recovery.deadline_at
-    if deadline is not None and recovery.clock() >= deadline:
-        what = f"The deadline of {recovery.policy.deadline:g} s passed."
-    elif recovery.report.attempts[-1].first_token is None:
-        what = f"No first token within {recovery.limit:g} s."
-    else:
-        what = f"No progress for {recovery.limit:g} s."
-    return Ended(StreamTimeoutError(what))
+class _Outcome:
+    """Sees to it that an answer has one, also where its generator is dropped before it began, or its loop is closed.
+
+    The generator alone holds it.
+    """
+
+    def __init__(self, recovery: Recovery, scope: Scope) -> None:
+        self._recovery = recovery
+        self._scope = scope
+
+    def settle(self) -> None:
+        self._recovery.cancel()  # unless it has another one
+        self._scope.finish(self._recovery.report.status)
+
+    __del__ = settle
+
+
+# ---------------------------------------------------------------- synchronous
 
 
 def drive(
@@ -86,56 +126,70 @@ def drive(
     *,
     show: Show[T],
     observer: Observer,
-    halt: Halt,
+    scope: Scope,
     sleep: Callable[[float], None] | None = None,
     watched: bool = True,
 ) -> Generator[T, None, None]:
-    """Ask, show, and ask again, until the machine says that it is over."""
-    sleep = sleep or halt.sleep
+    """Ask, show, and ask again, until the machine says that it is over.
+
+    Args:
+        open_stream: asks the wrapped LLM, in the thread that reads its first event.
+        recovery: the machine that decides.
+        show: makes what the reader gets.
+        observer: is told what happens.
+        scope: the stream's; whoever cancels it stops the stream.
+        sleep: waits between two attempts; the scope's own `sleep` unless said otherwise.
+        watched: whether the limits of the policy are kept while an event is waited for.
+
+    Raises:
+        StreamInterruptedError: it was given up.
+    """
+    sleep = scope.sleep if sleep is None else sleep
+    return _drive(open_stream, recovery, show, observer, scope, sleep, watched, _Outcome(recovery, scope))
+
+
+def _drive(
+    open_stream: Open,
+    recovery: Recovery,
+    show: Show[T],
+    observer: Observer,
+    scope: Scope,
+    sleep: Callable[[float], None],
+    watched: bool,
+    outcome: _Outcome,
+) -> Generator[T, None, None]:
     watched = watched and _has_limits(recovery)
+    make_reader: Callable[..., AttemptReader] = WatchedReader if watched else PlainReader
     try:
-        while not halt.is_set:
+        while not scope.cancelled:
             request = recovery.request
             if request.strategy != "first":
                 observer.resume(recovery, request)
-            upstream = Upstream()
-            opened = partial(open_stream, upstream, request)
-            attempt: AttemptReader = Watched(opened, upstream, halt) if watched else Unwatched(opened, upstream)
+            part = Scope(scope)
+            upstream = Upstream(part)
+            attempt = make_reader(partial(open_stream, upstream, request), upstream, part)
             try:
-                yield from _read(attempt, recovery, show, observer, halt, watched)
+                yield from _read(attempt, recovery, show, observer, scope, watched)
             finally:
                 attempt.close()
+                part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
-            if halt.is_set:
+            if scope.cancelled or not _goes_on(recovery, observer, sleep):
                 return
-            if recovery.fault is not None:
-                observer.fault(recovery)
-            delay = recovery.next_delay()
-            if delay is None:
-                return
-            if delay:
-                sleep(delay)
     finally:
-        recovery.cancel()
+        outcome.settle()
         observer.end(recovery)
 
 
 def _read(
-    attempt: AttemptReader, recovery: Recovery, show: Show[T], observer: Observer, halt: Halt, watched: bool
+    attempt: AttemptReader, recovery: Recovery, show: Show[T], observer: Observer, scope: Scope, watched: bool
 ) -> Generator[T, None, None]:
-    clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens
-    deadline = recovery.deadline_at
-    spent = 0.0
-    while not halt.is_set:
-        began = clock()
-        event = attempt.next(_time_left(recovery, spent, watched, deadline))
-        if halt.is_set:
+    receive, tell, patience = recovery.receive, observer.watches_tokens, _Patience(recovery, scope, watched)
+    while not scope.cancelled:
+        event = attempt.next(patience.begin())
+        if scope.cancelled:
             return
-        event = event or _timed_out(recovery)
-        # Only progress feeds the watchdog, and only waiting for the provider tires it.
-        over = isinstance(event, Ended)
-        spent = 0.0 if over or event.progress else spent + clock() - began  # type: ignore[union-attr]
-        for chunk in receive(event):
+        for chunk in receive(patience.end(event)):
             if tell or chunk.reset:
                 observer.token(chunk, recovery)
             yield chunk.payload if chunk.untouched else show(chunk)
@@ -143,66 +197,105 @@ def _read(
             return
 
 
-async def adrive(
+def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
+    """Wait for the next attempt. False: there is none."""
+    if recovery.fault is not None:
+        observer.fault(recovery)
+    delay = recovery.next_delay()
+    if delay:
+        sleep(delay)
+    return delay is not None
+
+
+# ---------------------------------------------------------------- asynchronous
+
+
+def adrive(
     open_stream: AsyncOpen,
     recovery: Recovery,
     *,
     show: Show[T],
     observer: AsyncObserver,
-    halt: AsyncHalt,
+    scope: Scope,
+    wait: InterruptibleWait | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     watched: bool = True,
 ) -> AsyncGenerator[T, None]:
-    """Ask, show, and ask again, until the machine says that it is over."""
-    alarm = Alarm()
-    halt.watch(alarm)
+    """The asynchronous twin of `drive`, with the same arguments.
+
+    Args:
+        wait: knows the loop and the task that read the stream, once they do.
+    """
+    wait = InterruptibleWait(scope) if wait is None else wait
+    return _adrive(open_stream, recovery, show, observer, scope, wait, sleep, watched, _Outcome(recovery, scope))
+
+
+async def _adrive(
+    open_stream: AsyncOpen,
+    recovery: Recovery,
+    show: Show[T],
+    observer: AsyncObserver,
+    scope: Scope,
+    wait: InterruptibleWait,
+    sleep: Callable[[float], Awaitable[None]],
+    watched: bool,
+    outcome: _Outcome,
+) -> AsyncGenerator[T, None]:
+    wait.start()
+    receive, tell = recovery.receive, observer.watches_tokens
     try:
-        while not halt.is_set:
-            request = recovery.request
-            if request.strategy != "first":
-                await observer.resume(recovery, request)
-            upstream = Upstream()
-            attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, alarm)
+        while not scope.cancelled:
+            request = await _abegin(recovery, observer)
+            part = Scope(scope)
+            upstream = Upstream(part)
+            attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
-                clock, receive, tell = recovery.clock, recovery.receive, observer.watches_tokens
-                deadline = recovery.deadline_at
-                spent = 0.0
+                patience = _Patience(recovery, scope, watched)
                 while recovery.streaming:
-                    began = clock()
-                    event = await attempt.next(_time_left(recovery, spent, watched, deadline))
-                    if halt.is_set:
+                    event = await attempt.next(patience.begin())
+                    if scope.cancelled:
                         return
-                    event = event or _timed_out(recovery)
-                    over = isinstance(event, Ended)
-                    spent = 0.0 if over or event.progress else spent + clock() - began  # type: ignore[union-attr]
-                    for chunk in receive(event):
+                    for chunk in receive(patience.end(event)):
                         if tell or chunk.reset:
                             await observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:
                 await attempt.aclose()
+                part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
-            if recovery.fault is not None:
-                await observer.fault(recovery)
-            delay = recovery.next_delay()
-            if delay is None:
+            if not await _agoes_on(recovery, observer, sleep, wait):
                 return
-            if delay:
-                await _asleep(delay, sleep, alarm)
     finally:
-        alarm.stop()
-        recovery.cancel()
-        halt.finished.set()
+        wait.stop_timer()
+        outcome.settle()
         await observer.end(recovery)
 
 
-async def _asleep(seconds: float, sleep: Callable[[float], Awaitable[None]], alarm: Alarm) -> None:
-    alarm.arm(None)
+async def _abegin(recovery: Recovery, observer: AsyncObserver) -> Request:
+    request = recovery.request
+    if request.strategy != "first":
+        await observer.resume(recovery, request)
+    return request
+
+
+async def _agoes_on(
+    recovery: Recovery, observer: AsyncObserver, sleep: Callable[[float], Awaitable[None]], wait: InterruptibleWait
+) -> bool:
+    if recovery.fault is not None:
+        await observer.fault(recovery)
+    delay = recovery.next_delay()
+    if delay:
+        await _asleep(delay, sleep, wait)
+    return delay is not None
+
+
+async def _asleep(seconds: float, sleep: Callable[[float], Awaitable[None]], wait: InterruptibleWait) -> None:
+    wait.begin(None)
     try:
         await sleep(seconds)
     except asyncio.CancelledError:
-        if not alarm.took_over():
+        if not wait.absorb():
             raise
     finally:
-        alarm.disarm()
+        wait.end()

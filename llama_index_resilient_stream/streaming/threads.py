@@ -1,7 +1,11 @@
-"""From a thread or a task that reads a stream to one reader on an event loop.
+"""Threads that read a synchronous iterator, and the channel from them to one reader on an event loop.
 
 Threads of our own, one a stream: a framework's pool has forty, and a stream that waits for its provider would keep one
-from everybody else. The event loop is woken once for whatever has piled up, not once for every token.
+from everybody else. All of them are daemons, and all of them run `read_iterator`: what differs is where its items go.
+
+    streaming.watchdog   into a queue, one item whenever the stream's reader asks for one
+    Offloaded            into a `Channel`, for an asynchronous reader of a synchronous LLM
+    serve.source         into a `Channel`, for a connection
 """
 
 from __future__ import annotations
@@ -10,29 +14,103 @@ import asyncio
 import contextvars
 import logging
 import threading
-import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from .scope import Scope, call_on
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
-_GRACE = 0.05  # seconds that a thread gets to leave a read that nothing can break
-_JOIN = 2.0  # seconds that it gets to close what it reads
+GRACE = 0.05  # seconds that a thread gets to leave a read that nothing can break
+JOIN = 2.0  # seconds that it gets to close what it reads
 
 logger = logging.getLogger("llama_index_resilient_stream")
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Sink(Protocol[T_contra]):
+    """Where the items of an iterator go that is read in a thread."""
+
+    def put(self, item: T_contra) -> bool:
+        """Take one item. Waits until the next one is wanted; False: none is, any more."""
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing follows: it was exhausted, or left (None), or raised this error."""
+
+    def take_over(self, source: Any) -> bool:
+        """Whether somebody else reads this source on, and closes it."""
+
+
+def read_iterator(open_source: Callable[[], Iterator[T]], sink: Sink[T]) -> None:
+    """Read an iterator into a sink, and close it.
+
+    A function of the module on purpose: a thread that is stuck in a read holds on to the sink, and to nothing else.
+    """
+    source: Iterator[T] | None = None
+    error: BaseException | None = None
+    try:
+        source = open_source()
+        while sink.put(next(source)):  # without a name for the item: an idle thread keeps none alive
+            pass
+    except StopIteration:
+        pass
+    except BaseException as raised:
+        error = raised
+    if not sink.take_over(source):
+        close_quietly(source)
+    sink.end(error)
+
+
+def start_thread(
+    name: str, function: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+) -> threading.Thread:
+    """Start a daemon thread in a copy of the caller's context, so that spans and tags of the caller's apply in it."""
+    context = contextvars.copy_context() if context is None else context
+    thread = threading.Thread(target=context.run, args=(function, *args), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def close_quietly(source: object) -> None:
+    """Close an iterator that may have no `close()`, or one that raises."""
+    try:
+        if (close := getattr(source, "close", None)) is not None:
+            close()
+    except Exception as error:
+        logger.debug("closing the upstream stream failed: %s", type(error).__name__)
+
+
+async def joined(thread: threading.Thread, seconds: float) -> bool:
+    """Wait until a thread ends, for at most so many seconds, while the loop goes on. Returns whether it has ended."""
+    until = asyncio.get_running_loop().time() + seconds
+    nap = 0.001
+    while thread.is_alive():
+        if asyncio.get_running_loop().time() >= until:
+            return False
+        await asyncio.sleep(nap)
+        nap = min(nap * 2, 0.05)
+    return True
+
+
+# ---------------------------------------------------------------- to an event loop
 
 
 class Channel(Generic[T]):
     """Items for one reader on the loop that made it. Whoever writes too far ahead waits for the reader.
 
+    The loop is woken once for whatever has piled up, not once for every item.
+
     Args:
         ahead: how many items may lie unread before a writer has to wait.
+        scope: whose cancellation says that the reader is gone, and releases writers that wait.
     """
 
-    def __init__(self, ahead: int = 64) -> None:
-        self.left = False
-        """The reader is gone: writers shall stop."""
+    def __init__(self, ahead: int = 64, scope: Scope | None = None) -> None:
+        self.scope = Scope() if scope is None else scope
         self._ahead = ahead
         self._items: deque[T] = deque()
         self._loop = asyncio.get_running_loop()
@@ -40,42 +118,41 @@ class Channel(Generic[T]):
         self._waiting = False
         self._room = threading.Condition()
         self._aroom = asyncio.Event()
+        self.scope.on_cancel(self._release_writers)
 
     # The writers' side
 
     def push(self, item: T) -> None:
-        """From any thread, without waiting."""
+        """Add an item from any thread, without waiting."""
         self._items.append(item)
         # First the item, then the look at the flag; the reader does both the other way round. So one of them sees.
         if self._waiting:
             self._waiting = False
-            try:
-                self._loop.call_soon_threadsafe(self._arrived.set)
-            except RuntimeError:  # the loop is closed, and the reader gone with it
-                self.left = True
+            if not call_on(self._loop, self._arrived.set):
+                self.leave()  # the loop is closed, and the reader gone with it
 
     def put(self, item: T) -> bool:
-        """From a thread of one's own: waits while too much lies unread. False: nobody reads any more."""
+        """Add an item from a thread of one's own; wait while too much lies unread. False: nobody reads any more."""
         if len(self._items) >= self._ahead:
             with self._room:
-                self._room.wait_for(lambda: self.left or len(self._items) < self._ahead)
-        if not self.left:
+                self._room.wait_for(lambda: self.scope.cancelled or len(self._items) < self._ahead)
+        if not self.scope.cancelled:
             self.push(item)
-        return not self.left
+        return not self.scope.cancelled
 
     async def aput(self, item: T) -> bool:
-        """The same, on the loop."""
-        while len(self._items) >= self._ahead and not self.left:
+        """Add an item on the loop; wait while too much lies unread. False: nobody reads any more."""
+        while len(self._items) >= self._ahead and not self.scope.cancelled:
             self._aroom.clear()
             await self._aroom.wait()
-        if not self.left:
+        if not self.scope.cancelled:
             self.push(item)
-        return not self.left
+        return not self.scope.cancelled
 
     # The reader's side
 
     async def take(self, seconds: float | None = None) -> list[T]:
-        """All that has arrived, at least one item; nothing when `seconds` are over."""
+        """Take all that has arrived, at least one item; nothing when `seconds` are over."""
         until = None if seconds is None else self._loop.time() + seconds
         while not self._items:
             self._arrived.clear()
@@ -91,18 +168,19 @@ class Channel(Generic[T]):
         taken = []
         while self._items:
             taken.append(self._items.popleft())
-        self._make_room()
-        return taken
-
-    def leave(self) -> None:
-        """Nothing will be taken any more."""
-        self.left = True
-        self._make_room()
-
-    def _make_room(self) -> None:
         self._aroom.set()
         with self._room:
             self._room.notify_all()
+        return taken
+
+    def leave(self) -> None:
+        """Say, from any thread, that nothing will be taken any more."""
+        self.scope.cancel()
+
+    def _release_writers(self) -> None:
+        with self._room:
+            self._room.notify_all()
+        call_on(self._loop, self._aroom.set)
 
 
 class _End:
@@ -110,6 +188,20 @@ class _End:
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
+
+
+class _ChannelSink(Generic[T]):
+    """Puts items, and then how it ended, into a channel."""
+
+    def __init__(self, channel: Channel[T | _End]) -> None:
+        self._channel = channel
+        self.put = channel.put
+
+    def end(self, error: BaseException | None) -> None:
+        self._channel.push(_End(error))
+
+    def take_over(self, source: Any) -> bool:
+        return False
 
 
 class Offloaded(AsyncIterator[T]):
@@ -123,14 +215,14 @@ class Offloaded(AsyncIterator[T]):
     def __init__(self, open_source: Callable[[], Iterator[T]], break_read: Callable[[], object] | None = None) -> None:
         self._open = open_source
         self._break_read = break_read
+        self._scope = Scope()
         self._channel: Channel[T | _End] | None = None
         self._taken: deque[T | _End] = deque()
         self._thread: threading.Thread | None = None
-        self._over = False
         self.left_thread = False
 
     async def __anext__(self) -> T:
-        if self._over:
+        if self._scope.over:
             raise StopAsyncIteration
         if self._channel is None:
             self._channel = self._start()
@@ -139,81 +231,42 @@ class Offloaded(AsyncIterator[T]):
         item = self._taken.popleft()
         if not isinstance(item, _End):
             return item
-        self._over = True
+        self._scope.finish("exhausted")
         if item.error is not None:
             raise item.error
         raise StopAsyncIteration
 
     def _start(self) -> Channel[T | _End]:
-        channel: Channel[T | _End] = Channel(ahead=1)
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(_read, self._open, channel), name="resilient-stream-offloaded", daemon=True
-        )
-        weakref.finalize(self, channel.leave).atexit = False  # or the thread would wait for ever to be read on
-        self._thread.start()
+        channel: Channel[T | _End] = Channel(ahead=1, scope=self._scope)
+        self._thread = start_thread("resilient-stream-offloaded", read_iterator, self._open, _ChannelSink(channel))
         return channel
+
+    def __del__(self) -> None:
+        self._scope.cancel()  # or the thread would wait for ever to be read on
 
     async def aclose(self) -> None:
         """Stop the thread, which closes the source. Never waits long for a read that cannot be broken."""
-        thread, channel = self._thread, self._channel
-        if thread is None or channel is None or not thread.is_alive():
+        thread, exhausted = self._thread, self._scope.over
+        if thread is None or not thread.is_alive():
             return
-        channel.leave()
-        if not self._over and self._break_read is not None:
+        self._scope.cancel()
+        if not exhausted and self._break_read is not None:
             self._break_read()
-        patience = _JOIN if self._over or self._break_read is not None else _GRACE
+        patience = JOIN if exhausted or self._break_read is not None else GRACE
         self.left_thread = not await joined(thread, patience)
-        self._over = True
-
-
-async def joined(thread: threading.Thread, seconds: float) -> bool:
-    """Whether the thread ends within so many seconds. The loop goes on meanwhile."""
-    until = asyncio.get_running_loop().time() + seconds
-    nap = 0.001
-    while thread.is_alive():
-        if asyncio.get_running_loop().time() >= until:
-            return False
-        await asyncio.sleep(nap)
-        nap = min(nap * 2, 0.05)
-    return True
-
-
-def _read(open_source: Callable[[], Iterator[T]], channel: Channel[T | _End]) -> None:
-    """Module level on purpose: a thread that is stuck in a read knows nothing of ours but the channel."""
-    source: Iterator[T] | None = None
-    end = _End()
-    try:
-        source = open_source()
-        for item in source:
-            if not channel.put(item):
-                break
-    except BaseException as error:
-        end = _End(error)
-    finally:
-        try:
-            if (close := getattr(source, "close", None)) is not None:
-                close()
-        except Exception as error:
-            logger.debug("closing the upstream stream failed: %s", type(error).__name__)
-        channel.push(end)
+        self._scope.finish("closed")
 
 
 async def aside(function: Callable[[], T]) -> T:
-    """Call what may block in a thread of its own. Who stops waiting leaves it to itself."""
+    """Call a function that may block in a thread of its own. A caller that stops waiting leaves it to itself."""
     done: Channel[T | _End] = Channel()
-
-    def work() -> None:
-        try:
-            done.push(function())
-        except BaseException as error:
-            done.push(_End(error))
-
-    threading.Thread(
-        target=contextvars.copy_context().run, args=(work,), name="resilient-stream-aside", daemon=True
-    ).start()
-    (outcome,) = await done.take()
+    start_thread("resilient-stream-aside", read_iterator, lambda: _once(function), _ChannelSink(done))
+    outcome = (await done.take())[0]
     if isinstance(outcome, _End):
         assert outcome.error is not None, "only an error is said this way"
         raise outcome.error
     return outcome
+
+
+def _once(function: Callable[[], T]) -> Iterator[T]:
+    yield function()

@@ -4,12 +4,12 @@ The two kinds of waiting stand side by side, synchronous first.
 
 A wait for a blocked synchronous read must be able to end, and nothing in Python ends it from outside. So the first
 event of an attempt is read in a daemon thread; with our own HTTP client its socket is known as soon as the request is
-sent, and that read can be broken, too. From then on, where the socket behind the stream is in reach (`upstream.py`),
-the caller reads by itself, and a guard that only looks at the clock shuts the socket down when a read
-lasts too long. Where it is not, the thread goes on reading, in lock-step: one event when asked for one, so nothing is
-read ahead, and when the reader leaves between two tokens, as readers do, the upstream connection is closed at once. A
-thread that is stuck in a read nothing can break stays behind until the client's own timeout; it knows the wrapped LLM
-and nothing of ours, and the report names it.
+sent, and that read can be broken, too. From then on, where the socket behind the stream is in reach
+(`transport.connection`), the caller's own thread reads, and a guard, one thread for all streams of the process, shuts
+the socket down when a read lasts too long. Where it is not, the thread goes on reading, in lock-step: one event when
+asked for one, so nothing is read ahead, and when the reader leaves between two tokens, as readers do, the upstream
+connection is closed at once. A thread that is stuck in a read nothing can break stays behind until the client's own
+timeout; it knows the wrapped LLM and nothing of ours, and the report names it.
 """
 
 from __future__ import annotations
@@ -17,48 +17,24 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Literal, Protocol
 
 from ..recovery.events import Chunk, Ended
-from ..transport.connection import Upstream
+from ..transport.connection import ReaderLeftError, Upstream
+from .scope import Scope, call_on
+from .threads import GRACE, JOIN, close_quietly, read_iterator, start_thread
 
-_GRACE = 0.05  # seconds that a thread gets to leave a read before the report calls it left behind
-_JOIN = 2.0  # seconds that closing an upstream may take that nobody reads, or whose read was broken
-_LONGEST_NAP = 1.0  # seconds between two looks of a guard at the clock
+_LONGEST_NAP = 1.0  # seconds between two looks of the guard at the clock
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
 
 # ---------------------------------------------------------------- synchronous
-
-
-class Halt:
-    """Lets any thread stop a stream, also one that waits."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self._wake: Callable[[], None] | None = None
-
-    @property
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-    def set(self) -> None:
-        self._event.set()
-        if self._wake is not None:
-            self._wake()
-
-    def watch(self, wake: Callable[[], None]) -> None:
-        """What ends the wait that begins now."""
-        self._wake = wake
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep, or less if stopped."""
-        self._event.wait(seconds)
 
 
 class AttemptReader(Protocol):
@@ -67,17 +43,17 @@ class AttemptReader(Protocol):
     left_thread: bool
 
     def next(self, timeout: float | None) -> Chunk | Ended | None:
-        """One event; None when `timeout` (seconds) is over, or the stream was stopped."""
+        """Read one event; None when `timeout` (seconds) is over, or the scope was cancelled."""
 
     def close(self) -> None: ...
 
 
-class Unwatched:
-    """Read in the caller's own thread; a wait lasts as long as the wrapped LLM lets it."""
+class PlainReader:
+    """Reads in the caller's own thread; a wait lasts as long as the wrapped LLM lets it."""
 
     left_thread = False
 
-    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream) -> None:
+    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream, _scope: Scope) -> None:
         self._open = open_stream
         self._upstream = upstream
         self._chunks: Iterator[Chunk] | None = None
@@ -91,38 +67,37 @@ class Unwatched:
             return next(self._chunks)
         except StopIteration:
             return self._upstream.ended()
+        except ReaderLeftError:
+            return None
         except Exception as error:
             return self._upstream.ended(error)
 
     def close(self) -> None:
-        _close(self._chunks)
+        close_quietly(self._chunks)
 
 
-_Ask = Literal["next", "hand over", "close"]
+class WatchedReader:
+    """Reads so that every wait can end.
 
+    Args:
+        open_stream: opens the attempt's stream, in the thread that reads its first event.
+        upstream: the connection behind it.
+        scope: the attempt's. Cancelling it releases `next`, and breaks the read where that is possible.
+    """
 
-class Watched:
-    """Read so that every wait can end."""
-
-    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream, halt: Halt) -> None:
+    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream, scope: Scope) -> None:
+        self._open = open_stream
         self._upstream = upstream
-        self._halt = halt
-        self._asks: queue.SimpleQueue[_Ask] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._scope = scope
+        self._lock_step = _LockStep()
+        self._thread: threading.Thread | None = None
         self._reading = False
-        self._guard: _Guard | None = None
+        self._guarded: _GuardedRead | None = None
         self._chunks: Iterator[Chunk] | None = None
-        self.left_thread = False
-        halt.watch(lambda answers=self._answers: answers.put(None))  # type: ignore[misc]
-        # A copied context: spans and tags of the caller's belong to the wrapped LLM's events too.
         self._context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=self._context.run,
-            args=(_read, open_stream, upstream, self._asks, self._answers),
-            name="resilient-stream-reader",
-            daemon=True,
-        )
-        self._thread.start()
+        self.left_thread = False
+        self._stop_waking = scope.on_cancel(self._lock_step.wake)
+        scope.on_cancel(upstream.break_read)
 
     def next(self, timeout: float | None) -> Chunk | Ended | None:
         if timeout is not None and timeout <= 0:
@@ -136,237 +111,298 @@ class Watched:
 
     def _read_in_thread(self, timeout: float | None) -> Chunk | Ended | None:
         self._reading = True
-        self._asks.put("next")
-        try:
-            answer = self._answers.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if isinstance(answer, BaseException):
-            raise answer
+        if self._thread is None:
+            self._thread = start_thread(
+                "resilient-stream-reader", read_iterator, self._open, self._lock_step, context=self._context
+            )
+        else:
+            self._lock_step.ask("next")
+        answer = self._lock_step.answer(timeout)
+        if isinstance(answer, _Over):
+            self._reading = False
+            return self._ended(answer.error)
         self._reading = answer is None
         return answer  # type: ignore[no-any-return]
 
+    def _ended(self, error: BaseException | None) -> Ended | None:
+        if isinstance(error, ReaderLeftError):
+            return None
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        return self._upstream.ended(error)
+
     def _take_over(self) -> None:
-        self._asks.put("hand over")
-        while (chunks := self._answers.get()) is None:  # a halt may have put its word in between
-            pass
-        self._thread.join()  # it has handed over, and must have left the context that we go on in
-        self._chunks = chunks
-        self._halt.watch(self._upstream.break_read)
+        """Go on reading in this thread; the one that read so far ends."""
+        assert self._thread is not None, "it has just read"
+        self._chunks = self._lock_step.hand_over()
+        self._thread.join()  # it must have left the context that we go on in
+        self._stop_waking()
 
     def _read_guarded(self, chunks: Iterator[Chunk], timeout: float | None) -> Chunk | Ended | None:
-        event: Chunk | Ended
-        if (guard := self._guard) is None:
-            nap = _LONGEST_NAP if timeout is None else min(_LONGEST_NAP, timeout / 10)
-            guard = self._guard = _Guard(self._upstream, nap)
-        guard.due = None if timeout is None else time.monotonic() + timeout
+        if (guarded := self._guarded) is None:
+            guarded = self._guarded = _GuardedRead(self._scope, timeout)
+            _GUARD.watch(guarded)
+        guarded.due = None if timeout is None else time.monotonic() + timeout
         try:
             # The context that the stream began in: what it set there it finds again, and can reset.
-            event = self._context.run(next, chunks)
+            return self._context.run(next, chunks)
         except StopIteration:
-            event = self._upstream.ended()
-        except Exception as error:
-            event = self._upstream.ended(error)
-        guard.due = None
-        return None if guard.rang and isinstance(event, Ended) else event
+            error: BaseException | None = None
+        except (Exception, ReaderLeftError) as raised:
+            error = raised
+        finally:
+            guarded.due = None
+        return None if self._scope.cancelled else self._ended(error)
 
     def close(self) -> None:
-        self._halt.watch(lambda: None)
-        if self._guard is not None:
-            self._guard.close()
+        self._stop_waking()
+        if self._guarded is not None:
+            _GUARD.unwatch(self._guarded)
         if self._chunks is not None:
-            self._context.run(_close, self._chunks)
+            self._context.run(close_quietly, self._chunks)
             return
-        self._asks.put("close")
+        if self._thread is None:
+            return
+        self._lock_step.ask("close")
         if self._reading:
             self._upstream.break_read()
         if threading.current_thread() is not self._thread:
             stuck = self._reading and not self._upstream.can_break
-            self._thread.join(_GRACE if stuck else _JOIN)
+            self._thread.join(GRACE if stuck else JOIN)
         self.left_thread = self._thread.is_alive()
 
 
-def _read(
-    open_stream: Callable[[], Iterator[Chunk]],
-    upstream: Upstream,
-    asks: queue.SimpleQueue[_Ask],
-    answers: queue.SimpleQueue[Any],
-) -> None:
-    """Read one event whenever asked. Module level on purpose: a bound method would keep its stream alive for ever."""
-    chunks: Iterator[Chunk] | None = None
-    event: object = None
-    while (ask := asks.get()) == "next":
+class _Over:
+    """How the reading in a thread ended."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _LockStep:
+    """Two queues between a thread and whoever asks it for one event after the other."""
+
+    def __init__(self) -> None:
+        self._asks: queue.SimpleQueue[Literal["next", "hand over", "close"]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._handing_over = False
+
+    # The thread's side
+
+    def put(self, item: Chunk) -> bool:
+        self._answers.put(item)
+        del item
+        ask = self._asks.get()
+        self._handing_over = ask == "hand over"
+        return ask == "next"
+
+    def take_over(self, source: Any) -> bool:
+        if self._handing_over:
+            self._answers.put(_HandedOver(source))
+        return self._handing_over
+
+    def end(self, error: BaseException | None) -> None:
+        self._answers.put(_Over(error))
+
+    # The other side
+
+    def ask(self, what: Literal["next", "hand over", "close"]) -> None:
+        self._asks.put(what)
+
+    def answer(self, timeout: float | None) -> Any:
+        """Wait for the answer; None when `timeout` (seconds) is over, or somebody called `wake`."""
         try:
-            if chunks is None:
-                chunks = open_stream()
-            event = next(chunks)
-        except StopIteration:
-            event = upstream.ended()
-        except Exception as error:
-            event = upstream.ended(error)
-        except BaseException as error:
-            event = error
-        answers.put(event)
-        event = None  # an idle thread keeps nothing alive
-    if ask == "hand over":
-        answers.put(chunks)
-    else:
-        _close(chunks)
+            return self._answers.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def hand_over(self) -> Any:
+        self.ask("hand over")
+        while not isinstance(answer := self._answers.get(), _HandedOver):  # `wake` may have come in between
+            pass
+        return answer.source
+
+    def wake(self) -> None:
+        self._answers.put(None)
+
+
+class _HandedOver:
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+
+class _GuardedRead:
+    """A read in somebody's own thread, and when it has lasted too long."""
+
+    def __init__(self, scope: Scope, timeout: float | None) -> None:
+        self.due: float | None = None
+        """On time.monotonic(); None while nobody waits."""
+        self.scope = scope
+        self.nap = _LONGEST_NAP if timeout is None else min(_LONGEST_NAP, timeout / 10)
+        """Seconds, at most, until the guard shall look again."""
 
 
 class _Guard:
-    """Breaks a read that lasts too long. Its thread only looks at the clock, which costs a stream nothing."""
+    """Cancels attempts whose read lasts too long. Its thread only looks at the clock, and ends when none is left."""
 
-    def __init__(self, upstream: Upstream, nap: float) -> None:
-        self.due: float | None = None  # on time.monotonic(); None: nobody waits
-        self.rang = False
-        self._upstream = upstream
-        self._nap = nap
-        self._closed = threading.Event()
-        threading.Thread(target=self._watch, name="resilient-stream-guard", daemon=True).start()
+    def __init__(self) -> None:
+        self._reads: set[_GuardedRead] = set()
+        # The garbage collector may close a stream, and so get here, while this very thread is in here.
+        self._lock = threading.RLock()
+        self._changed = threading.Event()
+        self._thread: threading.Thread | None = None
 
-    def close(self) -> None:
-        self._closed.set()
+    def watch(self, read: _GuardedRead) -> None:
+        with self._lock:
+            self._reads.add(read)
+            if self._thread is None:
+                self._changed = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._changed,), name="resilient-stream-guard", daemon=True
+                )
+                self._thread.start()
+        self._changed.set()
 
-    def _watch(self) -> None:
-        nap = self._nap
-        while not self._closed.wait(nap):
-            due = self.due
-            left = self._nap if due is None else due - time.monotonic()
-            if left <= 0:
-                self.rang = True
-                self._upstream.break_read()
-                return
-            nap = min(self._nap, left)
+    def unwatch(self, read: _GuardedRead) -> None:
+        with self._lock:
+            self._reads.discard(read)
+            if not self._reads:
+                self._thread = None
+                self._changed.set()
+
+    def _run(self, changed: threading.Event) -> None:
+        while True:
+            changed.clear()
+            with self._lock:
+                if self._changed is not changed or self._thread is None:
+                    return
+                reads = list(self._reads)
+            changed.wait(min(map(self._look, reads), default=_LONGEST_NAP))
+
+    def _look(self, read: _GuardedRead) -> float:
+        """Seconds until the next look at this read."""
+        left = read.nap if (due := read.due) is None else due - time.monotonic()
+        if left > 0:
+            return min(read.nap, left)
+        with self._lock:
+            self._reads.discard(read)
+        read.scope.cancel()
+        return _LONGEST_NAP
 
 
-def _close(chunks: Iterator[Chunk] | None) -> None:
-    try:
-        if (close := getattr(chunks, "close", None)) is not None:
-            close()
-    except Exception as error:
-        logger.debug("closing the upstream stream failed: %s", type(error).__name__)
+_GUARD = _Guard()
+
+
+def _forget_guard() -> None:
+    """A forked process has none of its parent's threads, and may have its locks as they were held."""
+    global _GUARD
+    _GUARD = _Guard()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_guard)
 
 
 # ---------------------------------------------------------------- asynchronous
 
 
-class Alarm:
-    """Ends a wait when its time is over, or when somebody stops the stream.
+class InterruptibleWait:
+    """Ends the wait of a task when its time is over, or when the scope is cancelled.
 
     One timer serves the whole stream: arming `asyncio.timeout` for every token would cost more than the token.
+
+    Args:
+        scope: the stream's. Its cancellation, from any thread, ends the wait.
     """
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, scope: Scope) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop that the stream is read on, once it is."""
+        self._scope = scope
         self._task: asyncio.Task[Any] | None = None
-        self.reader: asyncio.Task[Any] | None = None  # the task that waits, or waited last
+        self._reader: asyncio.Task[Any] | None = None  # the task that waits, or waited last
         self._cancelling = 0
         self._due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
-        self.rang = False
+        self._interrupted = False
+
+    def start(self) -> None:
+        """Reading begins, on the running loop."""
+        self.loop = loop = asyncio.get_running_loop()
+        self._scope.on_cancel(lambda: call_on(loop, self.interrupt))
 
     @property
-    def waiting(self) -> bool:
-        """Whether some task waits just now."""
-        return self._task is not None
+    def is_in_current_task(self) -> bool:
+        """Whether the current task is the one that reads the stream."""
+        return self._reader is not None and self._reader is asyncio.current_task()
 
-    def arm(self, seconds: float | None) -> None:
-        """The current task begins to wait."""
-        self._task = self.reader = task = asyncio.current_task()
+    def begin(self, seconds: float | None) -> None:
+        """The current task begins to wait, for at most so many seconds."""
+        self._task = self._reader = task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
-        self.rang = False
+        self._interrupted = False
         if seconds is None:
             self._due = float("inf")
             return
-        self._due = due = self._loop.time() + seconds
+        assert self.loop is not None, "start() comes first"
+        self._due = due = self.loop.time() + seconds
         if self._timer is None or self._timer.when() > due:
-            self.stop()
-            self._timer = self._loop.call_at(due, self._tick)
+            self.stop_timer()
+            self._timer = self.loop.call_at(due, self._tick)
 
-    def disarm(self) -> None:
+    def end(self) -> None:
         """The wait is over."""
-        if self.rang and self._task is not None:
+        if self._interrupted and self._task is not None:
             self._task.uncancel()  # whatever waited swallowed it
         self._task = None
 
-    def ring(self) -> None:
+    def interrupt(self) -> None:
         """End the wait now, if there is one."""
-        if self._task is not None and not self.rang:
-            self.rang = True
+        if self._task is not None and not self._interrupted:
+            self._interrupted = True
             self._task.cancel()
 
-    def took_over(self) -> bool:
-        """Whether the cancellation that just arrived is ours alone, and not the task's end."""
-        if not self.rang or self._task is None:
+    def absorb(self) -> bool:
+        """Whether the cancellation that just arrived is ours alone, and not the task's end; if so, it is undone."""
+        if not self._interrupted or self._task is None:
             return False
-        self.rang = False
+        self._interrupted = False
         return self._task.uncancel() <= self._cancelling
 
-    def stop(self) -> None:
-        """No timer is left behind."""
+    def stop_timer(self) -> None:
+        """Leave no timer behind."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _tick(self) -> None:
         self._timer = None
-        if self._task is None or self._due == float("inf"):
-            return  # the next arm() sets a new one
-        if self._loop.time() >= self._due:
-            self.ring()
+        if self.loop is None or self._task is None or self._due == float("inf"):
+            return  # the next begin() sets a new one
+        if self.loop.time() >= self._due:
+            self.interrupt()
         else:
-            self._timer = self._loop.call_at(self._due, self._tick)
-
-
-class AsyncHalt:
-    """Lets any task or thread stop a stream, also one that waits."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self.finished = asyncio.Event()  # everything is closed
-        self._alarm: Alarm | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Future[None] | None = None  # the loop itself holds tasks weakly
-
-    def is_reader(self) -> bool:
-        """Whether the current task is the one that reads the stream."""
-        return self._alarm is not None and self._alarm.reader is asyncio.current_task()
-
-    def watch(self, alarm: Alarm) -> None:
-        self._alarm = alarm
-        self._loop = asyncio.get_running_loop()
-
-    def set(self, close: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
-        """Stop; `close` is called where nobody waits who would."""
-        self.is_set = True
-        if self._alarm is None or self._loop is None or self._loop.is_closed():
-            return
-        self._loop.call_soon_threadsafe(self._wake, self._alarm, close)
-
-    def _wake(self, alarm: Alarm, close: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
-        if alarm.waiting:
-            alarm.ring()
-        elif close is not None:
-            self._closing = asyncio.ensure_future(close())
+            self._timer = self.loop.call_at(self._due, self._tick)
 
 
 class AsyncAttemptReader:
-    """An attempt whose waits can end."""
+    """Reads an attempt in the caller's task; every wait can end."""
 
-    def __init__(self, open_stream: Callable[[], AsyncIterator[Chunk]], upstream: Upstream, alarm: Alarm) -> None:
+    def __init__(
+        self, open_stream: Callable[[], AsyncIterator[Chunk]], upstream: Upstream, wait: InterruptibleWait
+    ) -> None:
         self._upstream = upstream
-        self._alarm = alarm
+        self._wait = wait
         self._open = open_stream
         self._chunks: AsyncIterator[Chunk] | None = None
         self.left_thread = False
 
     async def next(self, seconds: float | None) -> Chunk | Ended | None:
-        """One event; None when `seconds` are over."""
+        """Read one event; None when `seconds` are over, or the scope was cancelled."""
         if seconds is not None and seconds <= 0:
             return None
-        alarm = self._alarm
-        alarm.arm(seconds)
+        wait = self._wait
+        wait.begin(seconds)
         try:
             if self._chunks is None:
                 self._chunks = self._open()
@@ -374,13 +410,15 @@ class AsyncAttemptReader:
         except StopAsyncIteration:
             return self._upstream.ended()
         except asyncio.CancelledError:
-            if alarm.took_over():
+            if wait.absorb():
                 return None
             raise
+        except ReaderLeftError:
+            return None
         except Exception as error:
-            return None if alarm.took_over() else self._upstream.ended(error)
+            return None if wait.absorb() else self._upstream.ended(error)
         finally:
-            alarm.disarm()
+            wait.end()
 
     async def aclose(self) -> None:
         try:

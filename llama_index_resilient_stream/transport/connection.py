@@ -16,7 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from ..compat.generators import behind
 from ..recovery.events import Ended
@@ -29,15 +29,37 @@ class ReaderLeftError(BaseException):
     """Nobody waits for this answer any more. No `Exception`: an SDK would take that for a fault, and ask again."""
 
 
-class Upstream:
-    """What lies behind one attempt's stream. Empty where nothing of the kind is found, which costs nothing."""
+class Cancellation(Protocol):
+    """Says whether anybody still waits for an attempt; `streaming.scope.Scope` is one."""
 
-    def __init__(self) -> None:
+    cancelled: bool
+
+    def cancel(self) -> None: ...
+
+
+class _Detached:
+    """Of a connection that nobody else has to do with."""
+
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Upstream:
+    """What lies behind one attempt's stream. Empty where nothing of the kind is found, which costs nothing.
+
+    Args:
+        scope: the attempt's. Once it is cancelled nothing is sent any more on its behalf.
+    """
+
+    def __init__(self, scope: Cancellation | None = None) -> None:
+        self._scope = _Detached() if scope is None else scope
         self.watch: TerminatorWatch | None = None
         self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
-        self._left = False
-        self._lock = threading.Lock()
+        # The garbage collector may drop a stream, and so break its read, while this very thread is in here.
+        self._lock = threading.RLock()
 
     # What our HTTP client does
 
@@ -59,7 +81,7 @@ class Upstream:
     def connect(self, sock: object) -> None:
         """A request is about to be sent over this socket, unless it is too late for that."""
         with self._lock:
-            if self._left:
+            if self._scope.cancelled:
                 raise ReaderLeftError
             self._socket = sock
 
@@ -76,7 +98,7 @@ class Upstream:
 
     def check(self) -> None:
         """Raise where nobody waits any more."""
-        if self._left:
+        if self._scope.cancelled:
             raise ReaderLeftError
 
     def ended(self, error: Exception | None = None) -> Ended:
@@ -129,7 +151,7 @@ class Upstream:
     def break_read(self) -> None:
         """End a read that blocks another thread: closing its socket would not wake it, shutting it down does."""
         with self._lock, contextlib.suppress(OSError):
-            self._left = True
+            self._scope.cancel()
             if self.can_break:
                 # The plain socket's method: that of a TLS socket would take its state away from under the reader.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)

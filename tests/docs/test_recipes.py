@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import importlib.util
 import json
 import os
@@ -29,7 +28,6 @@ import httpx
 import pytest
 
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
-from support import servers
 from support.servers import SERVERS, Running, nginx, python, redis_server, require, serving
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,12 +54,6 @@ def need(*packages: str) -> None:
     for package in packages:
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: pip install {package}")
-
-
-@pytest.fixture(autouse=True)
-def time_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Importing Gradio alone takes five seconds, and on a busy machine many more."""
-    monkeypatch.setattr(servers, "_accepts", functools.partial(servers._accepts, patience=90.0))
 
 
 @pytest.fixture
@@ -210,7 +202,7 @@ def test_an_endpoint_heals_and_stops(
         refused = read(served.url + path)
         assert refused == [("error", {"status": "interrupted", "reason": "not_retryable", "retryable": False})]
         lost = read(served.url + path, **{"Last-Event-ID": "3"})
-        assert lost == [("error", {"status": "lost", "reason": "not resumable", "retryable": True})]
+        assert lost == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
 
 
 def test_a_partial_answer_is_part_of_the_conversation(folder: Path, provider: Callable[..., FaultServer]) -> None:

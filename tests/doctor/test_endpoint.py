@@ -213,7 +213,7 @@ def test_the_cause_is_named(house: House, row: Row) -> None:
     for _ in range(3):  # a busy machine may be silent itself, but not each time
         measurements, findings = examine(house, row)
         hints = tuple(finding.rule for finding in findings if finding.level is Level.HINT)
-        if "no-heartbeat" not in hints or hints == row.hints:
+        if "no_heartbeat" not in hints or hints == row.hints:
             break
     assert serious(findings) == row.found, measurements
     assert hints == row.hints
@@ -265,7 +265,7 @@ def look(plan: Plan) -> list[Finding]:
 # No answer at all
 
 
-def test_nothing_listens_there() -> None:
+def test_unreachable_endpoint() -> None:
     assert serious(look(Plan(f"http://127.0.0.1:{free_port()}/"))) == {"unreachable": ("unreachable",)}
 
 
@@ -289,12 +289,12 @@ def test_the_direct_url_is_another_one(house: House) -> None:
     assert serious(look(plan)) == {"direct_unusable": ("wrong_direct",)}
 
 
-def test_we_gave_up(house: House) -> None:
+def test_reading_that_timed_out_is_named(house: House) -> None:
     findings = look(Plan(house.app().url + "/silent", ProbeRequest(timeout=1.0)))
     assert serious(findings) == {"gave_up": ("long_answer", "stalled")}
 
 
-def test_it_says_its_own_last_word(house: House) -> None:
+def test_endpoint_with_its_own_terminal_event(house: House) -> None:
     plan = Plan(house.app().url + "/own-end", ProbeRequest(terminal="THE END"))
     assert not look(plan)
     assert set(serious(look(replace(plan, request=ProbeRequest())))) == {"no_terminal_event"}

@@ -241,7 +241,7 @@ def test_candidates(measurements: Measurements, causes: tuple[str, ...]) -> None
     assert the_only(measurements).causes == causes
 
 
-def test_one_straggler_is_no_queue() -> None:
+def test_single_straggler_is_no_queue() -> None:
     crowd = (*[answer(even(5))] * 9, answer(even(5, start=3.0)))
     assert diagnose(Measurements((GOOD,), parallel=crowd)) == []
 
@@ -259,7 +259,7 @@ def test_a_heartbeat_is_no_hint_where_it_is_the_remedy() -> None:
     assert "no_heartbeat" in rules(Measurements((PAUSED,)))
 
 
-def test_what_cannot_be_read_is_not_judged() -> None:
+def test_unreadable_answer_is_not_judged() -> None:
     """Brotli: the answer is asked for again, without."""
     brotli = {**HEADERS, "content-encoding": "br"}
     unread = replace(GOOD, headers=brotli, readable=False, counts=EventCounts())
@@ -272,7 +272,7 @@ def test_what_cannot_be_read_is_not_judged() -> None:
     ("last", "first", "again"),
     [("5", "6", False), ("5", "0", True), ("5", "5", True), ("b", "a", True), ("b", "c", False), ("b", "x", False)],
 )
-def test_who_comes_back_is_told_the_rest(last: str, first: str, again: bool) -> None:
+def test_returning_reader_is_told_the_rest(last: str, first: str, again: bool) -> None:
     back = Reconnection(
         last, ("a", "b", "5"), answer([0.1], ended=Ending.STOPPED_EARLY, counts=EventCounts(1, ids=(first,)))
     )
@@ -365,7 +365,7 @@ def test_compressed_bodies_are_read_in_pieces(body: bytes, size: int) -> None:
         assert decompress.readable
 
 
-def test_what_is_not_compressed_as_it_says_is_not_read() -> None:
+def test_body_not_compressed_as_declared_is_not_read() -> None:
     decompress = Decompressor("gzip")
     assert decompress(b"plain") == b""
     assert not decompress.readable

@@ -42,7 +42,7 @@ def told(tmp_path: Path) -> list[tuple[str, str, str, str]]:
     return [(each.package, each.requirement, each.found, each.fix) for each in found(tmp_path).unmet]
 
 
-def test_what_fits_is_fine(install: Install, tmp_path: Path) -> None:
+def test_compatible_versions_are_fine(install: Install, tmp_path: Path) -> None:
     install("llama-index-core", "0.14.25", "pydantic>=2.8", 'numpy; python_version < "3"')
     install("llama-index-llms-openai", "0.8.3", "llama-index-core<0.15,>=0.14.5", "openai<3,>=1.108.1")
     install("openai", "2.54.0", "never-asked>=1")
@@ -161,7 +161,7 @@ def test_the_oldest_that_is_supported(install: Install, tmp_path: Path, packages
         assert 'pip install -U "llama-index-core>=0.10.68,<0.15"' in result.unsupported
 
 
-def test_what_an_interrupted_pip_left_behind(install: Install, tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_pip(install: Install, tmp_path: Path) -> None:
     install("llama-index-core", "0.14.25")
     (tmp_path / "~lama_index_core-0.14.2.dist-info").mkdir()
     assert found(tmp_path).fine
@@ -239,7 +239,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"})
 
 
-def test_this_installation() -> None:
+def test_doctor_examines_this_installation() -> None:
     expected = examine()
     shown = run()
     assert shown.returncode == (0 if expected.fine else 1), shown.stderr

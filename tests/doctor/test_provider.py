@@ -78,7 +78,7 @@ def test_a_server_that_does_everything(serve: Serve) -> None:
     assert not needed_in(seen)
 
 
-def test_its_cost_is_what_it_says(serve: Serve) -> None:
+def test_examination_costs_no_more_than_it_says(serve: Serve) -> None:
     server = model(serve, refuse_prefill=True)
     profile_of(server.url)
     assert len(server.requests) <= MOST_REQUESTS
@@ -93,7 +93,7 @@ def test_its_cost_is_what_it_says(serve: Serve) -> None:
         ("no_done", True, False, '"strict"', set()),
     ],
 )
-def test_how_a_server_ends(
+def test_endings_of_servers(
     serve: Serve, fault: str, sends_finish_reason: bool, sends_done: bool, value: str | None, needed: set[str]
 ) -> None:
     seen = profile_of(model(serve, fault).url)
@@ -108,7 +108,7 @@ def test_how_a_server_ends(
     [("anchor", "anchor"), ("exact", "joined"), ("restart", "joined"), (lambda *_: "Hm?", "misplaced")],
     ids=["obeys", "goes-on", "restarts", "misplaced"],
 )
-def test_whether_it_obeys_the_anchor(serve: Serve, style: Any, ask: str) -> None:
+def test_provider_obeys_the_anchor_or_not(serve: Serve, style: Any, ask: str) -> None:
     assert profile_of(model(serve, continuation_style=style).url).ask == ask
 
 
@@ -124,7 +124,7 @@ def test_an_echoed_prefill(serve: Serve) -> None:
     assert seen.echoes
 
 
-def test_without_tools_and_limits(serve: Serve) -> None:
+def test_provider_without_tools_and_limits(serve: Serve) -> None:
     seen = profile_of(model(serve, tool_call=None, respect_max_tokens=False).url)
     assert seen.finish_reason_of_tools is None
     assert seen.finish_reason_at_limit is None
@@ -156,14 +156,14 @@ def test_keep_alive_comments_and_thoughts(serve: Serve) -> None:
         ("stall_headers", "no answer within the time limit"),
     ],
 )
-def test_what_stands_in_the_way(serve: Serve, fault: str, says: str) -> None:
+def test_obstacles_to_the_examination(serve: Serve, fault: str, says: str) -> None:
     seen = profile_of(model(serve, fault).url, timeout=0.5 if fault.startswith(("stall", "comments")) else 10.0)
     assert seen.obstacle == says
     assert seen.sends_finish_reason is seen.sends_done is seen.ask is seen.prefill is None
     assert seen.requests <= 2
 
 
-def test_nobody_there(serve: Serve) -> None:
+def test_address_where_nobody_answers(serve: Serve) -> None:
     server = serve("Hi.")
     url = server.url
     server.close()
@@ -184,7 +184,7 @@ def test_a_wrong_path_in_the_address(serve: Serve, path: str, hint: str) -> None
     assert profile_of(url + path).obstacle.endswith(hint)
 
 
-def test_what_is_cut_short_stays_open(serve: Serve) -> None:
+def test_cut_examination_leaves_its_questions_open(serve: Serve) -> None:
     seen = profile_of(model(serve, "reset").url)
     assert not seen.obstacle
     assert (
@@ -307,7 +307,7 @@ def never(body: dict[str, Any]) -> str:
         (never, "new_turn", None),
     ],
 )
-def test_what_a_prefill_needs(manner: Manner, prefill: str, continuation: str | None) -> None:
+def test_prefill_needs_of_servers(manner: Manner, prefill: str, continuation: str | None) -> None:
     with Odd(manner) as server:
         seen = profile_of(server.url)
     assert seen.prefill == prefill
@@ -410,7 +410,7 @@ def test_a_refusal_quotes_nobody(monkeypatch: pytest.MonkeyPatch, as_json: bool)
         assert "THE_KEY is not set" in " ".join(text.split())
 
 
-def test_no_valid_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown("http://[", monkeypatch)[0] == 2
 
 
@@ -456,7 +456,7 @@ def test_the_settings_heal_where_prefill_is_refused(healed: Callable[..., Any]) 
     assert [record.parsed.kind for record in server.requests] == ["answer", "ask"]
 
 
-def test_where_nothing_tells_a_whole_answer_is_not_asked_for_again(healed: Callable[..., Any]) -> None:
+def test_whole_answer_without_finish_reason_is_not_asked_again(healed: Callable[..., Any]) -> None:
     result, server = healed("no_finish_reason_no_done", "no_finish_reason_no_done")
     assert result.text == FULL
     assert result.report.status is StreamStatus.UNKNOWN

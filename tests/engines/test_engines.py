@@ -49,7 +49,7 @@ from llama_index_resilient_stream import (
     StreamStatus,
     resilient,
 )
-from llama_index_resilient_stream.engines.engines import _FOLLOWED
+from llama_index_resilient_stream.engines.binding import FOLLOWED
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM, Stall
 from support.engines import CHATS, MODES, NODES, RESET, Answer, aask, ask, chat_engine, index, query_engine
 from support.readers import QUICK, TEXT
@@ -389,7 +389,7 @@ def deep(thing: Any, seen: dict[int, Any]) -> dict[int, Any]:
     if isinstance(thing, list | dict):
         for value in thing if isinstance(thing, list) else thing.values():
             deep(value, seen)
-    elif isinstance(thing, (*_FOLLOWED, LLM)) and id(thing) not in seen:
+    elif isinstance(thing, (*FOLLOWED, LLM)) and id(thing) not in seen:
         # LlamaIndex itself gives its LLMs the callback manager of whatever engine they answer for
         seen[id(thing)] = {name: id(value) for name, value in vars(thing).items() if name != "callback_manager"}
         for value in vars(thing).values():

@@ -227,7 +227,7 @@ def test_every_token_comes_before_the_error_and_the_response_stays_failed(answer
 
 @asynchronous
 @pytest.mark.parametrize("late", [True, False])
-async def test_so_do_asynchronous_ones(answer: Any, late: bool) -> None:
+async def test_async_tokens_come_before_the_error_and_the_response_stays_failed(answer: Any, late: bool) -> None:
     inner = scripted(GIVEN_UP)
     response = await answer(inner, ONE_TRY)
     if late and isinstance(response, ResilientStreamingAgentChatResponse) and has_writer(response):
@@ -305,7 +305,7 @@ def test_a_whole_answer_has_no_error(answer: Any) -> None:
 
 
 @sync
-def test_where_the_policy_wants_the_partial_text_nothing_is_raised(answer: Any) -> None:
+def test_partial_policy_raises_nothing(answer: Any) -> None:
     response = answer(scripted(GIVEN_UP), PARTIAL)
     assert str(response) == SHORT[:5]
     assert response.report.status is StreamStatus.INTERRUPTED
@@ -671,7 +671,7 @@ def test_the_report_is_found_after_the_fact(make: Any) -> None:
 
 
 @after_the_fact
-async def test_so_is_that_of_an_asynchronous_one(make: Any) -> None:
+async def test_async_report_is_found_after_the_fact(make: Any) -> None:
     response = resilient(await aplainly(make, paced([Cut(60, RESET)])))
     heard: list[Any] = []
     response.calls.at_recovery(heard.append)
@@ -768,7 +768,7 @@ def test_a_response_whose_text_was_asked_for_has_it() -> None:
 @pytest.mark.parametrize(
     "wrong", ["text", None, 3, ScriptedLLM("x"), Response("x")], ids=["text", "none", "number", "llm", "response"]
 )
-def test_what_cannot_be_made_resilient(wrong: Any) -> None:
+def test_objects_that_cannot_be_made_resilient(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"resilient\(index\.as_query_engine"):
         resilient(wrong)
 

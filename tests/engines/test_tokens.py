@@ -179,7 +179,7 @@ CONSUMED = {
 
 
 @pytest.mark.parametrize("make", CONSUMED.values(), ids=CONSUMED)
-def test_what_was_read_is_gone_and_it_says_so(make: Any) -> None:
+def test_plain_response_that_was_read_is_refused(make: Any) -> None:
     response = make()
     assert read(response) == TEXT
     with pytest.raises(ConfigurationError, match=r"read before.*resilient\(response\)"):
@@ -198,7 +198,7 @@ ACONSUMED = {
 
 
 @pytest.mark.parametrize("make", ACONSUMED.values(), ids=ACONSUMED)
-async def test_what_was_read_asynchronously_is_gone_and_it_says_so(make: Any) -> None:
+async def test_plain_async_response_that_was_read_is_refused(make: Any) -> None:
     response = await make()
     if isinstance(response, AsyncStreamingResponse):
         source = response.response_gen
@@ -246,7 +246,7 @@ def test_the_wrong_thing_is_named_with_the_line_that_fixes_it(make: Any, says: s
         atokens(make())
 
 
-async def test_one_of_the_other_kind() -> None:
+async def test_sync_and_async_responses_are_not_confused() -> None:
     with pytest.raises(ConfigurationError, match="async for token in atokens"):
         tokens(await query_engine(llm()).aquery("?"))
     with pytest.raises(ConfigurationError, match="async for token in atokens"):

@@ -157,7 +157,7 @@ def test_a_chat() -> None:
     assert traced.summary.ended == "complete"
 
 
-def test_what_was_given_up_says_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_trace_of_a_given_up_stream_says_why(caplog: pytest.LogCaptureFixture) -> None:
     policy = RecoveryPolicy(stop=stop_after_attempt(1))
     traced = trace(llm(Cut(4, RESET), policy=policy).stream_chat(question()))
     with pytest.raises(StreamInterruptedError):

@@ -11,6 +11,7 @@ import pytest
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.llms import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.tools import FunctionTool
 
 from llama_index_resilient_stream import (
@@ -53,6 +54,13 @@ ANSWER = "The money is on its way, all of it."
 Serve = Callable[..., FaultServer]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    """What LlamaIndex does not close shall complain here, where that is ignored."""
+    yield
+    gc.collect()
+
+
 class Till:
     """A tool that writes down how it was called."""
 
@@ -73,19 +81,14 @@ def till() -> Till:
 
 async def run(kind: str, llm: Any, tools: list[Any]) -> tuple[str, list[Any]]:
     """An agent's answer, and the events of its stream."""
-    try:
-        return await _run(kind, llm, tools)
-    finally:
-        gc.collect()  # the database that LlamaIndex does not close shall complain here, where that is ignored
-
-
-async def _run(kind: str, llm: Any, tools: list[Any]) -> tuple[str, list[Any]]:
     agent = {
         "function": lambda: workflow.FunctionAgent(tools=tools, llm=llm),
         "react": lambda: workflow.ReActAgent(tools=tools, llm=llm),
         "workflow": lambda: workflow.AgentWorkflow.from_tools_or_functions(tools, llm=llm),
     }[kind]()
-    handler = agent.run(user_msg="Pay Ada what I owe her.")
+    # The default memory is a database that takes a while to open, and that LlamaIndex does not close.
+    memory = ChatMemoryBuffer.from_defaults(token_limit=100_000)
+    handler = agent.run(user_msg="Pay Ada what I owe her.", memory=memory)
     events = [event async for event in handler.stream_events()]
     return str(await handler), events
 
@@ -178,7 +181,9 @@ BLOCKS = pytest.mark.parametrize(
 @BLOCKS
 @pytest.mark.parametrize("end", [None, RESET], ids=["clean_eof", "transport-error"])
 @pytest.mark.parametrize("parts", CALL_CUTS.values(), ids=CALL_CUTS)
-async def test_wherever_the_call_is_kept(parts: list[Any], end: Exception | None, blocks: bool, till: Till) -> None:
+async def test_cut_call_is_found_wherever_the_message_keeps_it(
+    parts: list[Any], end: Exception | None, blocks: bool, till: Till
+) -> None:
     llm = PartsLLM(Turn(parts, end), WHOLE, Turn([ANSWER]), blocks=blocks)
     answer, events = await run("function", ResilientLLM(llm, policy=QUICK), [till.tool])
     assert till.paid == PAID
@@ -379,7 +384,7 @@ def test_an_llm_that_cannot_call_functions_says_so(till: Till) -> None:
 
 
 @needs_workflows
-async def test_nor_is_it_made_a_function_agent(till: Till) -> None:
+async def test_plain_llm_is_not_made_a_function_agent(till: Till) -> None:
     with pytest.raises(Exception, match="FunctionCallingLLM"):
         await run("function", ResilientLLM(MockLLM()), [till.tool])
     agents = workflow.AgentWorkflow.from_tools_or_functions([till.tool], llm=ResilientLLM(MockLLM())).agents

@@ -60,7 +60,7 @@ def raised(ask: Ask, llm: Any) -> Exception:
 @pytest.mark.parametrize("way", [sync, asynchronous], ids=["sync", "async"])
 @pytest.mark.parametrize(("endpoint", "args", "kwargs"), ARGUMENTS.values(), ids=ARGUMENTS)
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_it_is_raised_as_the_wrapped_llm_raises_it(
+def test_callers_error_is_raised_as_the_wrapped_llm_raises_it(
     serve: Callable[..., FaultServer], way: Any, endpoint: str, args: Any, kwargs: Any
 ) -> None:
     server = serve(TEXT)
@@ -95,7 +95,7 @@ def test_a_bug_of_the_wrapped_class_is_not_the_caller_s() -> None:
 @pytest.mark.parametrize(
     "messages", [question(), tuple(question()), iter(question())], ids=["list", "tuple", "iterator"]
 )
-def test_what_is_a_conversation_is_asked(messages: Any) -> None:
+def test_valid_conversations_are_asked(messages: Any) -> None:
     assert "".join(chunk.delta or "" for chunk in ResilientLLM(ScriptedLLM(TEXT)).stream_chat(messages)) == TEXT
 
 
@@ -108,7 +108,7 @@ def test_arguments_by_name_are_asked() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "complete", "stream_chat", "stream_complete"])
-def test_under_trio_it_says_that_it_runs_on_asyncio(endpoint: str) -> None:
+def test_trio_is_refused_by_name(endpoint: str) -> None:
     trio = pytest.importorskip("trio")
     llm = ResilientLLM(ScriptedLLM(TEXT))
 
@@ -121,7 +121,7 @@ def test_under_trio_it_says_that_it_runs_on_asyncio(endpoint: str) -> None:
     assert not llm.llm.calls
 
 
-def test_a_served_stream_under_trio_says_so_too() -> None:
+def test_served_stream_under_trio_is_refused() -> None:
     trio = pytest.importorskip("trio")
     response = SSEResponse(lambda: ResilientLLM(ScriptedLLM(TEXT)).stream_chat(question()))
     scope = {"type": "http", "method": "GET", "headers": []}

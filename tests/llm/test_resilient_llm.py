@@ -38,7 +38,7 @@ KEY = "sk-very-secret"
 RESET = ConnectionResetError("reset")
 
 
-def test_it_is_an_llm() -> None:
+def test_resilient_llm_is_an_llm() -> None:
     names = [base.__name__ for base in ResilientLLM.__mro__]
     assert BaseLLM.__name__ in names
     assert FunctionCallingLLM.__name__ in names
@@ -46,7 +46,7 @@ def test_it_is_an_llm() -> None:
 
 
 @pytest.mark.parametrize("by_name", [True, False])
-def test_it_wraps_the_very_object(by_name: bool) -> None:
+def test_resilient_llm_wraps_the_very_object(by_name: bool) -> None:
     inner = OpenAI(model="gpt-4o-mini", api_key=KEY, temperature=0.25)
     llm = ResilientLLM(llm=inner) if by_name else ResilientLLM(inner)
     assert llm.llm is inner
@@ -57,7 +57,7 @@ def test_it_wraps_the_very_object(by_name: bool) -> None:
         _ = llm.no_such_thing
 
 
-def test_it_can_be_the_setting() -> None:
+def test_resilient_llm_can_be_settings_llm() -> None:
     llm = ResilientLLM(ScriptedLLM("x"))
     before = Settings._llm
     try:
@@ -256,7 +256,7 @@ async def test_going_on_from_a_text_alone(what: Any, said: int) -> None:
     "arguments",
     [(ValueError("other"),), (ValueError("x"), "text"), (question(),), ("prompt",), (["x"], "text"), (None, "")],
 )
-def test_what_cannot_be_resumed(arguments: Any) -> None:
+def test_sources_that_cannot_be_resumed(arguments: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"llm\.resume\(error\).*llm\.resume\(messages, text\)"):
         ResilientLLM(MockLLM()).resume(*arguments)
 

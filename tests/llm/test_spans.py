@@ -14,10 +14,11 @@ from llama_index.core import Document, SummaryIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler, TokenCountingHandler
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.llms.openai import OpenAI
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamInterruptedError
-from llama_index_resilient_stream.testing import Cut, ScriptedLLM
+from llama_index_resilient_stream.testing import Cut, Fail, FaultServer, ScriptedLLM
 from support.readers import QUICK, TEXT, Reader, aread, question
 
 # Of LlamaIndex's agents: what they still call, and a database and an event loop (two ends of a Unix socket) that they
@@ -168,7 +169,96 @@ def test_one_trace_with_the_attempts_under_one_span(script: Any, attempts: int, 
     assert counted[-1]
 
 
-def test_with_back_off_between_the_attempts(reader: Reader, tracer: Tracer) -> None:
+class Asked:
+    """A model on the wire, asked by LlamaIndex's OpenAI class, which tracers know."""
+
+    def __init__(self, serve: Callable[..., FaultServer], *faults: Any, **kwargs: Any) -> None:
+        server = serve(TEXT, list(faults), **kwargs)
+        self.bare = OpenAI(
+            "gpt-4o-mini",
+            api_base=server.url,
+            api_key="k",
+            max_retries=0,
+            additional_kwargs={"stream_options": {"include_usage": True}},
+        )
+        self.llm = ResilientLLM(self.bare, policy=QUICK)
+
+
+def run_to_the_end(llm: Any, method: str) -> None:
+    """Call one endpoint, and close its clients."""
+    what: Any = question() if "chat" in method else "?"
+    inner = getattr(llm, "llm", llm)
+
+    async def arun() -> None:
+        answer = await getattr(llm, method)(what)
+        if "stream" in method:
+            async for _ in answer:
+                pass
+        await inner._aclient.close()
+
+    if method.startswith("a"):
+        asyncio.run(arun())
+        return
+    answer = getattr(llm, method)(what)
+    if "stream" in method:
+        list(answer)
+    inner._client.close()
+
+
+ENDPOINTS = [f"{twin}{how}{kind}" for kind in ("chat", "complete") for how in ("", "stream_") for twin in ("", "a")]
+
+
+def told(span: Any) -> tuple[Any, ...]:
+    """What an observer compares LLM calls by."""
+    names = ("llm.provider", "llm.system", "llm.model_name", "llm.token_count.total")
+    return tuple(span.attributes.get(name) for name in names)
+
+
+def llm_spans(tracer: Tracer) -> list[Any]:
+    return [span for span in tracer.spans if span.attributes["openinference.span.kind"] == "LLM"]
+
+
+@pytest.mark.parametrize("method", ENDPOINTS)
+def test_a_healthy_call_is_one_llm_span_as_with_the_bare_llm(
+    method: str, tracer: Tracer, serve: Callable[..., FaultServer]
+) -> None:
+    run_to_the_end(Asked(serve).bare, method)
+    (bare,) = llm_spans(tracer)
+    tracer._exporter.clear()
+    run_to_the_end(Asked(serve).llm, method)
+    (wrapped,) = llm_spans(tracer)
+    assert told(wrapped) == told(bare)
+    assert wrapped.name == bare.name == f"OpenAI.{method}"
+    assert wrapped.attributes["llm.provider"] == "openai"
+    tracer.check()
+
+
+@pytest.mark.parametrize("method", ["chat", "stream_chat", "achat", "astream_chat"])
+def test_each_attempt_is_one_llm_span(method: str, tracer: Tracer, serve: Callable[..., FaultServer]) -> None:
+    run_to_the_end(Asked(serve, "http_503").llm, method)
+    assert len(llm_spans(tracer)) == 2
+    tracer.check()
+    assert tracer.children(f"ResilientLLM.{method}") == [f"OpenAI.{method}"] * 2
+
+
+def test_a_call_that_fails_for_good(tracer: Tracer) -> None:
+    policy = RecoveryPolicy(stop=stop_after_attempt(2), wait=wait_none())
+    with pytest.raises(ConnectionResetError):
+        ResilientLLM(ScriptedLLM(TEXT, [Fail(RESET)] * 9), policy=policy).chat(question())
+    tracer.check()
+    assert not tracer.spans[0].status.is_ok
+
+
+def test_a_call_of_a_subclass_of_the_user_s(tracer: Tracer) -> None:
+    class Mine(ResilientLLM):
+        pass
+
+    Mine(ScriptedLLM(TEXT), policy=QUICK).chat(question())
+    assert tracer.spans[0].name == "Mine.chat"
+    assert tracer.spans[0].attributes["output.value"]
+
+
+def test_spans_of_attempts_with_back_off_between(reader: Reader, tracer: Tracer) -> None:
     from tenacity import wait_fixed
 
     llm = ResilientLLM(ScriptedLLM(TEXT, [Cut(40, RESET)]), policy=RecoveryPolicy(wait=wait_fixed(0.3)))
@@ -227,7 +317,7 @@ def test_read_in_another_thread(tracer: Tracer) -> None:
     assert len(tracer.children("ResilientLLM.stream_chat")) == 3
 
 
-def test_many_at_once_each_in_its_own_trace(tracer: Tracer) -> None:
+def test_concurrent_streams_have_their_own_traces(tracer: Tracer) -> None:
     async def run() -> None:
         await asyncio.gather(*(aread(resilient([Cut(20 + i, RESET)])) for i in range(10)))
 

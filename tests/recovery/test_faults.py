@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from llama_index_resilient_stream.recovery.faults import Fault, FaultKind, classify
+from llama_index_resilient_stream.recovery.faults.tables import RETRYABLE
 
 K = FaultKind
 REQUEST = httpx.Request("POST", "https://api.example.com/v1/chat/completions")
@@ -402,6 +403,7 @@ STUMBLES: dict[str, Exception] = {
     "anthropic tool": ValueError("Tool call not started"),
     "cohere async": TypeError("'async for' requires an object with __aiter__ method"),
     "pydantic": invalid(),
+    "nested too deeply": RecursionError("maximum recursion depth exceeded"),
     "stop iteration": caused(RuntimeError("generator raised StopIteration"), StopIteration()),
 }
 
@@ -616,6 +618,167 @@ def test_by_default_now_is_now() -> None:
     seconds = classify(api(429, headers={"retry-after": later}), streamed=False).retry_after
     assert seconds is not None
     assert 90 < seconds <= 100
+
+
+# Errors inside a stream
+
+
+def bare_text(text: str) -> openai.APIError:
+    """What the OpenAI client raises for the event {"error": "some text"}, as TGI sends it."""
+    return openai.APIError("An error occurred during streaming", REQUEST, body=text)
+
+
+IN_BAND: dict[str, tuple[str, FaultKind]] = {
+    "tgi window": (
+        "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000",
+        K.CONTEXT_WINDOW,
+    ),
+    "tgi validation": ("Input validation error: `temperature` must be strictly positive", K.BAD_REQUEST),
+    "window": ("This model's maximum context length is 8192 tokens, you requested 9000", K.CONTEXT_WINDOW),
+    "window in Chinese": ("输入内容超过模型上下文长度限制", K.CONTEXT_WINDOW),
+    "prompt too long in Chinese": ("Prompt 超长", K.CONTEXT_WINDOW),
+    "quota": ("insufficient_quota: You exceeded your current quota", K.QUOTA),
+    "balance": ("Insufficient balance, please recharge", K.QUOTA),
+    "balance in Chinese": ("账户余额不足，请充值后重试", K.QUOTA),
+    "arrears in Chinese": ("您的账户已欠费", K.QUOTA),
+    "used up in Chinese": ("该令牌额度已用尽", K.QUOTA),
+    "filter": ("The response was blocked by our content filter", K.FILTERED),
+    "policy": ("Your request violates our usage policies", K.FILTERED),
+    "filter in Chinese": ("系统检测到输入或生成内容可能包含不安全或敏感内容", K.FILTERED),
+    "moderation in Chinese": ("内容审核不通过", K.FILTERED),
+    "violation in Chinese": ("输出内容违规，已被拦截", K.FILTERED),
+    "traditional characters": ("輸入內容包含敏感詞", K.FILTERED),
+    "key": ("Incorrect API key provided: sk-abc", K.AUTH),
+    "key first": ("API key not valid. Please pass a valid API key.", K.AUTH),
+    "key in Chinese": ("无效的令牌", K.AUTH),
+    "model": ("The model `x` does not exist or you do not have access to it.", K.BAD_REQUEST),
+    "anything else": ("Request failed during generation: Server error: CUDA out of memory", K.SERVER),
+    "nothing": ("", K.SERVER),
+}
+SHAPES: dict[str, Any] = {
+    "bare text": bare_text,
+    "message": lambda text: in_band(message=text),
+    "message in an error": lambda text: openai.APIError("", REQUEST, body={"error": {"message": text}}),
+    "text in an error": lambda text: openai.APIError("", REQUEST, body={"error": text}),
+    "detail": lambda text: openai.APIError("", REQUEST, body={"detail": text}),
+    "text of the exception": lambda text: made("ollama", "ResponseError", text, status_code=-1),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize(("text", "kind"), IN_BAND.values(), ids=IN_BAND.keys())
+def test_what_an_error_event_says(shape: Any, text: str, kind: FaultKind) -> None:
+    fault = classify(shape(text), streamed=True)
+    assert (fault.kind, fault.retryable) == (kind, kind is K.SERVER)
+
+
+CODES_IN_BAND: dict[str, tuple[dict[str, Any], FaultKind]] = {
+    "zhipu filter": ({"code": "1301", "message": "oops"}, K.FILTERED),
+    "zhipu filter as number": ({"code": 1301, "message": "oops"}, K.FILTERED),
+    "zhipu arrears": ({"code": "1113", "message": "oops"}, K.QUOTA),
+    "zhipu window": ({"code": 1261, "message": "oops"}, K.CONTEXT_WINDOW),
+    "minimax filter": ({"code": 1027}, K.FILTERED),
+    "gateway's filter": ({"code": "sensitive_words_detected"}, K.FILTERED),
+    "gateway's filter as type": ({"type": "sensitive_words_detected"}, K.FILTERED),
+    "dashscope": ({"code": "data_inspection_failed"}, K.FILTERED),
+    "dashscope in capitals": ({"code": "DataInspectionFailed"}, K.FILTERED),
+    "volcengine": ({"code": "InputTextSensitiveContentDetected"}, K.FILTERED),
+    "moderation": ({"code": "moderation_error"}, K.FILTERED),
+    "violation": ({"type": "content_policy_violated"}, K.FILTERED),
+    "quota of a gateway": ({"code": "insufficient_user_quota"}, K.QUOTA),
+    "token quota": ({"code": "pre_consume_token_quota_failed"}, K.QUOTA),
+    "balance": ({"code": "InsufficientAccountBalance"}, K.QUOTA),
+    "overdue": ({"code": "AccountOverdueError"}, K.QUOTA),
+    "window": ({"code": "context_length_limit_exceeded"}, K.CONTEXT_WINDOW),
+    "prompt too long": ({"code": "prompt_too_long"}, K.CONTEXT_WINDOW),
+    "a number nobody knows": ({"code": 4711}, K.SERVER),
+    "status as number": ({"code": 503}, K.OVERLOADED),
+    "true": ({"code": True}, K.SERVER),
+    "groq": ({"code": "tool_use_failed", "type": "invalid_request_error"}, K.ERROR_FINISH),
+    "groq's json": ({"code": "json_validate_failed", "type": "invalid_request_error"}, K.ERROR_FINISH),
+    "malformed": ({"code": "MALFORMED_FUNCTION_CALL"}, K.ERROR_FINISH),
+}
+
+
+@pytest.mark.parametrize(("body", "kind"), CODES_IN_BAND.values(), ids=CODES_IN_BAND.keys())
+def test_the_code_of_an_error_event(body: dict[str, Any], kind: FaultKind) -> None:
+    fault = classify(in_band(**body), streamed=True)
+    assert (fault.kind, fault.retryable) == (kind, kind in RETRYABLE)
+
+
+def test_a_model_that_broke_its_own_syntax_is_asked_again_whatever_the_status() -> None:
+    error = api(400, "Failed to call a function.", code="tool_use_failed", type="invalid_request_error")
+    assert (classify(error, streamed=False).kind, classify(error, streamed=False).retryable) == (K.ERROR_FINISH, True)
+
+
+SERVERS: dict[str, str] = {
+    "key": "the upstream said: invalid api key",
+    "model": "model loading failed: file does not exist",
+}
+
+
+@pytest.mark.parametrize("text", SERVERS.values(), ids=SERVERS.keys())
+def test_a_status_of_the_server_outweighs_what_sounds_like_a_bad_request(text: str) -> None:
+    assert classify(api(500, text), streamed=False).kind is K.SERVER
+
+
+# Failures that would come again
+
+
+def stumbled(error: Exception) -> Exception:
+    """Raised, so that it has a place in the code."""
+    with pytest.raises(type(error)) as caught:
+        raise error
+    return caught.value
+
+
+def elsewhere(error: Exception) -> Exception:
+    with pytest.raises(type(error)) as caught:
+        raise error
+    return caught.value
+
+
+def not_json() -> json.JSONDecodeError:
+    return json.JSONDecodeError("Expecting value", "retry: 3000", 0)
+
+
+ALIKE: dict[str, tuple[Any, Any]] = {
+    "type": (lambda: TypeError("can only concatenate str"), lambda: TypeError("can only concatenate str")),
+    "attribute": (lambda: AttributeError("'list' has no attribute 'get'"),) * 2,
+    "key": (lambda: KeyError("choices"),) * 2,
+    "json": (not_json,) * 2,
+    "recursion": (lambda: RecursionError("maximum recursion depth exceeded"),) * 2,
+    "wrapped": (lambda: caused(ValueError("stream"), TypeError("x")),) * 2,
+}
+UNLIKE: dict[str, tuple[Any, Any]] = {
+    "another text": (lambda: KeyError("choices"), lambda: KeyError("delta")),
+    "another class": (lambda: TypeError("x"), lambda: AttributeError("x")),
+    "json elsewhere": (not_json, lambda: json.JSONDecodeError("Expecting value", "data", 3)),
+    "the wire": (lambda: httpx.ReadError(""),) * 2,
+    "a server": (lambda: in_band(message="oops"),) * 2,
+    "bytes": (lambda: httpx.DecodingError("incorrect header check"),) * 2,
+    "utf-8": (lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),) * 2,
+    "rate": (lambda: api(429),) * 2,
+}
+
+
+@pytest.mark.parametrize(("first", "second"), ALIKE.values(), ids=ALIKE.keys())
+def test_the_same_failure_twice_is_a_repeat(first: Any, second: Any) -> None:
+    earlier, later = (classify(stumbled(make()), streamed=True) for make in (first, second))
+    assert earlier.retryable
+    assert later.repeats(earlier)
+    assert not later.repeats(None)
+
+
+@pytest.mark.parametrize(("first", "second"), UNLIKE.values(), ids=UNLIKE.keys())
+def test_another_failure_is_no_repeat(first: Any, second: Any) -> None:
+    earlier, later = (classify(stumbled(make()), streamed=True) for make in (first, second))
+    assert not later.repeats(earlier)
+
+
+def test_the_same_text_from_another_place_is_no_repeat() -> None:
+    earlier, later = classify(stumbled(KeyError("x")), streamed=True), classify(elsewhere(KeyError("x")), streamed=True)
+    assert not later.repeats(earlier)
 
 
 # What may be logged

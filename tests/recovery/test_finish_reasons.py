@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from types import SimpleNamespace as Object
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
 
 from llama_index_resilient_stream.recovery.finish_reasons import (
-    MEANING,
     FinishMeaning,
     FinishReason,
     finish_reason_of,
+    meaning_of,
     open_tool_call,
     usage_of,
 )
+from llama_index_resilient_stream.recovery.finish_words import WORDS
 
 
 class GoogleFinishReason(str, Enum):  # noqa: UP042  as google-genai defines it
@@ -189,7 +192,7 @@ UNFINISHED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("raw", UNFINISHED.values(), ids=UNFINISHED.keys())
-def test_no_finish_signal(raw: Any) -> None:
+def test_chunk_without_finish_reason(raw: Any) -> None:
     assert finish_reason_of(raw, {}) is None
 
 
@@ -207,7 +210,8 @@ LISTED = {
         stop end_turn stop_sequence eos eos_token complete completed response.completed""",
     FinishMeaning.LENGTH: """
         length max_tokens max_output_tokens model_length model_context_window_exceeded error_limit
-        response.incomplete compaction max_length continuation""",
+        response.incomplete compaction max_length""",
+    FinishMeaning.PAUSE: "pause_turn continuation",
     FinishMeaning.TOOL: "tool_calls tool_use function_call tool_call tool",
     FinishMeaning.FILTER: """
         content_filter content_filtered refusal safety recitation blocklist prohibited_content spii language
@@ -220,15 +224,100 @@ LISTED = {
 
 @pytest.mark.parametrize(("kind", "word"), [(kind, word) for kind, words in LISTED.items() for word in words.split()])
 def test_meaning_of_a_word(kind: FinishMeaning, word: str) -> None:
-    assert MEANING[word] is kind
     assert finish_reason_of(choices(word.upper()), None) == FinishReason(kind, word)
 
 
 def test_no_word_means_two_things() -> None:
-    from llama_index_resilient_stream.recovery import finish_reasons as signals
+    listed = [re.sub(r"[._]", "", word) for words in WORDS.values() for word in words.split()]
+    assert [word for word in set(listed) if listed.count(word) > 1] == []
 
-    words = [word for words in signals._WORDS.values() for word in words.split()]
-    assert len(words) == len(set(words))
+
+SPELLINGS: dict[str, tuple[str, FinishMeaning]] = {
+    "both sides of a colon": ("function_call_filter: MALFORMED_FUNCTION_CALL", FinishMeaning.ERROR),
+    "both sides known": ("content_filter: PROHIBITED_CONTENT", FinishMeaning.FILTER),
+    "the worse side counts": ("content_filter: stop", FinishMeaning.FILTER),
+    "a filter outweighs an error": ("error:content_filter", FinishMeaning.FILTER),
+    "label and word": ("stop_reason: max_tokens", FinishMeaning.LENGTH),
+    "label without space": ("finish_reason:stop", FinishMeaning.COMPLETE),
+    "enum": ("FinishReason.MAX_TOKENS", FinishMeaning.LENGTH),
+    "enum in a class": ("Candidate.FinishReason.SAFETY", FinishMeaning.FILTER),
+    "enum as repr": ("<FinishReason.STOP: 1>", FinishMeaning.COMPLETE),
+    "enum with a long name": ("FINISH_REASON_MAX_TOKENS", FinishMeaning.LENGTH),
+    "stop reason as enum": ("StopReason.END_TURN", FinishMeaning.COMPLETE),
+    "kebab filter": ("content-filter", FinishMeaning.FILTER),
+    "camel filter": ("contentFilter", FinishMeaning.FILTER),
+    "pascal limit": ("MaxTokens", FinishMeaning.LENGTH),
+    "kebab limit": ("max-tokens", FinishMeaning.LENGTH),
+    "spaced limit": ("max tokens reached", FinishMeaning.LENGTH),
+    "camel limit": ("maxOutputTokens", FinishMeaning.LENGTH),
+    "kebab tools": ("tool-calls", FinishMeaning.TOOL),
+    "kebab end": ("end-turn", FinishMeaning.COMPLETE),
+    "end token": ("<|im_end|>", FinishMeaning.COMPLETE),
+    "a loop that was cut": ("repetition", FinishMeaning.LENGTH),
+    "american": ("canceled", FinishMeaning.ERROR),
+    "overloaded": ("overloaded", FinishMeaning.ERROR),
+    "rate": ("rate_limit", FinishMeaning.ERROR),
+    "rate exceeded": ("rate_limit_exceeded", FinishMeaning.ERROR),
+    "blocked": ("blocked", FinishMeaning.FILTER),
+    "moderation": ("moderation", FinishMeaning.FILTER),
+    "sensitive words": ("sensitive_words_detected", FinishMeaning.FILTER),
+    "no image": ("NO_IMAGE", FinishMeaning.ERROR),
+    "unknown itself": ("unknown", FinishMeaning.UNKNOWN),
+    "half known": ("shortened: stop", FinishMeaning.UNKNOWN),
+    "half known cut": ("shortened: max_tokens", FinishMeaning.LENGTH),
+    "a sentence": ("I had to stop here", FinishMeaning.UNKNOWN),
+    "another script": ("完成", FinishMeaning.UNKNOWN),
+    "a number as text": ("42", FinishMeaning.UNKNOWN),
+    "a pause": ("pauseTurn", FinishMeaning.PAUSE),
+}
+
+
+@pytest.mark.parametrize(("word", "kind"), SPELLINGS.values(), ids=SPELLINGS.keys())
+def test_spelling_is_not_part_of_the_word(word: str, kind: FinishMeaning) -> None:
+    assert finish_reason_of(choices(word), None) == FinishReason(kind, finish_word(word))
+
+
+def finish_word(word: str) -> str:
+    return word.lower().removeprefix("finishreason.").removeprefix("finish_reason_")
+
+
+def pascal(word: str) -> str:
+    return "".join(part.capitalize() for part in re.split(r"[._]", word))
+
+
+SPELL: dict[str, Callable[[str], str]] = {
+    "upper": str.upper,
+    "kebab": lambda word: word.replace("_", "-"),
+    "spaced": lambda word: word.replace("_", " ").title(),
+    "pascal": pascal,
+    "camel": lambda word: word[0] + pascal(word)[1:],
+    "joined": lambda word: re.sub(r"[._]", "", word),
+    "enum": lambda word: f"FinishReason.{word.upper()}",
+    "long enum": lambda word: f"STOP_REASON_{word.upper()}",
+    "labelled": lambda word: f"stop_reason: {word}",
+    "padded": lambda word: f"  {word}\n",
+}
+
+
+@pytest.mark.parametrize("spell", SPELL.values(), ids=SPELL)
+def test_every_word_in_every_spelling(spell: Callable[[str], str]) -> None:
+    for kind, words in WORDS.items():
+        for word in words.split():
+            reason = finish_reason_of(choices(spell(word)), None)
+            assert reason is not None, spell(word)
+            assert reason.kind is kind, spell(word)
+
+
+@pytest.mark.parametrize("word", ["", " ", "null", "NULL", "None", "not_finished", "FINISH_REASON_UNSPECIFIED", "-"])
+def test_a_word_that_says_nothing_yet(word: str) -> None:
+    assert finish_reason_of(choices(word), None) is None
+
+
+@given(word=st.text("qxjzQ-_ é字", min_size=1, max_size=30), known=st.sampled_from(["stop", "end_turn", "tool_calls"]))
+def test_a_word_that_is_not_listed_is_never_complete(word: str, known: str) -> None:
+    assume(any(map(str.isalpha, word)))
+    for reason in (word, f"{word}: {known}", f"{known}/{word}", f"FinishReason.{word}"):
+        assert meaning_of(reason).kind is FinishMeaning.UNKNOWN
 
 
 USAGES: dict[str, tuple[Any, dict[str, int] | None]] = {
@@ -299,7 +388,7 @@ class ToolCallBlock(BaseModel):
     ("extra", "blocks"),
     [(None, None), ({}, []), ({"tool_calls": []}, [Object(text="x")]), ({"tool_calls": None}, ())],
 )
-def test_no_tool_call(extra: Any, blocks: Any) -> None:
+def test_chunks_without_a_tool_call(extra: Any, blocks: Any) -> None:
     assert open_tool_call(extra, blocks) is None
 
 
@@ -350,14 +439,15 @@ class HostileKeys(dict[str, Any]):
         raise RuntimeError("get")
 
 
+ALL_WORDS = [word for words in WORDS.values() for word in words.split()]
 PLACES = """
     type event_type choices data output messageStop metadata done done_reason finish_reason candidates results
     details stop_reason status error delta response incomplete_details reason usage message eval_count
     tool_calls function_call function name arguments prompt_tokens"""
 NAMES = st.sampled_from(PLACES.split())
-WORDS = st.sampled_from([*MEANING, "response.incomplete", "message_delta", "stream-end", "incomplete"])
+ANY_WORD = st.sampled_from([*ALL_WORDS, "response.incomplete", "message_delta", "stream-end", "incomplete"])
 LEAVES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3), WORDS,
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.binary(max_size=3), ANY_WORD,
     st.builds(Hostile), st.builds(HostileKeys), st.just(10**400), st.just(FinishMeaning.ERROR), st.just(FinishMeaning),
 )  # fmt: skip
 ANYTHING = st.recursive(
@@ -381,7 +471,7 @@ def test_never_raises(raw: Any, extra: Any) -> None:
     assert isinstance(open_tool_call(extra, raw), str | None)
 
 
-@given(word=WORDS)
+@given(word=ANY_WORD)
 def test_attribute_or_key(word: str) -> None:
     by_key, by_attribute = choices(word), Object(choices=[Object(finish_reason=word)])
     assert finish_reason_of(by_key, None) == finish_reason_of(by_attribute, None)

@@ -386,7 +386,7 @@ def test_limits_before_and_after_the_first_progress_and_after_the_end() -> None:
     assert recovery.limit == 5.0
 
 
-def test_before_the_first_word_no_wait_is_shortened() -> None:
+def test_wait_is_not_shortened_before_the_first_token() -> None:
     recovery = Recovery([fresh(first_token_timeout=60.0)], replace(NO_WAIT, idle_timeout=20.0))
     assert recovery.request
     recovery.receive(Chunk("", finish_reason=STOP))
@@ -397,7 +397,7 @@ def test_before_the_first_word_no_wait_is_shortened() -> None:
     assert recovery.limit == 20.0
 
 
-def test_what_follows_a_finish_reason_restores_the_wait() -> None:
+def test_wait_is_restored_after_a_finish_reason() -> None:
     recovery = Recovery([fresh()], replace(NO_WAIT, idle_timeout=20.0))
     assert recovery.request
     recovery.receive(Chunk("One ", progress=True))

@@ -70,7 +70,7 @@ def read_attempt(recovery: Recovery, pieces: list[str], stream: Stream, words: W
     taught=st.booleans(),
 )
 @settings(max_examples=300)
-def test_what_is_shown_is_the_text_and_complete_means_whole(
+def test_shown_text_is_the_text_and_complete_means_whole(
     plan: list[Stream],
     words: Words,
     sends: bool | None,

@@ -35,7 +35,7 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("text", SHOWN.values(), ids=SHOWN)
-def test_what_helps_is_shown(text: str) -> None:
+def test_helpful_error_text_is_shown(text: str) -> None:
     assert cleaned(text, SENT) == text
 
 
@@ -65,7 +65,7 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize(("text", "shown"), HIDDEN.values(), ids=HIDDEN)
-def test_what_was_sent_and_what_looks_like_a_secret_is_left_out(text: str, shown: str) -> None:
+def test_prompts_and_secrets_are_left_out_of_messages(text: str, shown: str) -> None:
     assert cleaned(text, SENT) == shown
 
 
@@ -167,7 +167,7 @@ def test_the_message_of_the_body_or_else_of_the_exception(body: Any, said: str) 
     assert provider_message(Refused("Error code: 404", body), SENT) == said
 
 
-def test_whatever_an_exception_does_nothing_is_raised() -> None:
+def test_classifying_any_exception_raises_nothing() -> None:
     class Hostile(Exception):
         def __str__(self) -> str:
             raise RuntimeError

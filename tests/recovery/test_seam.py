@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
 from llama_index_resilient_stream.recovery.seam import Seam
+from llama_index_resilient_stream.recovery.seam.measures import NEAR
+from llama_index_resilient_stream.recovery.seam.overlap import MOST_BEGINNINGS, MOST_WORK, WINDOW, PartialText
 from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
 
 PROSE = (
@@ -144,7 +146,7 @@ def test_a_model_that_goes_on_in_one_text_opens_nothing_again(strategy: Strategy
 
 
 @pytest.mark.parametrize(("said", "rest"), [row[1:] for row in TELLING], ids=[row[0] for row in TELLING])
-def test_what_only_looks_like_a_repeat_is_kept(said: str, rest: str) -> None:
+def test_text_that_only_looks_repeated_is_kept(said: str, rest: str) -> None:
     assert shown(said, rest, strategy="append", size=1) == rest
     if not rest.startswith(anchor_of(said)):
         assert shown(said, rest, size=1) == rest
@@ -385,10 +387,61 @@ def test_very_long_answers_are_followed() -> None:
     assert shown("same line of text again\n" * 8_000 + "end", "zebra", size=1) == "zebra"
 
 
-def test_with_nothing_said_everything_is_new() -> None:
+def test_seam_without_earlier_text_passes_everything() -> None:
     seam = Seam("", "")
     assert seam.settled
     assert seam.feed("Hello") + seam.finish(complete=True) == "Hello"
+
+
+# Work: a join must not hold up an event loop, whatever the text. Characters compared are counted, not seconds.
+
+LONG = {
+    "line breaks": "Some text.\n" + "\n" * 200_000,
+    "line breaks, then a word": "Some text.\n" + "\n" * 200_000 + "end",
+    "line breaks and tabs": "\t\n" * 100_000 + "a",
+    "wide full stops": "。" * 200_000 + "河边",
+    "dots": ". " * 100_000,
+    "spaces": "x" + " " * 200_000 + "x",
+    "one line": "I must not talk in class.\n" * 8_000,
+    "one line, cut": "I must not talk in class.\n" * 8_000 + "I must",
+    "fences": "```python\nx\n```\n" * 12_000 + "```python\nprint(1)\n",
+    "table": "| a | b |\n|---|---|\n" + "| 1 | 2 |\n" * 20_000,
+}
+
+
+@pytest.mark.parametrize("begins", ["end", "beginning", "preamble"])
+@pytest.mark.parametrize("said", LONG.values(), ids=LONG)
+def test_the_work_of_a_join_is_bounded(said: str, begins: str) -> None:
+    partial = PartialText(said)
+    repeat = {"end": said[-60:], "beginning": said[:300], "preamble": "Sure! " + "\n" * 20 + said[-60:]}[begins]
+    for at in range(min(len(repeat), 20)):
+        positions = partial.positions_of(repeat[at])
+        assert len(positions) <= MOST_BEGINNINGS + NEAR
+        partial.sift(positions)
+    assert partial.work.done <= MOST_WORK
+    assert len(partial._beginnings) <= 2 * (2 * WINDOW) + 1
+    assert shown(said, repeat + " and the rest", size=7).endswith(" and the rest")
+
+
+def test_without_work_left_nothing_is_deleted() -> None:
+    said = "One good turn deserves another, they say. " * 3 + "And then it rained for a day"
+    partial = PartialText(said)
+    position = said.index("And then")
+    assert partial.is_proof(position)
+    partial = PartialText(said)
+    partial.work.take(MOST_WORK)
+    assert not partial.is_proof(position)
+
+
+def test_ordinary_text_of_any_length_needs_no_work() -> None:
+    words = random.Random(7)
+    said = " ".join(
+        "".join(words.choices("etaoinshrdlu", k=words.randint(2, 9))) + "." * (n % 9 == 0) for n in range(30_000)
+    )
+    partial = PartialText(said)
+    partial.sift(partial.positions_of(said[0]))
+    assert partial.is_proof(0)
+    assert partial.work.done < 10 * len(said)
 
 
 # The white space of a prefill.

@@ -74,17 +74,17 @@ def test_the_llm_stops_when_its_reader_leaves(app: Running, kind_and_engine: tup
         leave_and_check(app, (*kind_and_engine, how))
 
 
-def test_so_it_does_when_the_connection_is_reset(app: Running) -> None:
+def test_llm_stops_when_the_connection_is_reset(app: Running) -> None:
     for how in ("sync", "async"):
         leave_and_check(app, ("query", "resilient", how), reset=True)
 
 
-def test_so_it_does_behind_middleware(app: Running) -> None:
+def test_llm_stops_when_its_reader_leaves_behind_middleware(app: Running) -> None:
     for case in (("query", "resilient", "sync"), ("chat", "resilient", "sync"), ("chat", "resilient", "async")):
         leave_and_check(app, case, under="/within")
 
 
-def test_a_generator_of_ones_own_is_closed_too(app: Running) -> None:
+def test_users_generator_is_closed_when_its_reader_leaves(app: Running) -> None:
     which = name()
     leave(app.port, f"/generator/{which}")
     assert eventually(lambda: state(app, which)["closed"], 2.0), "left to the garbage collector"
@@ -140,7 +140,7 @@ def _longest_wait(app: Running, leaving: list[str]) -> float:
     return max(ticker.gap, slowest)
 
 
-def test_nobody_else_notices(app: Running) -> None:
+def test_other_streams_are_not_delayed_when_readers_leave(app: Running) -> None:
     """A chat stream that is left to the garbage collector stops the whole worker until its LLM has said everything."""
     measured = []
     for _ in range(4):  # the machine has other things to do; what is frozen is frozen each time

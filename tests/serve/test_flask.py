@@ -81,7 +81,7 @@ def test_closing_is_leaving(client: FlaskClient, case: tuple[str, str, str], rea
 
 
 @pytest.mark.parametrize("method", ["get", "head"])
-def test_what_nobody_begins_to_read_is_closed(method: str) -> None:
+def test_response_that_nobody_reads_is_closed(method: str) -> None:
     closed: list[bool] = []
 
     class Noticing(Iterator[str]):
@@ -112,7 +112,7 @@ def test_wrong_objects(respond: Callable[[Any], Any]) -> None:
 def test_coming_back_to_what_is_not_resumable(client: FlaskClient) -> None:
     url = f"/ask/{name()}/query/resilient/sync"
     lost = client.get(url, headers={"Last-Event-ID": "3"})
-    assert events(lost.data) == [("error", {"status": "lost", "reason": "not resumable", "retryable": True})]
+    assert events(lost.data) == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
     assert client.get(url, headers={"Last-Event-ID": "7.end"}).status_code == 204
 
 

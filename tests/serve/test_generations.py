@@ -24,8 +24,8 @@ from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response
 from llama_index_resilient_stream.serve.generations import Generations
 from llama_index_resilient_stream.serve.redis import RedisStore
-from llama_index_resilient_stream.serve.resumption import Opening
-from llama_index_resilient_stream.serve.source import End, Text
+from llama_index_resilient_stream.serve.resumption import EventStreamSetup
+from llama_index_resilient_stream.serve.source import EndPart, TextPart
 from llama_index_resilient_stream.serve.store import StoreUnreachableError, Ticket
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM, Stall
 from support.readers import QUICK, TEXT, question
@@ -43,7 +43,7 @@ def lost(reason: str) -> tuple[str, dict[str, Any]]:
 class Tab:
     """A browser's EventSource: it comes back with the id of the last event, until it is told to stop."""
 
-    def __init__(self, ask: Callable[[], Opening], request: Any = None) -> None:
+    def __init__(self, ask: Callable[[], EventStreamSetup], request: Any = None) -> None:
         self._ask, self._request = ask, request
         self.last_id = ""
         self.events: list[Any] = []
@@ -81,7 +81,7 @@ class Tab:
 
 
 def tab(home: Generations, key: str, request: Any = None, **get: Any) -> Tab:
-    return Tab(lambda: Opening(home.get(key, **get)), request)
+    return Tab(lambda: EventStreamSetup(home.get(key, **get)), request)
 
 
 class Source:
@@ -213,13 +213,13 @@ def exactly_once(reader: Tab, inner: ScriptedLLM, whole: Tab, *, calls: int) -> 
 @example([1] * 14, 20, None)
 @example([0, 0, 0], len(TEXT), 100)
 @settings(max_examples=60)
-def test_whatever_the_cuts_every_event_comes_once(cuts: list[int], size: int, fault: int | None) -> None:
+def test_every_event_comes_once_whatever_the_cuts(cuts: list[int], size: int, fault: int | None) -> None:
     exactly_once(*asyncio.run(_cut_at(None, cuts, size, fault)), calls=1 if fault is None else 2)
 
 
 @given(cut_patterns, st.integers(3, 60))
 @settings(max_examples=15)
-def test_whatever_the_cuts_every_event_comes_once_from_redis(redis_url: str, cuts: list[int], size: int) -> None:
+def test_every_event_comes_once_from_redis_whatever_the_cuts(redis_url: str, cuts: list[int], size: int) -> None:
     async def run() -> Any:
         return await _cut_at(RedisStore(redis_url, prefix="property"), cuts, size, None)
 
@@ -259,7 +259,7 @@ async def test_anything_that_can_be_served_can_be_resumed(make: MakeHome, how: s
 
 async def test_one_request_that_starts_and_comes_back(make: MakeHome) -> None:
     home, source = make(), Source()
-    reader = Tab(lambda: Opening(source, home))
+    reader = Tab(lambda: EventStreamSetup(source, home))
     for _ in range(5):
         await reader.read(2)
     await reader.read()
@@ -271,16 +271,16 @@ async def test_one_request_that_starts_and_comes_back(make: MakeHome) -> None:
 # After the end
 
 
-async def test_it_replays_until_it_has_expired_and_is_never_generated_again(make: MakeHome) -> None:
+async def test_generation_replays_until_it_expires_and_runs_once(make: MakeHome) -> None:
     home, source = make(ttl=0.8, lease=0.1), Source("One", " two")
-    reader = Tab(lambda: Opening(source, home))
+    reader = Tab(lambda: EventStreamSetup(source, home))
     await reader.read(1)
     key = reader.last_id.partition(".")[0]
     await reader.read()
     assert (await tab(home, key).read()).text == "One two"
     await asyncio.sleep(1)
     assert (await tab(home, key).read()).end == EXPIRED
-    late = Tab(lambda: Opening(source, home))
+    late = Tab(lambda: EventStreamSetup(source, home))
     late.last_id = f"{key}.1"
     assert (await late.read()).end == EXPIRED
     assert (await late.read()).status == 204
@@ -312,7 +312,7 @@ async def test_the_number_of_the_last_event_without_its_mark(make: MakeHome) -> 
     ["", "x", "-1", "1", "7.end", "1.1", "99999999999999999999", "ä.1", "{key}.", "{key}.1x", " {key}.1", "{key}.-1",
      "{key}.1e3", "{key}.1.END", "{other}.1", "{other}.3.end", "\0", "{key}" * 99],
 )  # fmt: skip
-async def test_what_is_no_id_of_this_generation_means_from_the_beginning(make: MakeHome, sent: str) -> None:
+async def test_foreign_event_id_reads_from_the_beginning(make: MakeHome, sent: str) -> None:
     home = make()
     key, other = [await home.start(Source("One", " two")) for _ in range(2)]
     sent = sent.format(key=key, other=other)
@@ -322,7 +322,7 @@ async def test_what_is_no_id_of_this_generation_means_from_the_beginning(make: M
 
 
 @pytest.mark.parametrize("key", ["", "x", "../../etc", "a" * 65, "{x}:parts", "ключ" * 5, "a" * 20 + "\n"])
-async def test_what_cannot_be_a_generation_has_expired_at_once(make: MakeHome, key: str) -> None:
+async def test_impossible_generation_key_has_expired(make: MakeHome, key: str) -> None:
     home = make(lease=60)
     assert (await tab(home, key).read(seconds=2)).end == EXPIRED
     assert not await home.stop(key)
@@ -330,9 +330,9 @@ async def test_what_cannot_be_a_generation_has_expired_at_once(make: MakeHome, k
 
 
 @pytest.mark.parametrize("sent", ["7", "{x}.1", "0"])
-async def test_who_comes_back_with_a_foreign_id_starts_nothing(make: MakeHome, sent: str) -> None:
+async def test_foreign_event_id_starts_nothing(make: MakeHome, sent: str) -> None:
     home, source = make(lease=0.1), Source()
-    reader = Tab(lambda: Opening(source, home))
+    reader = Tab(lambda: EventStreamSetup(source, home))
     reader.last_id = sent.format(x="x" * 32)
     assert (await reader.read()).end == EXPIRED
     assert source.asked == 0
@@ -387,7 +387,7 @@ ANN, BOB = SimpleNamespace(user="ann"), SimpleNamespace(user="bob")
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_who_may_read_is_for_the_application_to_say(make: MakeHome, kind: str) -> None:
+async def test_application_decides_who_may_read(make: MakeHome, kind: str) -> None:
     seen: list[Ticket] = []
     home = make(may_read=await sync_or_async(kind, seen))
     key = await home.start(Source(), owner="ann", payload={"question": [1]})
@@ -399,17 +399,15 @@ async def test_who_may_read_is_for_the_application_to_say(make: MakeHome, kind: 
     assert not await home.allows(ANN, key[::-1])
 
 
-async def test_whoever_starts_it_may_read_it_and_is_asked_about_when_it_comes_back(make: MakeHome) -> None:
+async def test_starter_may_read_and_returning_readers_are_authorised(make: MakeHome) -> None:
     home = make(may_read=lambda request, ticket: request is ticket.owner or request.user == ticket.owner)
-    reader = Tab(lambda: Opening(Source(), home, "ann"), BOB)
+    reader = Tab(lambda: EventStreamSetup(Source(), home, "ann"), BOB)
     await reader.read(2)
     assert reader.text
     assert (await reader.read()).status == 404
 
 
-async def test_what_the_store_has_lost_for_a_moment_is_not_read_without_asking(
-    workers: MakeHome, redis_url: str
-) -> None:
+async def test_generation_missing_from_the_store_is_authorised_again(workers: MakeHome, redis_url: str) -> None:
     home = workers(may_read=lambda request, ticket: request.user == ticket.owner)
     source = Source(open_to=3)
     key = await home.start(source, owner="ann")
@@ -447,7 +445,7 @@ async def test_a_reader_that_has_gone_for_good_stops_it_and_the_memory_keeps_the
     assert "resilient_partial" in assistant.additional_kwargs
 
 
-async def test_who_comes_back_within_the_grace_finds_it_going_on(make: MakeHome) -> None:
+async def test_returning_within_the_grace_finds_the_generation_running(make: MakeHome) -> None:
     home, source = make(grace=2.0), Source(open_to=2)
     reader = tab(home, await home.start(source))
     for _ in range(3):
@@ -478,7 +476,7 @@ async def test_stopping_it(make: MakeHome) -> None:
     assert not await home.stop(key)
 
 
-async def test_stopping_it_from_another_worker(workers: MakeHome) -> None:
+async def test_generation_is_stopped_from_another_worker(workers: MakeHome) -> None:
     here, there = workers(), workers()
     source = Source(open_to=3)
     key = await here.start(source)
@@ -509,7 +507,7 @@ async def test_stopping_what_does_not_heed_it(make: MakeHome, monkeypatch: pytes
     assert (await reading).text == "So"
 
 
-async def test_it_is_bounded(make: MakeHome) -> None:
+async def test_generation_length_is_bounded(make: MakeHome) -> None:
     async def endless() -> AsyncIterator[str]:
         while True:
             await asyncio.sleep(0)
@@ -517,7 +515,7 @@ async def test_it_is_bounded(make: MakeHome) -> None:
 
     home = make(limit=50)
     reader = await tab(home, await home.start(endless)).read()
-    assert reader.end == ("error", {"status": "interrupted", "reason": "too long", "retryable": False})
+    assert reader.end == ("error", {"status": "interrupted", "reason": "too_long", "retryable": False})
     assert len(reader.events) == 50
 
 
@@ -537,7 +535,7 @@ async def test_a_source_that_fails_says_so_and_nothing_of_why(make: MakeHome, ca
 # Shutting down
 
 
-async def test_the_lifespan_lets_it_finish() -> None:
+async def test_lifespan_lets_generations_finish() -> None:
     home, source = Generations(shutdown=20), Source(open_to=3)
     async with home.lifespan():
         reading = asyncio.ensure_future(tab(home, await home.start(source)).read())
@@ -547,7 +545,7 @@ async def test_the_lifespan_lets_it_finish() -> None:
     assert (await reading).end == UNKNOWN
 
 
-async def test_what_does_not_finish_ends_with_a_word(make: MakeHome) -> None:
+async def test_answer_cut_by_shutdown_ends_with_a_stated_event(make: MakeHome) -> None:
     home, source = make(shutdown=0.1), Source(open_to=3)
     reading = asyncio.ensure_future(tab(home, await home.start(source)).read())
     await until(lambda: source._gate.locked())
@@ -586,7 +584,7 @@ async def test_what_a_dead_worker_leaves_is_lost_in_so_many_words(workers: MakeH
     begun = asyncio.get_running_loop().time()
     await reader.read()
     assert asyncio.get_running_loop().time() - begun < 1 + 1 + 1.5  # the lease, a look, and a busy machine
-    assert reader.end == lost("worker lost")
+    assert reader.end == lost("worker_lost")
     assert (await tab(there, key).read()).text == reader.text == TEXT[:45]
 
 
@@ -602,7 +600,7 @@ async def test_what_a_dead_worker_leaves_is_taken_over_by_one(workers: MakeHome)
         assert reader.text == TEXT
         assert reader.end == COMPLETE
         assert [json.loads(e.data) for e in reader.events if e.event == "recovery"] == [
-            {"attempt": 2, "reason": "worker lost"}
+            {"attempt": 2, "reason": "worker_lost"}
         ]
     assert texts == [TEXT[:180]]
     assert len(inner.calls) == 1
@@ -619,7 +617,7 @@ async def test_taken_over_at_the_very_beginning_and_at_the_very_end(workers: Mak
         assert texts == [TEXT[:said]]
 
 
-async def test_who_was_asked_to_stop_and_died_is_not_taken_over(workers: MakeHome) -> None:
+async def test_stopped_generation_of_a_dead_worker_is_not_taken_over(workers: MakeHome) -> None:
     here, texts = workers(), list[str]()
     there = workers(take_over=taking_over(ScriptedLLM(TEXT), texts))
     key = await here.start(Source(open_to=5), payload={"question": "Why?"})
@@ -657,7 +655,7 @@ async def test_a_worker_that_shuts_down_hands_on(workers: MakeHome) -> None:
     assert len(inner.calls) == 1
 
 
-async def test_what_finishes_while_its_worker_shuts_down_is_whole(workers: MakeHome) -> None:
+async def test_answer_that_finishes_during_shutdown_is_whole(workers: MakeHome) -> None:
     here, there = workers(shutdown=10), workers()
     source = Source(open_to=20)
     key = await here.start(source)
@@ -711,7 +709,7 @@ async def test_a_store_that_was_away_for_a_while(make: MakeHome) -> None:
     await home.aclose()
 
 
-async def test_who_looks_first_after_the_store_was_away_takes_nothing_over(workers: MakeHome) -> None:
+async def test_first_look_after_a_store_outage_takes_nothing_over(workers: MakeHome) -> None:
     """The lease is over, and its worker was only cut off."""
     texts = list[str]()
     there = workers(take_over=taking_over(ScriptedLLM(TEXT), texts))
@@ -738,8 +736,8 @@ async def test_a_store_that_stays_away(make: MakeHome) -> None:
     cable.cut = True
     source.let()
     await reader.read()
-    assert reader.end == lost("store unreachable")
-    assert (await tab(home, key).read()).end == lost("store unreachable")
+    assert reader.end == lost("store_unreachable")
+    assert (await tab(home, key).read()).end == lost("store_unreachable")
     await until(lambda: not home._running)  # nor does it go on for ever
     for ask in (home.start(source), home.stop(key), home.allows(None, key)):
         with pytest.raises(StoreUnreachableError):
@@ -792,16 +790,18 @@ async def test_a_redis_that_has_forgotten_and_a_worker_that_is_dead(workers: Mak
     await kill(here)
     async with redis.from_url(redis_url) as client:
         await client.flushall()
-    assert (await reading).end == lost("store lost it")
+    assert (await reading).end == lost("store_lost")
 
 
 async def test_a_gap_is_never_passed_over(workers: MakeHome) -> None:
     home = workers()
-    await home.store.create(Ticket("x" * 32), 1, [Text("a"), Text("b"), Text("c"), End("complete")], lease=5, ttl=60)
+    await home.store.create(
+        Ticket("x" * 32), 1, [TextPart("a"), TextPart("b"), TextPart("c"), EndPart("complete")], lease=5, ttl=60
+    )
     await home.store._redis.xdel(home.store._keys("x" * 32)[1], "2-0")
     reader = await tab(home, "x" * 32, after=1).read()
     assert reader.text == ""
-    assert reader.end == lost("store lost it")
+    assert reader.end == lost("store_lost")
 
 
 # With the frameworks
@@ -892,7 +892,7 @@ def test_the_default_is_one_for_each_loop() -> None:
     assert '"expired"' in asyncio.run(come_back(asyncio.run(begin())))
 
 
-async def test_what_may_read_gets_is_the_request() -> None:
+async def test_may_read_is_given_the_request() -> None:
     home = Generations(shutdown=0, may_read=lambda request, ticket: request.headers["x-user"] == ticket.owner)
     key = await home.start(Source(), owner="ann")
     assert (await Connection(user="bob").serve(SSEResponse(home.get(key)))).status == 404

@@ -18,10 +18,10 @@ from tenacity import stop_after_attempt
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, resilient
 from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
-from llama_index_resilient_stream.serve.source import Answer, End, Part, Recovery, Text
-from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM, Stall
+from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, SourceReader, TextPart
+from llama_index_resilient_stream.testing import Cut, Fail, FaultServer, ScriptedLLM, Stall
 from support.engines import CHATS, MODE, MODES_OF_CHAT, chat_engine, index, query_engine
-from support.readers import QUICK, TEXT, question
+from support.readers import QUICK, TEXT, openai_like, question
 
 RESET = ConnectionResetError("sk-secret was refused by 10.0.0.1")
 ONE_TRY = replace(QUICK, stop=stop_after_attempt(1))
@@ -29,21 +29,21 @@ LONG = "0123456789" * 20
 MANY = 60
 
 
-async def parts_of(answer: Answer, patience: float = 20.0) -> list[Part]:
+async def parts_of(answer: SourceReader, patience: float = 20.0) -> list[Part]:
     parts: list[Part] = []
     async with asyncio.timeout(patience):
-        while not parts or not isinstance(parts[-1], End):
+        while not parts or not isinstance(parts[-1], EndPart):
             parts += await answer.take()
     await answer.leave()
     return parts
 
 
 def text_of(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Text))
+    return "".join(part.text for part in parts if isinstance(part, TextPart))
 
 
-def recoveries_of(parts: list[Part]) -> list[Recovery]:
-    return [part for part in parts if isinstance(part, Recovery)]
+def recoveries_of(parts: list[Part]) -> list[RecoveryPart]:
+    return [part for part in parts if isinstance(part, RecoveryPart)]
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -131,18 +131,18 @@ def paced(script: Any = (), text: str = TEXT, **kwargs: Any) -> ScriptedLLM:
 @streaming
 async def test_every_answer_arrives_whole_over_a_fault_and_says_so(make: Make) -> None:
     inner = paced([Cut(200, RESET)])
-    parts = await parts_of(Answer(make(ResilientLLM(inner, policy=QUICK))))
+    parts = await parts_of(SourceReader(make(ResilientLLM(inner, policy=QUICK))))
     assert text_of(parts) == TEXT
-    assert recoveries_of(parts) == [Recovery(2, "transport")]
-    assert parts[-1] == End("complete")
+    assert recoveries_of(parts) == [RecoveryPart(2, "transport")]
+    assert parts[-1] == EndPart("complete")
     assert inner.open_streams == 0
 
 
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
 async def test_an_answer_that_is_not_streamed_is_one_piece(make: Make) -> None:
-    parts = await parts_of(Answer(make(ResilientLLM(ScriptedLLM(TEXT, [Cut(9, RESET)]), policy=QUICK))))
-    assert parts[0] == Text(TEXT)
-    assert isinstance(parts[-1], End)
+    parts = await parts_of(SourceReader(make(ResilientLLM(ScriptedLLM(TEXT, [Cut(9, RESET)]), policy=QUICK))))
+    assert parts[0] == TextPart(TEXT)
+    assert isinstance(parts[-1], EndPart)
     assert parts[-1].status in ("complete", "unknown")
     assert len(parts) == 2
 
@@ -165,20 +165,20 @@ GENERATORS = {
 
 
 @pytest.mark.parametrize("make", GENERATORS.values(), ids=GENERATORS)
-async def test_generators_of_strings_are_read_too(make: Callable[[], Any]) -> None:
-    parts = await parts_of(Answer(make()))
+async def test_generators_of_strings_are_read(make: Callable[[], Any]) -> None:
+    parts = await parts_of(SourceReader(make()))
     assert text_of(parts) == "abc"
-    assert parts[-1] == End("unknown"), "nobody says whether that was all"
+    assert parts[-1] == EndPart("unknown"), "nobody says whether that was all"
 
 
 # How it ends
 
-ENDINGS: dict[str, tuple[Any, str, End]] = {
-    "complete": ([], TEXT, End("complete")),
-    "length": ([Cut(40, finish_reason="length")], TEXT[:40], End("length")),
-    "filtered": ([Cut(40, finish_reason="content_filter")], TEXT[:40], End("filtered")),
-    "interrupted": ([Cut(40, RESET)], TEXT[:40], End("interrupted", "attempts", retryable=True)),
-    "not-retryable": ([Fail(ValueError("no"))], "", End("interrupted", "not_retryable")),
+ENDINGS: dict[str, tuple[Any, str, EndPart]] = {
+    "complete": ([], TEXT, EndPart("complete")),
+    "length": ([Cut(40, finish_reason="length")], TEXT[:40], EndPart("length")),
+    "filtered": ([Cut(40, finish_reason="content_filter")], TEXT[:40], EndPart("filtered")),
+    "interrupted": ([Cut(40, RESET)], TEXT[:40], EndPart("interrupted", "attempts", retryable=True)),
+    "not-retryable": ([Fail(ValueError("no"))], "", EndPart("interrupted", "not_retryable")),
 }
 
 
@@ -189,10 +189,10 @@ ENDINGS: dict[str, tuple[Any, str, End]] = {
     ids=[name for name in STREAMING if "response" in name or "llm" in name or name.endswith("coroutine")],
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # LlamaIndex's writer raises it too
-async def test_every_ending_is_stated(make: Make, script: Any, text: str, end: End) -> None:
-    parts = await parts_of(Answer(make(ResilientLLM(paced(script), policy=ONE_TRY))))
+async def test_every_ending_is_stated(make: Make, script: Any, text: str, end: EndPart) -> None:
+    parts = await parts_of(SourceReader(make(ResilientLLM(paced(script), policy=ONE_TRY))))
     assert text_of(parts) == text
-    assert isinstance(parts[-1], End)
+    assert isinstance(parts[-1], EndPart)
     assert (parts[-1].status, parts[-1].retryable) == (end.status, end.retryable)
     assert parts[-1].reason == end.reason
 
@@ -200,15 +200,15 @@ async def test_every_ending_is_stated(make: Make, script: Any, text: str, end: E
 @pytest.mark.parametrize("make", [ENGINES["query"], RESILIENT["resilient-query"]], ids=["plain", "resilient"])
 async def test_a_partial_answer_that_the_policy_allows_is_interrupted_all_the_same(make: Any) -> None:
     llm = ResilientLLM(paced([Cut(40, RESET)]), policy=replace(ONE_TRY, on_exhausted="partial"))
-    parts = await parts_of(Answer(lambda: make(llm).query("?")))
+    parts = await parts_of(SourceReader(lambda: make(llm).query("?")))
     assert text_of(parts) == TEXT[:40]
-    assert parts[-1] == End("interrupted", "attempts", retryable=True)
+    assert parts[-1] == EndPart("interrupted", "attempts", retryable=True)
 
 
 async def test_a_model_that_never_tells_is_not_called_complete() -> None:
     llm = ResilientLLM(paced(sends_finish_reason=False))
-    parts = await parts_of(Answer(lambda: resilient(query_engine(llm, MODE)).query("?")))
-    assert parts[-1] == End("unknown")
+    parts = await parts_of(SourceReader(lambda: resilient(query_engine(llm, MODE)).query("?")))
+    assert parts[-1] == EndPart("unknown")
 
 
 # Errors of the user's own
@@ -247,9 +247,9 @@ FAILING: dict[str, tuple[Callable[[], Any], str]] = {
 async def test_an_error_of_ones_own_is_for_the_log(
     make: Callable[[], Any], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts = await parts_of(Answer(make()))
+    parts = await parts_of(SourceReader(make()))
     assert text_of(parts) == text
-    assert parts[-1] == End("interrupted", "error")
+    assert parts[-1] == EndPart("interrupted", "error")
     (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert record.exc_info is not None
     assert "swordfish" in str(record.exc_info[1])
@@ -298,7 +298,7 @@ def _consumed_stream() -> Any:
 @pytest.mark.parametrize(("make", "words"), WRONG.values(), ids=WRONG)
 async def test_wrong_objects_fail_loudly(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        Answer(make())
+        SourceReader(make())
 
 
 @pytest.mark.parametrize(("make", "words"), WRONG.values(), ids=WRONG)
@@ -311,18 +311,18 @@ async def test_wrong_objects_from_a_function_are_in_the_log(
     async def coroutine() -> Any:
         return wrong
 
-    parts = await parts_of(Answer(coroutine if is_async else lambda: wrong))
-    assert parts == [End("interrupted", "error")]
+    parts = await parts_of(SourceReader(coroutine if is_async else lambda: wrong))
+    assert parts == [EndPart("interrupted", "error")]
     (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert words.replace("\\", "") in record.getMessage()
 
 
-async def test_what_was_never_asked_for_is_closed_without_a_warning() -> None:
+async def test_unused_source_is_closed_without_a_warning() -> None:
     llm = ResilientLLM(paced())
     stream = llm.stream_chat(question())
     coroutine = query_engine(llm).aquery("?")
     for source in (coroutine, stream, lambda: 1 / 0, aletters(), letters()):
-        await Answer(source).leave()
+        await SourceReader(source).leave()
     gc.collect()  # a coroutine that nobody awaited would warn, and a warning is an error here
     assert llm.llm.open_streams == 0  # type: ignore[attr-defined]
     assert stream.report.status == "cancelled"  # type: ignore[attr-defined]
@@ -338,14 +338,14 @@ async def test_a_silent_source_lets_its_reader_beat_from_the_beginning() -> None
         gate.wait(10)
         return letters()
 
-    answer = Answer(retrieve_and_ask)
+    answer = SourceReader(retrieve_and_ask)
     assert [await answer.take(0.01) for _ in range(3)] == [[], [], []]
     gate.set()
     assert text_of(await parts_of(answer)) == "abc"
 
 
 async def test_asking_twice_after_the_end_is_an_error() -> None:
-    answer = Answer(letters())
+    answer = SourceReader(letters())
     await parts_of(answer)
     with pytest.raises(RuntimeError, match="has ended"):
         await answer.take()
@@ -361,13 +361,13 @@ def _live(inner: ScriptedLLM) -> int:
 @streaming
 async def test_stopping_takes_effect_within_a_token_and_what_was_said_can_be_taken(make: Make) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
-    answer = Answer(make(ResilientLLM(inner, policy=QUICK)))
+    answer = SourceReader(make(ResilientLLM(inner, policy=QUICK)))
     parts = await answer.take()
     said = _live(inner)
     await answer.stop()
     parts += await parts_of(answer)
     assert _live(inner) <= said + 3
-    assert parts[-1] == End("cancelled")
+    assert parts[-1] == EndPart("cancelled")
     assert LONG.startswith(text_of(parts))
     assert await eventually(lambda: inner.open_streams == 0)
 
@@ -375,7 +375,7 @@ async def test_stopping_takes_effect_within_a_token_and_what_was_said_can_be_tak
 @streaming
 async def test_leaving_leaves_nothing_behind(make: Make) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
-    answer = Answer(make(ResilientLLM(inner, policy=QUICK)))
+    answer = SourceReader(make(ResilientLLM(inner, policy=QUICK)))
     await answer.take()
     said = _live(inner)
     await answer.leave()
@@ -390,7 +390,7 @@ async def test_leaving_leaves_nothing_behind(make: Make) -> None:
 async def test_the_memory_keeps_what_was_said_under_a_mark(mode: str, way: str, stop: str) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     engine = resilient(chat_engine(ResilientLLM(inner, policy=QUICK), mode))
-    answer = Answer(_query(lambda _: engine, way)(ResilientLLM(inner)))
+    answer = SourceReader(_query(lambda _: engine, way)(ResilientLLM(inner)))
     parts = await answer.take()
     await getattr(answer, stop)()
     if stop == "stop":
@@ -407,11 +407,11 @@ async def test_the_memory_keeps_what_was_said_under_a_mark(mode: str, way: str, 
 @pytest.mark.parametrize("name", ["query-response", "resilient-query-lambda", "llm-stream_chat", "llm-astream_chat"])
 async def test_leaving_before_the_first_token(name: str, stop: str) -> None:
     inner = ScriptedLLM(LONG, [Stall(0, 0.2)], token=1, delay=0.02)
-    answer = Answer(STREAMING[name](ResilientLLM(inner, policy=QUICK)))
+    answer = SourceReader(STREAMING[name](ResilientLLM(inner, policy=QUICK)))
     assert await answer.take(0.05) == []
     await getattr(answer, stop)()
     if stop == "stop":
-        assert (await parts_of(answer))[-1] == End("cancelled")
+        assert (await parts_of(answer))[-1] == EndPart("cancelled")
     assert await eventually(lambda: inner.open_streams == 0)
     assert _live(inner) <= 1
 
@@ -419,11 +419,11 @@ async def test_leaving_before_the_first_token(name: str, stop: str) -> None:
 @pytest.mark.parametrize("stop", ["stop", "leave"])
 async def test_stopping_what_is_not_streamed_cancels_it(stop: str) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
-    answer = Answer(index().as_query_engine(llm=ResilientLLM(inner)).aquery("?"))
+    answer = SourceReader(index().as_query_engine(llm=ResilientLLM(inner)).aquery("?"))
     assert await answer.take(0.1) == []
     await getattr(answer, stop)()
     if stop == "stop":
-        assert await parts_of(answer) == [End("cancelled")]
+        assert await parts_of(answer) == [EndPart("cancelled")]
     assert await eventually(lambda: inner.open_streams == 0, 1)
     assert _live(inner) < 50
 
@@ -438,7 +438,7 @@ async def test_a_coroutine_may_return_what_is_synchronous() -> None:
     async def ask() -> Any:
         return StreamingResponse(noted())
 
-    assert text_of(await parts_of(Answer(ask))) == "abc"
+    assert text_of(await parts_of(SourceReader(ask))) == "abc"
     assert threading.current_thread() not in threads, "nothing synchronous is read on the event loop"
 
 
@@ -450,7 +450,7 @@ async def test_leaving_while_the_source_is_being_made() -> None:
         made.append(letters())
         return iter(made[0])
 
-    answer = Answer(slow)
+    answer = SourceReader(slow)
     assert await answer.take(0.01) == []
     leaving = asyncio.ensure_future(answer.leave())
     await asyncio.sleep(0.02)
@@ -468,7 +468,7 @@ async def test_a_reader_that_does_not_read_holds_back_the_llm() -> None:
             pulled.append(1)
             yield "x"
 
-    answer = Answer(endless())
+    answer = SourceReader(endless())
     await answer.take()
     await asyncio.sleep(0.1)
     assert len(pulled) < 200
@@ -484,7 +484,7 @@ async def test_sixty_silent_sources_wait_side_by_side() -> None:
         gate.wait(20)
         return letters()
 
-    answers = [Answer(silent) for _ in range(MANY)]
+    answers = [SourceReader(silent) for _ in range(MANY)]
     beats = await asyncio.gather(*(answer.take(0.05) for answer in answers))
     assert beats == [[]] * MANY
     for _ in answers:
@@ -507,10 +507,10 @@ async def test_a_recovery_comes_after_the_text_before_it(name: str) -> None:
     """Also where the answer waits in a chat engine's queue, and the next attempt begins at once."""
     llm = ResilientLLM(ScriptedLLM(LONG, [Cut(40, RESET), Cut(100, RESET)]), policy=QUICK)
     shown, places = 0, []
-    for part in await parts_of(Answer(STREAMING[name](llm))):
-        if isinstance(part, Text):
+    for part in await parts_of(SourceReader(STREAMING[name](llm))):
+        if isinstance(part, TextPart):
             shown += len(part.text)
-        elif isinstance(part, Recovery):
+        elif isinstance(part, RecoveryPart):
             places.append(shown)
     assert places == [40, 100]
 
@@ -525,13 +525,13 @@ FOREIGN: dict[str, Callable[[ScriptedLLM], Any]] = {
 
 
 @pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
-async def test_what_is_none_of_ours_can_be_stopped_as_well(make: Callable[[ScriptedLLM], Any]) -> None:
+async def test_foreign_source_can_be_stopped(make: Callable[[ScriptedLLM], Any]) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
-    answer = Answer(make(inner))
+    answer = SourceReader(make(inner))
     parts = await answer.take()
     await answer.stop()
     parts += await parts_of(answer)
-    assert parts[-1] == End("cancelled")
+    assert parts[-1] == EndPart("cancelled")
     assert len(text_of(parts)) < 50
     assert await eventually(lambda: inner.open_streams == 0)
 
@@ -540,9 +540,51 @@ async def test_a_partial_answer_says_whether_asking_again_may_help() -> None:
     for fault, retryable in ((RESET, True), (PermissionError("no"), False)):
         policy = replace(ONE_TRY, on_exhausted="partial")
         llm = ResilientLLM(ScriptedLLM(LONG, [Fail(fault)] * 2), policy=policy)
-        parts = await parts_of(Answer(lambda llm=llm: llm.stream_complete("?")))
-        assert parts[-1] == End("interrupted", llm_reason(retryable), retryable)
+        parts = await parts_of(SourceReader(lambda llm=llm: llm.stream_complete("?")))
+        assert parts[-1] == EndPart("interrupted", llm_reason(retryable), retryable)
 
 
 def llm_reason(retryable: bool) -> str:
     return "attempts" if retryable else "not_retryable"
+
+
+# Threads
+
+
+def of_our_threads() -> list[str]:
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("resilient-"))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_synchronous_answer_reads_its_llm_in_the_thread_that_it_has(
+    count: int, serve: Callable[..., FaultServer]
+) -> None:
+    """Where the socket is in reach. One guard, for all of them, looks at the clock."""
+    llm = openai_like(serve(TEXT, delay=0.01))
+    engine = resilient(query_engine(ResilientLLM(llm, policy=QUICK), MODE))
+    readers = [SourceReader(lambda: engine.query("?")) for _ in range(count)]
+    for reader in readers:
+        while not text_of(await reader.take()):
+            pass
+    assert await eventually(lambda: of_our_threads() == ["resilient-answer"] * count + ["resilient-stream-guard"])
+    assert [text_of(await parts_of(reader)) for reader in readers] != [""] * count
+    assert await eventually(lambda: of_our_threads() == [])
+    llm._client.close()
+
+
+async def test_what_stops_an_answer_stops_everything_below_it() -> None:
+    made: list[Any] = []
+
+    def ask() -> Any:
+        made.append(resilient(query_engine(ResilientLLM(paced(text=LONG), policy=QUICK), MODE)).query("?"))
+        return made[0]
+
+    reader = SourceReader(ask)
+    await reader.take()
+    (stream,) = made[0].calls._live()
+    scopes = [made[0].calls.scope, stream.scope]
+    await reader.stop()
+    assert [scope.cancelled for scope in scopes] == [True, True]
+    assert (await parts_of(reader))[-1] == EndPart("cancelled")
+    assert reader.over
+    assert scopes[1].outcome == "cancelled"

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream import ConfigurationError, StreamStatus
-from llama_index_resilient_stream.serve.source import End, Part, Recovery, Text
+from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, TextPart
 from llama_index_resilient_stream.serve.sse import HEADERS, HEARTBEAT, TEXT_HEADERS, EventId, ServerSentEvent, event_of
 
 # A second opinion
@@ -100,15 +100,15 @@ def paired(text: str) -> str:
 
 def parts() -> st.SearchStrategy[Part]:
     return st.one_of(
-        texts.map(Text),
-        st.builds(Recovery, st.integers(2, 99), texts),
-        st.builds(End, st.sampled_from([*StreamStatus, "lost", "expired"]), texts, st.booleans()),
+        texts.map(TextPart),
+        st.builds(RecoveryPart, st.integers(2, 99), texts),
+        st.builds(EndPart, st.sampled_from([*StreamStatus, "lost", "expired"]), texts, st.booleans()),
     )
 
 
 @given(st.lists(texts, min_size=1))
 def test_every_text_arrives_as_it_was(pieces: list[str]) -> None:
-    stream = b"".join(event_of(Text(piece), EventId(n)).encode() + HEARTBEAT for n, piece in enumerate(pieces, 1))
+    stream = b"".join(event_of(TextPart(piece), EventId(n)).encode() + HEARTBEAT for n, piece in enumerate(pieces, 1))
     read = list(literal_reader(HEARTBEAT + stream))
     assert [json.loads(each.data)["text"] for each in read] == [paired(piece) for piece in pieces]
     assert [each.last_event_id for each in read] == [str(n) for n in range(1, len(pieces) + 1)]
@@ -120,7 +120,7 @@ def test_every_text_arrives_as_it_was(pieces: list[str]) -> None:
 
 @given(parts())
 def test_every_part_is_one_event_of_one_line_of_json(part: Part) -> None:
-    written = event_of(part, EventId(3, over=isinstance(part, End))).encode()
+    written = event_of(part, EventId(3, over=isinstance(part, EndPart))).encode()
     (read,) = literal_reader(written)
     (second,) = other_reader(written)
     assert (second.event, second.data) == (read.event, read.data)
@@ -128,13 +128,13 @@ def test_every_part_is_one_event_of_one_line_of_json(part: Part) -> None:
     assert [line[:6] for line in written.split(b"\n")].count(b"data: ") == 1
     data = json.loads(read.data)
     match part:
-        case Text(text):
+        case TextPart(text):
             assert (read.event, data) == ("message", {"text": paired(text)})
-        case Recovery(attempt, reason):
+        case RecoveryPart(attempt, reason):
             assert (read.event, data) == ("recovery", {"attempt": attempt, "reason": paired(reason)})
-        case End(status, reason, retryable) if read.event == "error":
+        case EndPart(status, reason, retryable) if read.event == "error":
             assert data == {"status": status, "reason": paired(reason), "retryable": retryable}
-        case End(status):
+        case EndPart(status):
             assert (read.event, data) == ("done", {"status": status})
 
 
@@ -156,21 +156,23 @@ def test_any_event_is_read_as_it_was_written(data: str, event: str, id_: str, re
 
 @pytest.mark.parametrize("broken", ["a\nb", "a\rb", "a\0b", "\r\n", "x\n"])
 @pytest.mark.parametrize("field", ["event", "id"])
-def test_what_the_format_cannot_write_is_refused(field: str, broken: str) -> None:
+def test_event_that_sse_cannot_write_is_refused(field: str, broken: str) -> None:
     with pytest.raises(ConfigurationError, match=f"The {field} of a server-sent event is one line"):
         ServerSentEvent("x", **{field: broken}).encode()
 
 
 def test_a_heartbeat_is_no_event() -> None:
     assert list(literal_reader(HEARTBEAT * 3)) == []
-    after_an_event = event_of(Text("a"), EventId(1)).encode() + HEARTBEAT * 3 + event_of(Text("b"), EventId(2)).encode()
+    after_an_event = (
+        event_of(TextPart("a"), EventId(1)).encode() + HEARTBEAT * 3 + event_of(TextPart("b"), EventId(2)).encode()
+    )
     assert [json.loads(each.data)["text"] for each in literal_reader(after_an_event)] == ["a", "b"]
     assert [json.loads(each.data)["text"] for each in other_reader(after_an_event)] == ["a", "b"]
 
 
-@pytest.mark.parametrize("cut", range(1, len(event_of(Text("half"), EventId(7)).encode())))
-def test_half_an_event_is_no_event_and_its_id_is_not_taken(cut: int) -> None:
-    whole, half = event_of(Text("a"), EventId(6)).encode(), event_of(Text("half"), EventId(7)).encode()[:cut]
+@pytest.mark.parametrize("cut", range(1, len(event_of(TextPart("half"), EventId(7)).encode())))
+def test_incomplete_event_is_dropped_with_its_id(cut: int) -> None:
+    whole, half = event_of(TextPart("a"), EventId(6)).encode(), event_of(TextPart("half"), EventId(7)).encode()[:cut]
     assert [each.last_event_id for each in literal_reader(whole + half)] == ["6"]
 
 
@@ -179,7 +181,7 @@ def test_half_an_event_is_no_event_and_its_id_is_not_taken(cut: int) -> None:
 
 @pytest.mark.parametrize("status", list(StreamStatus))
 def test_only_an_answer_that_is_whole_or_was_stopped_is_done(status: StreamStatus) -> None:
-    event = event_of(End(status, "attempts", True), EventId(4, over=True))
+    event = event_of(EndPart(status, "attempts", True), EventId(4, over=True))
     assert event.id == "4.end"
     if status in (StreamStatus.INTERRUPTED, StreamStatus.STREAMING):
         assert event.event == "error"
@@ -190,7 +192,7 @@ def test_only_an_answer_that_is_whole_or_was_stopped_is_done(status: StreamStatu
 
 
 def test_text_that_is_not_ascii_stays_readable_on_the_wire() -> None:
-    assert event_of(Text("“Grüße” 😀"), EventId(1)).encode() == 'id: 1\ndata: {"text":"“Grüße” 😀"}\n\n'.encode()
+    assert event_of(TextPart("“Grüße” 😀"), EventId(1)).encode() == 'id: 1\ndata: {"text":"“Grüße” 😀"}\n\n'.encode()
 
 
 # Ids
@@ -204,7 +206,7 @@ def test_an_id_is_parsed_as_it_was_written(given_id: EventId) -> None:
 
 
 @given(st.text())
-def test_whatever_a_client_sends_for_an_id_harms_nobody(text: str) -> None:
+def test_any_last_event_id_is_harmless(text: str) -> None:
     parsed = EventId.parse(text)
     assert parsed is None or EventId.parse(str(parsed)) == parsed
 
@@ -212,7 +214,7 @@ def test_whatever_a_client_sends_for_an_id_harms_nobody(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "x", "-1", "1.2", "1.end.end", " 1", "1 ", "1\n", "²", "٣", "9" * 16, "short.1", f"{'x' * 65}.1", ".1"]
 )
-def test_what_is_no_id_of_ours(text: str) -> None:
+def test_foreign_event_ids_are_not_parsed(text: str) -> None:
     assert EventId.parse(text) is None
 
 

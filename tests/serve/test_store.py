@@ -11,17 +11,17 @@ import redis.asyncio as redis
 
 from llama_index_resilient_stream.serve import store as stores
 from llama_index_resilient_stream.serve.redis import RedisStore
-from llama_index_resilient_stream.serve.source import End, Part, Recovery, Text
+from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, TextPart
 from llama_index_resilient_stream.serve.store import FencedError, MemoryStore, MissingError, State, Store, Ticket
 from support.servers import redis_server
 
 PARTS: list[Part] = [
-    Text("Say \"it\": 'ja' – 是的, \u2028 \U0001f600\n"),
-    Text("\ud83d"),  # half an emoji
-    Recovery(2, "transport"),
-    Text("."),
+    TextPart("Say \"it\": 'ja' – 是的, \u2028 \U0001f600\n"),
+    TextPart("\ud83d"),  # half an emoji
+    RecoveryPart(2, "transport"),
+    TextPart("."),
 ]
-END = End("interrupted", "no_progress", True)
+END = EndPart("interrupted", "no_progress", True)
 TICKET = Ticket("key-of-a-generation", "somebody", {"question": "Why?"})
 
 
@@ -51,7 +51,7 @@ async def begun(store: Store, **times: Any) -> str:
     return TICKET.id
 
 
-async def test_what_is_written_is_read_from_any_point_on(store: Store) -> None:
+async def test_events_are_read_from_any_point_on(store: Store) -> None:
     key = await begun(store)
     await store.append(key, 1, 1, PARTS[:1])
     await store.append(key, 1, 2, [*PARTS[1:], END])
@@ -81,7 +81,7 @@ async def test_parts_that_are_sent_again_are_there_once(store: Store) -> None:
     assert [part for _, part in await store.read(key, 0, 0)] == PARTS[:3]
 
 
-async def test_whoever_was_taken_over_is_fenced_off(store: Store) -> None:
+async def test_worker_that_was_taken_over_is_fenced_off(store: Store) -> None:
     key = await begun(store, lease=0.5)
     await store.append(key, 1, 1, PARTS[:1])
     assert await store.attend(key) is State.RUNNING
@@ -108,7 +108,7 @@ async def test_a_beat_keeps_the_lease_and_a_release_gives_it_up(store: Store) ->
     assert await store.claim(key) is not None
 
 
-async def test_what_was_given_up_is_not_taken_back(store: Store) -> None:
+async def test_released_generation_is_not_written_any_more(store: Store) -> None:
     """A beat that was under way, or a part, would keep the next worker from it for another lease, or be told twice."""
     key = await begun(store)
     await store.release(key, 1)
@@ -131,7 +131,7 @@ async def test_the_worker_hears_of_readers_and_of_a_stop(store: Store, monkeypat
     assert await store.beat(key, 1) == stores.Pulse(stop=True, attended=False)
 
 
-async def test_what_is_over_is_over(store: Store) -> None:
+async def test_finished_generation_stays_finished(store: Store) -> None:
     key = await begun(store)
     await store.append(key, 1, 1, [*PARTS, END])
     assert await store.attend(key) is State.OVER
@@ -139,7 +139,7 @@ async def test_what_is_over_is_over(store: Store) -> None:
     assert await store.claim(key) is None
 
 
-async def test_it_expires(store: Store) -> None:
+async def test_generation_expires(store: Store) -> None:
     key = await begun(store, ttl=0.1, lease=0.05)
     await store.append(key, 1, 1, [*PARTS, END])
     await asyncio.sleep(0.2)
@@ -152,7 +152,7 @@ async def test_it_expires(store: Store) -> None:
             await act
 
 
-async def test_while_it_is_written_it_does_not_expire(store: Store) -> None:
+async def test_generation_does_not_expire_while_it_is_written(store: Store) -> None:
     key = await begun(store, ttl=1)
     for number, part in enumerate(PARTS, 1):
         await asyncio.sleep(0.1)
@@ -172,7 +172,7 @@ async def test_a_part_that_would_leave_a_gap_is_refused(store: Store) -> None:
     assert [part for _, part in await store.read(key, 0, 0)] == PARTS[:1]
 
 
-async def test_what_was_lost_is_put_back_at_once(store: Store) -> None:
+async def test_lost_events_are_put_back_at_once(store: Store) -> None:
     await store.create(TICKET, 3, [*PARTS, END], lease=5, ttl=60)
     assert await store.read(TICKET.id, 2, 0) == list(enumerate([*PARTS, END], 1))[2:]
     assert await store.attend(TICKET.id) is State.OVER
@@ -257,7 +257,7 @@ async def test_the_parts_alone_were_evicted(redis_url: str) -> None:
     await store.aclose()
 
 
-async def test_whatever_redis_says_instead_of_an_answer_is_an_error_of_the_store(redis_url: str) -> None:
+async def test_redis_errors_are_store_errors(redis_url: str) -> None:
     store = RedisStore(redis_url, prefix="full")
     key = await begun(store)
     await store._redis.config_set("maxmemory", 1)

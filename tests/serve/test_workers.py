@@ -43,11 +43,11 @@ class Team:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.asked_file = folder / "asked"
         self.asked_file.touch()
+        self._again: subprocess.Popen[bytes] | None = None
         self.redis = stack.enter_context(redis_server())
         stack.callback(self.kill_redis)
         self.plain = stack.enter_context(worker(self.redis.url, self.asked_file, LEASE=LONG_LEASE, GRACE=2))
         self.heir = stack.enter_context(worker(self.redis.url, self.asked_file, LEASE=LONG_LEASE, TAKE_OVER=1))
-        self._again: subprocess.Popen[bytes] | None = None
 
     def kill_redis(self) -> None:
         process = self._again or self.redis.process
@@ -177,7 +177,7 @@ async def test_thirty_at_once_with_two_readers_each(team: Team, http: httpx.Asyn
     assert [browser.exact() for browser in browsers] == [True] * 60
 
 
-async def test_stopped_from_another_worker(team: Team, http: httpx.AsyncClient) -> None:
+async def test_answer_is_stopped_from_another_worker(team: Team, http: httpx.AsyncClient) -> None:
     key = await start(http, team.plain)
     reading = begin(Browser(http, key).read(team.heir))
     await asyncio.sleep(0.3)
@@ -191,7 +191,7 @@ async def test_stopped_from_another_worker(team: Team, http: httpx.AsyncClient) 
 # A worker dies
 
 
-async def test_killed(team: Team, http: httpx.AsyncClient) -> None:
+async def test_killed_worker_is_noticed_and_replaced(team: Team, http: httpx.AsyncClient) -> None:
     with team.victim() as victim:
         told, continued = [Browser(http, await start(http, victim, 0.05)) for _ in range(2)]
         reading = begin(told.read(team.plain)), begin(continued.read(team.heir))
@@ -200,16 +200,16 @@ async def test_killed(team: Team, http: httpx.AsyncClient) -> None:
             await browser.has(20)
         victim.process.kill()
     await within(LEASE + 1 + BUSY, reading[0])
-    assert told.events[-1] == lost("worker lost")
+    assert told.events[-1] == lost("worker_lost")
     assert TEXT.startswith(told.text)
     await cut_off.read(team.plain)
     assert (cut_off.text, cut_off.events[-1]) == (told.text, told.events[-1])
     await within(20, reading[1])
-    assert ("recovery", {"attempt": 2, "reason": "worker lost"}) in continued.events
+    assert ("recovery", {"attempt": 2, "reason": "worker_lost"}) in continued.events
     assert continued.exact()
 
 
-async def test_terminated_and_given_time_to_finish(team: Team, http: httpx.AsyncClient) -> None:
+async def test_terminated_worker_finishes_in_its_time(team: Team, http: httpx.AsyncClient) -> None:
     with team.victim(SHUTDOWN=20) as victim:
         key = await start(http, victim, 0.04)  # 4 s
         there, elsewhere = Browser(http, key), Browser(http, key)
@@ -225,7 +225,7 @@ async def test_terminated_and_given_time_to_finish(team: Team, http: httpx.Async
         assert await asyncio.to_thread(victim.process.wait, 10) in (0, -signal.SIGTERM)
 
 
-async def test_terminated_and_handed_on(team: Team, http: httpx.AsyncClient) -> None:
+async def test_terminated_worker_hands_its_answer_on(team: Team, http: httpx.AsyncClient) -> None:
     with team.victim(SHUTDOWN=0.2, TAKE_OVER=1, LEASE=60) as victim:
         browser = Browser(http, await start(http, victim, 0.2))
         reading = begin(browser.read(team.heir))
@@ -233,10 +233,10 @@ async def test_terminated_and_handed_on(team: Team, http: httpx.AsyncClient) -> 
         victim.process.terminate()
         await within(20, reading)  # the lease is over before its time
     assert browser.exact()
-    assert ("recovery", {"attempt": 2, "reason": "worker lost"}) in browser.events
+    assert ("recovery", {"attempt": 2, "reason": "worker_lost"}) in browser.events
 
 
-async def test_terminated_with_nobody_to_go_on(team: Team, http: httpx.AsyncClient) -> None:
+async def test_terminated_worker_without_successor_states_the_end(team: Team, http: httpx.AsyncClient) -> None:
     with team.victim(SHUTDOWN=0.2) as victim:
         browser = Browser(http, await start(http, victim, 0.2))
         reading = begin(browser.read(team.plain))
@@ -247,7 +247,7 @@ async def test_terminated_with_nobody_to_go_on(team: Team, http: httpx.AsyncClie
     assert TEXT.startswith(browser.text)
 
 
-async def test_frozen_taken_over_and_awake_again(team: Team, http: httpx.AsyncClient) -> None:
+async def test_frozen_worker_is_taken_over_and_fenced_off(team: Team, http: httpx.AsyncClient) -> None:
     with team.victim() as victim:
         key = await start(http, victim)
         browser = Browser(http, key)
@@ -297,6 +297,6 @@ async def test_redis_is_gone_for_good(team: Team, http: httpx.AsyncClient) -> No
         assert (await http.post(f"{team.plain.url}/answers")).status_code == 500
     finally:
         team.start_redis_again()
-    assert browser.events[-1] == lost("store unreachable")
+    assert browser.events[-1] == lost("store_unreachable")
     assert browser.heartbeats >= heartbeats + 3
     assert TEXT.startswith(browser.text)

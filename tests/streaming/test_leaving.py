@@ -79,7 +79,7 @@ async def test_closing_an_async_stream_closes_the_connection_at_once(serve: Serv
     await inner._aclient.close()
 
 
-def test_dropping_the_last_reference_is_leaving_too(serve: Serve) -> None:
+def test_dropping_the_last_reference_closes_the_connection(serve: Serve) -> None:
     server = serve(TEXT, delay=0.01)
     inner = openai_like(server)
     stream: Any = ResilientLLM(inner).stream_chat(question())
@@ -249,6 +249,7 @@ async def test_leaving_ends_an_async_back_off() -> None:
 # In numbers
 
 
+@pytest.mark.slow
 def test_two_hundred_broken_closed_and_cancelled_streams_leave_nothing(serve: Serve) -> None:
     faults = ["reset", "stall", "clean_eof", None, "fin_in_chunk", "http_503", None, "comments", "half_event", None]
     server = serve(TEXT, [FAULTS[f].at(100) if f else None for f in faults] * 60)
@@ -272,6 +273,7 @@ def test_two_hundred_broken_closed_and_cancelled_streams_leave_nothing(serve: Se
     assert eventually(lambda: (sockets(), threading.active_count()) <= before)
 
 
+@pytest.mark.slow
 async def test_two_hundred_async_streams_leave_nothing(serve: Serve) -> None:
     faults = ["reset", "stall", "clean_eof", None, "fin_in_chunk", "http_503", None, "comments", "half_event", None]
     server = serve(TEXT, [FAULTS[f].at(100) if f else None for f in faults] * 60)
@@ -444,3 +446,61 @@ def test_a_stream_keeps_the_context_that_it_began_in(serve: Serve) -> None:
     assert set(seen) == {"inside"}
     assert not stream.report.faults
     inner._client.close()
+
+
+# A loop that is closed under a stream
+
+
+def abandoned(llm: ResilientLLM, take: int, made: list[Any]) -> None:
+    """Read a few tokens, keep the stream, and let its loop be closed as a thread that dies would."""
+
+    async def begin() -> None:
+        made.append(await llm.astream_chat(question()))
+        for _ in range(take):
+            await anext(made[0])
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+
+
+@pytest.mark.parametrize("how", ["cancel", "cancel-in-another-thread", "drop"])
+@pytest.mark.parametrize("take", [0, 1, 5])
+def test_a_stream_whose_loop_was_closed_has_an_outcome(how: str, take: int) -> None:
+    made: list[Any] = []
+    abandoned(ResilientLLM(ScriptedLLM(TEXT, token=8), policy=QUICK), take, made)
+    stream = made.pop()
+    report, scope = stream.report, stream.scope
+    assert report.status is StreamStatus.STREAMING
+    if how == "cancel":
+        stream.cancel()
+    elif how == "drop":
+        del stream
+        gc.collect()
+    else:
+        thread = threading.Thread(target=stream.cancel)
+        thread.start()
+        thread.join()
+    assert report.status is StreamStatus.CANCELLED
+    assert scope.over
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_stream_that_nobody_began_to_read_has_an_outcome_when_it_is_dropped(is_async: bool) -> None:
+    llm = ResilientLLM(ScriptedLLM(TEXT), policy=QUICK)
+    stream: Any = asyncio.run(llm.astream_chat(question())) if is_async else llm.stream_chat(question())
+    report = stream.report
+    del stream
+    gc.collect()
+    assert report.status is StreamStatus.CANCELLED
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_one_token_of_a_stream_that_nobody_keeps(is_async: bool) -> None:
+    llm = ResilientLLM(ScriptedLLM(TEXT, token=8), policy=QUICK)
+
+    async def first() -> Any:
+        return await anext(await llm.astream_chat(question()))  # type: ignore[call-overload]
+
+    chunk = asyncio.run(first()) if is_async else next(iter(llm.stream_chat(question())))
+    assert chunk.delta == TEXT[:8]

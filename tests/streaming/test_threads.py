@@ -88,7 +88,7 @@ async def test_an_llm_with_only_a_synchronous_half_does_not_block_the_loop(endpo
 
 
 @pytest.mark.parametrize("endpoint", ["chat", "complete"])
-async def test_calls_that_are_not_streamed_do_not_block_it_either(endpoint: str) -> None:
+async def test_calls_without_streaming_do_not_block_the_loop(endpoint: str) -> None:
     inner, gate = blocking(), threading.Event()
     inner.gate = gate
     llm = ResilientLLM(inner, policy=QUICK)
@@ -100,14 +100,14 @@ async def test_calls_that_are_not_streamed_do_not_block_it_either(endpoint: str)
     assert (answer.message.content if endpoint == "chat" else answer.text) == TEXT
 
 
-async def test_a_cut_of_it_is_recovered_from() -> None:
+async def test_sync_llm_in_a_thread_recovers_from_a_cut() -> None:
     llm = ResilientLLM(blocking(cut=40), policy=QUICK, continuation="restart")
     stream = await llm.astream_complete("Say it.")
     assert await text_of(stream) == TEXT
     assert stream.report.faults == ["transport"]
 
 
-async def test_a_silence_of_it_ends_in_time_and_the_thread_is_named() -> None:
+async def test_silence_of_a_sync_llm_times_out_and_names_the_thread() -> None:
     gate = threading.Event()
     inner = blocking()
     inner.gate = gate
@@ -150,13 +150,13 @@ async def test_an_error_comes_after_the_items_before_it() -> None:
     assert seen == [1]
 
 
-async def test_it_sees_the_callers_context() -> None:
+async def test_thread_sees_the_context_of_the_caller() -> None:
     tag: ContextVar[str] = ContextVar("tag")
     tag.set("caller's")
     assert [item async for item in Offloaded(lambda: iter([tag.get()]))] == ["caller's"]
 
 
-async def test_nothing_is_read_far_ahead() -> None:
+async def test_thread_reads_no_further_than_its_bound() -> None:
     pulled = []
 
     def source() -> Iterator[int]:
@@ -181,7 +181,7 @@ async def test_leaving_closes_the_source_in_its_thread() -> None:
         await anext(items)
 
 
-async def test_dropping_it_ends_the_thread_too() -> None:
+async def test_dropping_the_stream_ends_its_thread() -> None:
     items: AsyncIterator[int] | None = Offloaded(counted(1000))
     assert items is not None
     await anext(items)

@@ -234,7 +234,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _accepts(running: Running, patience: float = 20.0) -> bool:
+def _accepts(running: Running, patience: float = 90.0) -> bool:
+    """Importing LlamaIndex takes two seconds, Gradio five, and on a busy machine many more."""
     until = time.monotonic() + patience
     while time.monotonic() < until and running.process.poll() is None:
         with suppress(OSError), socket.create_connection((HOST, running.port), timeout=1.0):

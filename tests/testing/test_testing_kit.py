@@ -354,7 +354,7 @@ def _ends_by_timeout(fault: faults.WireFault) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name not in ENDLESS])
-async def test_what_the_reader_gets(name: str, client: Client) -> None:
+async def test_client_sees_of_each_fault(name: str, client: Client) -> None:
     fault = FAULTS[name]
     with FaultServer(TEXT, [name]) as server:
         outcome = await client(server, patience=PATIENCE if _ends_by_timeout(fault) else 30)
@@ -506,6 +506,7 @@ def test_healthy_answers_share_a_connection() -> None:
     assert "none" not in repr(server.requests[3].header_names)
 
 
+@pytest.mark.slow
 async def test_a_hundred_readers_at_once() -> None:
     with FaultServer(TEXT, ["reset", None] * 50) as server:
         outcomes = await asyncio.gather(*(_async_client(server, patience=30) for _ in range(100)))

@@ -144,7 +144,7 @@ DONE = BODIES["done"][0]
     [(DONE, "br"), (DONE, "gzip, br"), (DONE, "gzip"), (zlib.compress(DONE)[2:-4], "deflate")],
     ids=["unknown", "two", "not-what-it-says", "raw-deflate"],
 )
-def test_what_it_cannot_read_it_says_nothing_about(sent: bytes, encoding: str) -> None:
+def test_unreadable_body_is_not_judged(sent: bytes, encoding: str) -> None:
     assert looked_at([sent], encoding=encoding) is None
 
 
@@ -341,7 +341,7 @@ def test_a_compressed_stream_is_looked_into(receive: Callable[..., list[bytes]])
     assert upstream.ended().terminated is True
 
 
-def test_what_is_given_wins() -> None:
+def test_http_client_options_of_the_user_win() -> None:
     with http_client() as client:
         assert client.timeout.connect == 10
         assert client.timeout.read == 600
@@ -494,7 +494,7 @@ def test_a_whole_answer_of_a_class_said_never_to_tell_is_asked_for_once(reader: 
     assert len(server.requests) == 2
 
 
-def test_a_completion_stream_too(reader: Reader, serve: Serve) -> None:
+def test_completion_stream_recovers(reader: Reader, serve: Serve) -> None:
     server = serve(SHORT, [FAULTS["clean_eof"].at(20), *NEVER_TELLS])
     result = reader(untelling(server), endpoint="complete")
     assert result.text == SHORT
@@ -611,7 +611,7 @@ def test_a_terminator_too_early_is_seen_through_once_the_server_has_told(reader:
     assert result.report.status is StreamStatus.COMPLETE
 
 
-def test_where_neither_comes_lenient_says_unknown(reader: Reader, serve: Serve) -> None:
+def test_lenient_policy_says_unknown_where_no_end_is_stated(reader: Reader, serve: Serve) -> None:
     server = serve(SHORT, ["no_finish_reason_no_done"])
     result = reader(resilient(server, replace(WATCHED, completeness="lenient")))
     assert result.text == SHORT
@@ -739,7 +739,7 @@ def test_cancelling_such_a_stall_ends_it_for_good(serve: Serve, fault: str) -> N
     llm.llm._client.close()  # type: ignore[attr-defined]
 
 
-def test_a_call_that_is_not_streamed_is_broken_too(serve: Serve) -> None:
+def test_call_without_streaming_is_broken(serve: Serve) -> None:
     server = serve(TEXT, ["stall_headers"])
     llm = resilient(server, replace(QUICK, first_token_timeout=0.3))
     llm.llm._get_client()  # type: ignore[attr-defined]
@@ -796,6 +796,7 @@ def sockets() -> int:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts sockets as Linux shows them")
+@pytest.mark.slow
 def test_sixty_broken_closed_and_cancelled_streams_leave_nothing(serve: Serve) -> None:
     faults = [
         "reset",

@@ -48,7 +48,7 @@ def gpt(**kwargs: Any) -> OpenAI:
     return OpenAI(model="gpt-4o-mini", api_key="sk-x", max_retries=0, **kwargs)
 
 
-def test_what_is_sent_to_go_on(reader: Reader, wire: respx.MockRouter) -> None:
+def test_request_that_continues(reader: Reader, wire: respx.MockRouter) -> None:
     route = answers(wire, events("The sky ", "is"), events("The sky is", " blue.", finish="stop"))
     result = reader(ResilientLLM(gpt(), policy=QUICK))
     assert result.text == "The sky is blue."
@@ -61,7 +61,7 @@ def test_what_is_sent_to_go_on(reader: Reader, wire: respx.MockRouter) -> None:
     assert {k: v for k, v in first.items() if k != "messages"} == {k: v for k, v in second.items() if k != "messages"}
 
 
-def test_what_is_sent_to_prefill(reader: Reader, wire: respx.MockRouter) -> None:
+def test_request_that_prefills(reader: Reader, wire: respx.MockRouter) -> None:
     url = "http://vllm/v1/chat/completions"
     route = answers(wire, events("The sky ", "is "), events(" blue.", finish="stop"), url=url)
     inner = OpenAILike(
@@ -95,7 +95,7 @@ def test_what_is_sent_to_prefill(reader: Reader, wire: respx.MockRouter) -> None
     ],
     ids=["read", "connect", "timeout", "protocol", "502", "captive-portal", "empty", "error_finish"],
 )
-def test_what_is_survived(reader: Reader, wire: respx.MockRouter, broken: httpx.Response | Exception) -> None:
+def test_faults_that_are_survived(reader: Reader, wire: respx.MockRouter, broken: httpx.Response | Exception) -> None:
     answers(wire, broken, events("True", ".", finish="stop"))
     result = reader(ResilientLLM(gpt(), policy=QUICK))
     assert result.text == "True."

@@ -59,7 +59,7 @@ def test_a_fault_is_survived(reader: Reader, serve: Serve, fault: str) -> None:
 
 @pytest.mark.parametrize("after", [0, 1, 40, 200, None])
 @pytest.mark.parametrize("fault", [f for f in RETRYABLE if FAULTS[f].after])
-def test_wherever_the_fault_strikes(reader: Reader, serve: Serve, fault: str, after: int | None) -> None:
+def test_fault_is_survived_wherever_it_strikes(reader: Reader, serve: Serve, fault: str, after: int | None) -> None:
     server = serve(TEXT, [FAULTS[fault].at(after)])
     result = reader(resilient(server, watched(fault)))
     assert result.text == TEXT
@@ -67,7 +67,7 @@ def test_wherever_the_fault_strikes(reader: Reader, serve: Serve, fault: str, af
 
 
 @pytest.mark.parametrize("fault", FATAL)
-def test_what_no_second_attempt_cures_is_not_asked_again(reader: Reader, serve: Serve, fault: str) -> None:
+def test_permanent_faults_are_not_retried(reader: Reader, serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     result = reader(resilient(server))
     assert len(server.requests) == 1
@@ -80,7 +80,7 @@ def test_what_no_second_attempt_cures_is_not_asked_again(reader: Reader, serve: 
 
 
 @pytest.mark.parametrize("fault", HARMLESS)
-def test_what_only_looks_like_a_fault_is_left_alone(reader: Reader, serve: Serve, fault: str) -> None:
+def test_harmless_oddities_are_no_faults(reader: Reader, serve: Serve, fault: str) -> None:
     server = serve(TEXT, [fault])
     result = reader(resilient(server))
     assert result.text == TEXT
@@ -208,7 +208,7 @@ def test_retry_after_is_obeyed_up_to_a_bound(
     server = serve(TEXT, [http_error(429, "slow down", retry_after=retry_after, retry_form=form)])
     slept: list[float] = []
     monkeypatch.setattr(
-        "llama_index_resilient_stream.streaming.watchdog.Halt.sleep", lambda self, delay: slept.append(delay)
+        "llama_index_resilient_stream.streaming.scope.Scope.sleep", lambda self, delay: slept.append(delay)
     )
     llm = resilient(server, replace(WATCHED, max_retry_after=5.0))
     assert READERS["sync"](llm, endpoint="complete").text == TEXT
@@ -219,7 +219,7 @@ def test_retry_after_may_be_a_date(serve: Serve, monkeypatch: pytest.MonkeyPatch
     server = serve(TEXT, [http_error(503, "later", retry_after=20, retry_form="date")])
     slept: list[float] = []
     monkeypatch.setattr(
-        "llama_index_resilient_stream.streaming.watchdog.Halt.sleep", lambda self, delay: slept.append(delay)
+        "llama_index_resilient_stream.streaming.scope.Scope.sleep", lambda self, delay: slept.append(delay)
     )
     assert READERS["sync"](resilient(server), endpoint="complete").text == TEXT
     assert 15 < slept[0] <= 21

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 from ... import resilient
 from ...serve.fastapi import SSEResponse
 from ...serve.generations import Generations
-from ...serve.source import End
+from ...serve.source import EndPart
 from ..demo.readers import build_index
 from .knowledge import answer_to
 from .provider import FAULT_CHOICES, ChatTiming, FlakyProvider
@@ -125,7 +125,7 @@ class Chat:
         try:
             while True:
                 parts = await self.generations.store.read(key, seen, 60.0)
-                if parts and isinstance(parts[-1][1], End):
+                if parts and isinstance(parts[-1][1], EndPart):
                     return
                 seen = parts[-1][0] if parts else seen
         finally:

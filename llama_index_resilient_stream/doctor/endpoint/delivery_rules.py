@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..timing import HELD_BACK
 from .findings import Finding, Level
-from .measurements import Ending, Framing, Measurements, Observation
+from .measurements import HELD_BACK, Ending, Framing, Measurements, Observation
 
 _DIRECT = "Measure past the proxies too: --direct URL."
 _MANY = 4

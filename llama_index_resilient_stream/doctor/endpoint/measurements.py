@@ -8,8 +8,10 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
-from ..timing import BLOCK_GAP, HELD_BACK
-
+BLOCK_GAP = 0.05
+"""Seconds. What arrives this close together is one block: TCP does not keep the sender's writes apart."""
+HELD_BACK = 0.5
+"""Seconds. An answer that is complete sooner was too quick to show whether something held it back."""
 UNKNOWN_HOST = "the host name is not known"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, distributions, version
 from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -78,6 +78,11 @@ def examine(path: Sequence[str] | None = None) -> Installation:
         tuple(_unmet([found[name] for name in family], versions)),
         tuple(known_issues(parsed, Version(platform.python_version().rstrip("+")))),
     )
+
+
+def package_version() -> str:
+    """Return the version of this package that is installed."""
+    return version(OURS)
 
 
 def _installed(path: Sequence[str] | None) -> dict[str, Distribution]:

@@ -18,8 +18,7 @@ from ...recovery.continuation import Continuation
 from ...recovery.seam import Seam
 from ...recovery.usage import estimate_tokens
 from ...report import Strategy
-from ..endpoint.measurements import Ending
-from ..timing import BLOCK_GAP, HELD_BACK
+from ..endpoint.measurements import BLOCK_GAP, HELD_BACK, Ending
 from .profile import AskResult, PrefillSupport, Profile, UsageSupport
 from .reply import Reply, send
 

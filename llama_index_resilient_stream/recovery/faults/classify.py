@@ -25,10 +25,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from ...report import FaultKind
-from ..finish_reasons import MEANING, FinishMeaning
-from .exceptions import chain, class_names, status_of, text_of_error, words_of
+from ..finish_words import FinishMeaning, meaning_of
+from .exceptions import chain, class_names, failure_mark, is_failure_of_code, status_of, text_of_error, words_of
 from .retry_after import seconds_asked
 from .tables import (
+    AUTH,
+    BAD_REQUEST,
     CONTEXT_WINDOW,
     DULL,
     FILTERED,
@@ -40,6 +42,7 @@ from .tables import (
     QUOTA,
     RETRYABLE,
     SHARP,
+    SHARP_PARTS,
     STATUS,
     TERMINATED_EARLY,
 )
@@ -60,8 +63,16 @@ class Fault:
     """The HTTP status, or the number that an error event gave in its place; None where there was neither."""
     retry_after: float | None = None
     """Seconds from now that the provider asked us to wait. Not capped yet."""
-    deterministic: bool = False
-    """Whether the same again would be no accident: what fails so twice is not asked a third time."""
+
+    def repeats(self, earlier: Fault | None) -> bool:
+        """Return whether the same code failed on an event in the same way as in `earlier`.
+
+        What the wire damages is damaged at random. The same failure twice in a row will come a third time.
+        """
+        if earlier is None or not self.kind is earlier.kind is FaultKind.CORRUPT:
+            return False
+        mark = failure_mark(self.error)
+        return mark is not None and mark == failure_mark(earlier.error)
 
 
 def utc_now() -> datetime:
@@ -139,11 +150,18 @@ def _by_table(link: BaseException) -> _Opinion | None:
 
 
 def _by_sharp_word(link: BaseException, names: list[str], words: list[str], status: int | None) -> _Opinion | None:
-    hits = [word for word in (*words, *names) if _normal(word) in SHARP]
+    hits = [(kind, word) for word in words if (kind := _sharp_kind(word))]
+    hits += [(kind, "") for name in names if (kind := SHARP.get(_normal(name)))]
     if not hits:
         return None
-    hit = min(hits, key=lambda word: _RANK[SHARP[_normal(word)]])
-    return _Opinion(SHARP[_normal(hit)], link, status, hit if hit in words else "")
+    kind, word = min(hits, key=lambda hit: _RANK[hit[0]])
+    # A word that only resembles a known one may hold anything: it is not quoted.
+    return _Opinion(kind, link, status, word if _normal(word) in SHARP else "")
+
+
+def _sharp_kind(word: str) -> FaultKind | None:
+    letters = _normal(word)
+    return SHARP.get(letters) or next((kind for kind, part in SHARP_PARTS if part.search(letters)), None)
 
 
 def _by_status(link: BaseException, words: list[str], status: int | None) -> _Opinion | None:
@@ -182,15 +200,24 @@ _REFINEMENTS = {
         (FaultKind.FILTERED, FILTERED),
     ),
     FaultKind.RATE_LIMIT: ((FaultKind.QUOTA, QUOTA),),
-    FaultKind.SERVER: ((FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),),
+    FaultKind.SERVER: (
+        (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
+        (FaultKind.QUOTA, QUOTA),
+        (FaultKind.FILTERED, FILTERED),
+    ),
 }
+_REFINEMENTS_IN_BAND = ((FaultKind.AUTH, AUTH), (FaultKind.BAD_REQUEST, BAD_REQUEST))
+"""For an error event inside a 200 that says no more than that there was an error."""
 
 
 def _refined(opinion: _Opinion) -> _Opinion:
     """Return the opinion, of a narrower kind where the error's text says more."""
-    if opinion.kind in _REFINEMENTS:
+    wordings = _REFINEMENTS.get(opinion.kind, ())
+    if opinion.kind is FaultKind.SERVER and opinion.status is None:
+        wordings += _REFINEMENTS_IN_BAND
+    if wordings:
         text = text_of_error(opinion.link)
-        for kind, wording in _REFINEMENTS[opinion.kind]:
+        for kind, wording in wordings:
             if wording.search(text):
                 return replace(opinion, kind=kind)
     return opinion
@@ -207,7 +234,7 @@ def _by_text(link: BaseException) -> _Opinion | None:
     """Read an exception of which the text is all there is."""
     text = text_of_error(link)
     if found := TERMINATED_EARLY.search(text):
-        finish = MEANING.get(found[1].lower(), FinishMeaning.UNKNOWN)
+        finish = meaning_of(found[1].lower()).kind
         if finish in _BY_FINISH:
             return _Opinion(_BY_FINISH[finish], link, word=found[1])
     if CONTEXT_WINDOW.search(text):
@@ -217,14 +244,11 @@ def _by_text(link: BaseException) -> _Opinion | None:
     return None
 
 
-_LOOKS_CORRUPT = (ValueError, LookupError, AttributeError, TypeError, StopIteration, StopAsyncIteration)
-
-
 def _by_type(links: Sequence[BaseException], streamed: bool) -> _Opinion:
     """Read an integration's own failure: a broken event if events were coming, a bug if none had."""
-    stumble = next((link for link in links if isinstance(link, _LOOKS_CORRUPT)), None)
-    if streamed and stumble is not None:
-        return _Opinion(FaultKind.CORRUPT, stumble)
+    failure = next(filter(is_failure_of_code, links), None)
+    if streamed and failure is not None:
+        return _Opinion(FaultKind.CORRUPT, failure)
     return _Opinion(FaultKind.UNKNOWN, links[0])
 
 

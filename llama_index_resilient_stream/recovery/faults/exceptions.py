@@ -136,8 +136,9 @@ def words_of(error: BaseException) -> list[str]:
     found = [read(error, "type"), _code_of(error), read(error, "status"), dig(error, "error", "code")]
     for node in bodies(error):
         found += [node.get(name) for name in ("code", "Code", "type", "status", "error_type", "reason")]
-    words = (_grpc_word(value) or text_of(value) for value in found)
-    return [word for word in words if word and len(word) <= 48 and word.isprintable()]
+    words = [_grpc_word(value) or text_of(value) for value in found]
+    words += [_number_word(node.get("code")) for node in bodies(error)]
+    return [word for word in words if word and _is_word(word)]
 
 
 def _grpc_word(value: Any) -> str | None:
@@ -146,14 +147,25 @@ def _grpc_word(value: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def _is_word(text: str) -> bool:
+    return len(text) <= 48 and text.isprintable()
+
+
+def _number_word(value: Any) -> str | None:
+    """Return a provider's own error number as a word. Smaller ones are HTTP statuses."""
+    own = isinstance(value, int) and not isinstance(value, bool) and 1_000 <= value < 10**9
+    return str(value) if own else None
+
+
 def text_of_error(error: BaseException) -> str:
     """Return its text and that of its body, to look for known wordings in. Not for logs: it may hold anything."""
     try:
         texts = [str(error)]
     except Exception:
         texts = []
+    texts += [source for source in _sources(error) if isinstance(source, str)]  # an SDK keeps {"error": "text"} so
     for node in bodies(error):
-        values = (node.get(name) for name in ("message", "Message", "detail", "error"))
+        values = (node.get(name) for name in ("message", "Message", "msg", "error_msg", "detail", "error"))
         texts += [value for value in values if isinstance(value, str)]
     return "\n".join(text[:_MOST_TEXT] for text in texts[:8])
 
@@ -161,12 +173,15 @@ def text_of_error(error: BaseException) -> str:
 def bodies(error: BaseException) -> Iterator[dict[Any, Any]]:
     """Yield the dictionaries of an error body, outermost first, wherever an SDK keeps it."""
     response = read(error, "response")
-    sources = [read(error, name) for name in ("body", "details", "error", "response_json")]
-    for source in (*sources, response, _buffered(response)):
+    for source in (*_sources(error), response, _buffered(response)):
         try:
             yield from _dictionaries(_parsed(source), 6)
         except Exception:
             continue
+
+
+def _sources(error: BaseException) -> list[Any]:
+    return [read(error, name) for name in ("body", "details", "error", "response_json")]
 
 
 def _buffered(response: Any) -> Any:
@@ -194,3 +209,33 @@ def _dictionaries(node: Any, depth: int) -> Iterator[dict[Any, Any]]:
         yield node
         for name in ("error", "Error", "innererror", "errors", "detail", "details"):
             yield from _dictionaries(node.get(name), depth - 1)
+
+
+_FAILURES = (ValueError, LookupError, AttributeError, TypeError, RecursionError, StopIteration, StopAsyncIteration)
+
+
+def is_failure_of_code(error: BaseException) -> bool:
+    """Return whether this is how code fails on an event that it cannot handle, rather than a report of the wire."""
+    return isinstance(error, _FAILURES)
+
+
+def failure_mark(error: BaseException | None) -> tuple[str, ...] | None:
+    """Return what a failure of code is recognised by when it comes again: class, text and place in the code.
+
+    None for other errors, and for bytes that are no text: what damages them does so at random.
+    """
+    if error is None:
+        return None
+    for link in chain(error):
+        if is_failure_of_code(link) and not isinstance(link, UnicodeError):
+            return type(link).__name__, text_of_error(link), _place(link)
+    return None
+
+
+def _place(error: BaseException) -> str:
+    """Return the function in which it was raised."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        trace, place = trace.tb_next, f"{code.co_filename}:{code.co_qualname}"
+    return place

@@ -40,15 +40,15 @@ SHARP = _table(
             insufficientquota insufficientuserquota insufficientbalance insufficientcredits
             exceededcurrentquota billinghardlimitreached billingnotactive billing servicequotaexceeded
             budgetexceeded paymentrequired arrearage accessterminated contractspendlimitreached
-            enforcedspendlimitreached organizationonhold""",
+            enforcedspendlimitreached organizationonhold 1113""",  # number: Zhipu
         FaultKind.FILTERED: """
             contentfilter contentfilterfinishreason contentpolicyviolation contentpolicy contentmoderation
             responsibleaipolicyviolation datainspectionfailed datainspection moderationblocked promptblocked
             blockedprompt stopcandidate invalidprompt rejectedrequest blockedpiientity guardrailraised
-            safety""",
+            safety 1301 1026 1027""",  # numbers: Zhipu, MiniMax
         FaultKind.CONTEXT_WINDOW: """
             contextlengthexceeded contextwindowexceeded exceedcontextsize requesttoolarge contenttoolarge
-            modelcontextwindowexceeded contextlength stringabovemaxlength""",
+            modelcontextwindowexceeded contextlength stringabovemaxlength 1261""",  # number: Zhipu
         FaultKind.LENGTH: "lengthfinishreason",
         FaultKind.AUTH: """
             authentication invalidapikey apikeyinvalid permission permissiondenied unauthorized
@@ -66,10 +66,36 @@ SHARP = _table(
         FaultKind.TIMEOUT: """
             timeout apitimeout modeltimeout requesttimeout deadlineexceeded inferencetimeout gatewaytimeout
             servertimeout""",
+        # Groq, Gemini: the model broke its own syntax, and may well get it right when it is asked again.
+        FaultKind.ERROR_FINISH: """
+            toolusefailed jsonvalidatefailed outputparsefailed malformedfunctioncall malformedtoolcall
+            malformedresponse""",
     }
 )
 """Words that outweigh the HTTP status: insufficient_quota comes with 429, and AWS throttles with 400. Of several words
 in one error the upper row counts."""
+
+SHARP_PARTS = (
+    (
+        FaultKind.QUOTA,
+        re.compile(
+            r"insufficient.*(quota|balance|credit|fund)|(balance|credit|fund)s?(insufficient|exhausted|depleted)"
+            r"|quota(failed|exhausted|used)|overdue|arrear"
+        ),
+    ),
+    (
+        FaultKind.FILTERED,
+        re.compile(
+            r"sensitive|moderation|contentfilter|contentpolic|policyviolat|datainspection|content(violat|blocked)"
+            r"|(prohibited|unsafe|harmful|inappropriate)content"
+        ),
+    ),
+    (
+        FaultKind.CONTEXT_WINDOW,
+        re.compile(r"context(length|window|size|limit)|(prompt|input|request)(is)?too(long|large)"),
+    ),
+)
+"""Parts of such words: gateways make up their own."""
 
 DULL = _table(
     {
@@ -173,6 +199,9 @@ CONTEXT_WINDOW = _wording(
     r"exceed(ed|s)? model token limit",  # Moonshot
     r"range of input length",  # DashScope
     r"reduce the length of the (messages|prompt|input)",  # Groq, Cerebras
+    r"(上下文|输入|提示词|prompt).{0,12}(超长|过长|超过|超出|超限)",  # Zhipu, gateways
+    r"token ?(数|长度|总).{0,8}(超过|超出|超限)",
+    r"(超过|超出).{0,12}(上下文|最大长度|长度限制)",
     r"when context the overflows|reached context length",  # LM Studio
 )
 PREFILL_REFUSED = _wording(
@@ -189,10 +218,28 @@ PREFILL_REFUSED = _wording(
 FILTERED = _wording(
     r"content (management )?policy|content[_ ]filter|usage polic|safety system",
     r"flagged as potentially|data may contain inappropriate",
+    r"(violat\w+|against)\b.{0,40}\b(content|safety|community|acceptable use)\b.{0,12}\b(polic|guideline|rule)",
+    r"(sensitive|prohibited|unsafe|inappropriate) (content|words?)",
+    r"(blocked|rejected|flagged) by\b.{0,40}\b(moderation|safety|guardrails?)",
+    r"敏感|违规|違規|不合规|不安全|不当内容|(审核|審核).{0,6}(不通过|未通过|失败)",
 )
 QUOTA = _wording(
     r"credit balance is too low|out of credits|billing hard limit",
-    r"insufficient[ _](user[ _])?(quota|balance|credits?|funds)",
+    r"insufficient[ _](user[ _]|account[ _])?(quota|balance|credits?|funds)",
+    r"(余额|餘額).{0,4}不足|欠费|(额度|配额|套餐|資源包|资源包).{0,8}(不足|用尽|用完|耗尽)",
+)
+AUTH = _wording(
+    r"(invalid|incorrect|wrong|expired|missing|no)\b.{0,20}\b(api[ _-]?key|access token|credentials)",
+    r"api[ _-]?key\b.{0,30}\b(invalid|incorrect|expired|not valid|missing|required|revoked|disabled)",
+    r"authentication failed|unauthori[sz]ed",
+    r"(无效|错误|过期)的?(令牌|密钥|api ?key)|(令牌|密钥|api ?key).{0,8}(无效|错误|不正确|过期)",
+    r"(身份验证|鉴权|认证)失败",
+)
+BAD_REQUEST = _wording(
+    r"input validation error",  # TGI
+    r"invalid (request|parameter|argument)|unsupported (parameter|value)",
+    r"(unknown|no such) model|\bmodel\b.{0,80}\b(does not exist|doesn't exist|not found)",
+    r"模型.{0,20}不存在|参数(错误|无效|不合法)",
 )
 HUNG_UP = _wording(
     r"connection (was |has been |is )?(unexpectedly )?(closed|reset|aborted|lost|broken|dropped)",

@@ -28,12 +28,41 @@ def is_varied(piece: str, least: int) -> bool:
     return len(set(head) - set(" \t\n")) >= least and sum(map(str.isalnum, head[: 4 * ENOUGH])) >= 4
 
 
-def is_periodic(piece: str) -> bool:
-    """Return whether a piece says the same thing twice, or almost."""
+class Work:
+    """Counts the characters that are compared, and says when it is enough.
+
+    A text of 200,000 line breaks repeats itself in so many ways that to look at all of them takes seconds.
+
+    Args:
+        limit: Characters to compare at most, over all comparisons.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.done = 0
+
+    def take(self, characters: int) -> bool:
+        """Count a comparison of that many characters. Returns whether it may be made."""
+        if self.done + characters > self.limit:
+            self.done = self.limit
+            return False
+        self.done += characters
+        return True
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no more comparisons may be made."""
+        return self.done >= self.limit
+
+
+def is_periodic(piece: str, work: Work | None = None) -> bool:
+    """Return whether a piece says the same thing twice, or almost; True as well where `work` is spent before."""
     most = len(piece) * 5 // 9
     needle = piece[: min(len(piece) - most, 256)]  # short, for the sake of very long and very repetitive texts
     period = piece.find(needle, 1)
     while 0 < period <= most:
+        if work is not None and not work.take(len(piece)):
+            return True
         if piece.startswith(piece[period : period + 4096]) and piece.startswith(piece[period:]):
             return True
         period = piece.find(needle, period + 1)

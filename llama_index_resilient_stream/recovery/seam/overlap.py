@@ -14,10 +14,14 @@ from itertools import pairwise
 
 from ...report import JoinDecision
 from .markdown import open_fence, open_table_head
-from .measures import ENOUGH, NEAR, is_periodic, is_varied, weight
+from .measures import ENOUGH, NEAR, Work, is_periodic, is_varied, weight
 
 ENOUGH_GLUED = 8  # weight at the beginning of a line or sentence, where a plain join would glue two words together
 MOST_CANDIDATES = 64
+MOST_BEGINNINGS = 512  # that are followed at once
+WINDOW = 16_384  # characters at the beginning and at the end of the text in which sentences and lines are looked for
+MOST_WORK = 4_000_000  # characters compared in search of proof: about 10 ms
+TAIL = 16  # characters at the end of the text: where they occur nowhere else, no longer piece does
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
 VOCABULARY = 12  # different letters that a text must have before a short piece may be proof
@@ -45,12 +49,19 @@ class PartialText:
         self.new_message = new_message
         self.end = len(text.rstrip())
         self.trailing_space = text[self.end :]
+        self.work = Work(MOST_WORK)
         self._proofs: dict[int, bool] = {}
+        self._positions: dict[str, list[int]] = {}
 
     def positions_of(self, char: str) -> list[int]:
         """Return the positions from which the text may be repeated, if the repeat begins with `char`."""
+        if char not in self._positions:
+            self._positions[char] = self._find_positions(char)
+        return list(self._positions[char])
+
+    def _find_positions(self, char: str) -> list[int]:
         near = max(0, self.end - NEAR)
-        found = [p for p in self._beginnings if p < near and self.text[p] == char]
+        found = _outermost([p for p in self._beginnings if p < near and self.text[p] == char], MOST_BEGINNINGS)
         position = self.text.find(char, near, self.end)
         while position != -1:
             if self.end - position >= ENOUGH // 2 or self.is_beginning(position):
@@ -60,10 +71,7 @@ class PartialText:
 
     def sift(self, positions: list[int]) -> list[int]:
         """Return the positions that would be proof. Of very many, only the outermost are looked at."""
-        if len(positions) > MOST_CANDIDATES:
-            half = MOST_CANDIDATES // 2
-            positions = positions[:half] + positions[-half:]
-        return [p for p in positions if self.is_proof(p)]
+        return [p for p in _outermost(positions, MOST_CANDIDATES) if self.is_proof(p)]
 
     def is_proof(self, position: int) -> bool:
         """Return whether a continuation that says everything from `position` to the end again repeats it."""
@@ -76,6 +84,11 @@ class PartialText:
         piece = self.text[position : self.end]
         distinctive = weight(piece) >= ENOUGH and is_varied(piece, 6)
         return distinctive and not is_periodic(piece) and not self._is_said_twice(position, piece)
+
+    @cached_property
+    def _tail_recurs(self) -> bool:
+        """Whether the last characters occur before. Where they do not, no piece that ends with them does."""
+        return self.text.find(self.text[self.end - TAIL : self.end], 0, self.end - 1) != -1
 
     def decision_at(self, position: int) -> JoinDecision:
         """Return what a repeat from `position` repeats: the answer, a paragraph, a line, a sentence, ..."""
@@ -145,10 +158,12 @@ class PartialText:
     @cached_property
     def _beginnings(self) -> list[int]:
         found = {0}
-        for gap in _BEGINNINGS.finditer(self.text, 0, self.end):
-            found.add(gap.end())
-            if gap[0][0] == "\n":  # with the indentation or without
-                found.add(gap.start() + 1)
+        middle = min(WINDOW, self.end)
+        for begin, end in ((0, middle), (max(middle, self.end - WINDOW), self.end)):
+            for gap in _BEGINNINGS.finditer(self.text, begin, end):
+                found.add(gap.end())
+                if gap[0][0] == "\n":  # with the indentation or without
+                    found.add(gap.start() + 1)
         return sorted(found)
 
     # Proof
@@ -157,7 +172,7 @@ class PartialText:
         piece = self.text[position : self.end]
         if self.fence and position == self.fence.start():
             return self.names_a_language and self.end - self.fence.end() >= 4
-        if is_periodic(piece) or self._is_said_twice(position, piece):
+        if self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece):
             return False
         begins = self.is_beginning(position)
         if weight(self.text[position:]) >= ENOUGH:
@@ -168,7 +183,7 @@ class PartialText:
         if not is_varied(piece, 6):
             return False
         # What begins a line and stops within it may have been used before, as keys and prompts are.
-        if self.text.find(piece, 0, self.end - 1) != -1 and (not begins or self._is_whole(piece)):
+        if (not begins or self._is_whole(piece)) and self._is_known(piece):
             return False
         return begins or not self._mixes_lines(piece)
 
@@ -176,7 +191,25 @@ class PartialText:
         """Return whether this text has said the piece twice in a row before, or has begun to."""
         before = self.text[:position].rstrip()[-6:]
         begun = len(before) == 6 and self.text.endswith(before, 0, self.end) and any(map(str.isalnum, before))
-        return begun or piece + self.trailing_space + piece in self.text
+        return begun or (self._may_recur(piece) and self._occurs(piece + self.trailing_space + piece, self.end))
+
+    def _is_periodic(self, piece: str) -> bool:
+        # A long piece that is periodic has its last characters twice.
+        return (len(piece) < 4 * TAIL or self._tail_recurs) and is_periodic(piece, self.work)
+
+    def _is_known(self, piece: str) -> bool:
+        """Return whether the piece occurs before."""
+        return self._may_recur(piece) and self._occurs(piece, self.end - 1)
+
+    def _may_recur(self, piece: str) -> bool:
+        return len(piece) < TAIL or self._tail_recurs
+
+    def _occurs(self, piece: str, before: int) -> bool:
+        """Return whether the piece occurs in the text up to `before`; True as well where that is too much work."""
+        if len(piece) > before:
+            return False
+        # Of short pieces there are few, and to look for them is quick.
+        return (len(piece) > 2 * TAIL and not self.work.take(before)) or self.text.find(piece, 0, before) != -1
 
     def _is_whole(self, piece: str) -> bool:
         """Return whether the piece comprises the end of a line or sentence."""
@@ -252,3 +285,8 @@ def _is_glued(piece: str) -> bool:
     if piece.isalpha() and len(piece) >= 5 and len(set(piece)) >= 4:
         return True
     return weight(piece) >= ENOUGH_GLUED and is_varied(piece, 5)
+
+
+def _outermost(positions: list[int], most: int) -> list[int]:
+    """Return the positions, or of very many those at both ends: text that repeats so much proves little."""
+    return positions if len(positions) <= most else positions[: most // 2] + positions[-(most // 2) :]

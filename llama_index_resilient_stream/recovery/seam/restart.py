@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...report import JoinDecision
+from ..surrogates import HalfJoiner, join_halves
 
 RESET_MARK = "\n\n"
 """Stands between the old text and the new one where a restarted turn differs."""
@@ -23,7 +24,8 @@ class RestartJoin:
     """
 
     def __init__(self, shown: str) -> None:
-        self._shown = shown
+        self._shown = join_halves(shown)
+        self._halves = HalfJoiner()
         self.text = ""
         self.settled = False
         self.reset = False
@@ -36,6 +38,7 @@ class RestartJoin:
         """Take a piece of the restarted turn. Returns what can be shown now."""
         if self.settled:
             return text
+        text = self._halves.feed(text)
         before = len(self.text)
         self.text += text
         common = self._shown[before : len(self.text)]
@@ -47,10 +50,11 @@ class RestartJoin:
         self.settled = True
         self.decision = JoinDecision.RESTART_MATCHED
         self.dropped += len(common)
-        return text[len(common) :]
+        return text[len(common) :] + self._halves.finish()
 
     def finish(self, *, complete: bool) -> str:
         """End the turn. One that is complete and shorter than what was shown differs from it."""
+        self.text += self._halves.finish()
         if self.settled or not complete or self.text == self._shown:
             return ""
         return self._start_over()
@@ -59,5 +63,6 @@ class RestartJoin:
         self.settled = True
         self.reset = True
         self.decision = JoinDecision.RESTART_DIFFERED
+        self.text += self._halves.finish()
         self.dropped = 0
         return RESET_MARK + self.text

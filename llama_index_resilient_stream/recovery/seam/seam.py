@@ -19,9 +19,12 @@ import time
 from collections.abc import Callable
 
 from ...report import JoinDecision, Strategy
+from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
 from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
 from .preambles import PreambleMatcher, initial_matchers
+
+_MOST_MATCHERS = 64  # a dozen is usual; white space behind a polite sentence makes ever more
 
 
 class Seam:
@@ -68,7 +71,8 @@ class Seam:
         self._held_since = 0.0
         self._held: list[str] = []
         self._length = 0  # of what is held
-        self._matchers = self._all_matchers(partial_text, anchor) if partial_text else []
+        self._halves = HalfJoiner()
+        self._matchers = self._all_matchers(sendable(partial_text), anchor) if partial_text else []
         self._followed: list[OverlapMatcher] = []
 
     def _all_matchers(self, partial_text: str, anchor: str) -> list[Matcher]:
@@ -84,13 +88,13 @@ class Seam:
         """Take a piece of the continuation. Returns what can be shown now."""
         if self.settled or not text:
             return text
+        text = self._halves.feed(text)
+        index = 0
         if self._is_overdue():
             self._settle()
-            return self._release() + text
-        index = 0
         while index < len(text) and not self.settled:
             index = self._take(text, index)
-        return self._release() + text[index:] if self.settled else ""
+        return self._release() + text[index:] + self._halves.finish() if self.settled else ""
 
     def finish(self, *, complete: bool) -> str:
         """End the continuation. Returns what is left to show.
@@ -105,8 +109,8 @@ class Seam:
             for matcher in self._open_matchers:
                 matcher.finish()
             self._decide()
-            return self._release()
-        held = "".join(self._held)
+            return self._release() + self._halves.finish()
+        held = "".join(self._held) + self._halves.finish()
         if self.is_repeating:
             self.dropped += len(held)
         else:
@@ -158,9 +162,10 @@ class Seam:
         index = self._length
         self._hold(char)
         begun: list[Matcher] = []
+        seen = REPLACEMENT if is_half(char) else char  # as it stands in the text that was sent
         for matcher in self._open_matchers:
-            begun += matcher.match(index, char)
-        self._matchers = [matcher for matcher in (*self._matchers, *begun) if matcher.state != "dead"]
+            begun += matcher.match(index, seen)
+        self._matchers = [matcher for matcher in (*self._matchers, *begun) if matcher.state != "dead"][:_MOST_MATCHERS]
         self._decide()
         if self.settled:
             return

@@ -1,0 +1,203 @@
+"""A server that answers in the protocols of five providers, for comparing what LlamaIndex's integrations send to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+OBJECT = {"title": "Rain", "year": 1999}
+TEXT = json.dumps(OBJECT)
+
+Body = dict[str, Any]
+Answer = Callable[[Body, str], Iterator[Any]]
+"""From a request's body and the text of its answer to the events of it; a whole answer is one event."""
+
+
+def pieces(text: str) -> list[str]:
+    return [text[at : at + 9] for at in range(0, len(text), 9)]
+
+
+def chat_completions(body: Body, text: str) -> Iterator[Any]:
+    tools = body.get("tools")
+    finish = "tool_calls" if tools else "stop"
+    base = {"id": "1", "created": 1, "model": "m"}
+
+    def message(part: str, first: bool) -> Body:
+        if not tools:
+            return {"role": "assistant", "content": part}
+        function = {"name": tools[0]["function"]["name"] if first else None, "arguments": part}
+        call = {"index": 0, "id": "c1" if first else None, "type": "function", "function": function}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+    if not body.get("stream"):
+        choice = {"index": 0, "message": message(text, True), "finish_reason": finish}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        yield {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
+        return
+    base["object"] = "chat.completion.chunk"
+    for number, piece in enumerate(pieces(text)):
+        yield {**base, "choices": [{"index": 0, "delta": message(piece, number == 0), "finish_reason": None}]}
+    yield {**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}
+
+
+def responses(body: Body, text: str) -> Iterator[Any]:
+    tools = body.get("tools")
+    item: Body = {"type": "message", "id": "i1", "role": "assistant", "status": "completed"}
+    item["content"] = [{"type": "output_text", "text": text, "annotations": []}]
+    if tools:
+        item = {"type": "function_call", "id": "i1", "call_id": "c1", "status": "completed"}
+        item |= {"name": tools[0]["name"], "arguments": text}
+    details = {"input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0}}
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, **details}
+    whole = {"id": "r1", "object": "response", "created_at": 1, "status": "completed", "model": "m", "output": [item]}
+    whole |= {"parallel_tool_calls": False, "tool_choice": "auto", "tools": [], "usage": usage}
+    if not body.get("stream"):
+        yield whole
+        return
+    begun = {**item, "status": "in_progress", **({"arguments": ""} if tools else {"content": []})}
+    place = {"item_id": "i1", "output_index": 0}
+    events: list[Body] = [
+        {"type": "response.created", "response": {**whole, "status": "in_progress", "output": [], "usage": None}},
+        {"type": "response.output_item.added", "output_index": 0, "item": begun},
+    ]
+    if tools:
+        kind = "response.function_call_arguments"
+        events += [{"type": f"{kind}.delta", **place, "delta": piece} for piece in pieces(text)]
+        events += [{"type": f"{kind}.done", **place, "arguments": text, "name": item["name"]}]
+    else:
+        place |= {"content_index": 0, "logprobs": []}
+        events += [{"type": "response.output_text.delta", **place, "delta": piece} for piece in pieces(text)]
+        events += [{"type": "response.output_text.done", **place, "text": text}]
+    events += [{"type": "response.output_item.done", "output_index": 0, "item": item}]
+    events += [{"type": "response.completed", "response": whole}]
+    for number, event in enumerate(events):
+        yield {**event, "sequence_number": number}
+
+
+def anthropic_messages(body: Body, text: str) -> Iterator[Any]:
+    tools = body.get("tools")
+    stop = {"stop_reason": "tool_use" if tools else "end_turn", "stop_sequence": None}
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    head = {"id": "m1", "type": "message", "role": "assistant", "model": "m", "usage": usage}
+    call = {"type": "tool_use", "id": "t1", "name": tools[0]["name"], "input": {}} if tools else {}
+    if not body.get("stream"):
+        block = {**call, "input": json.loads(text)} if tools else {"type": "text", "text": text}
+        yield {**head, "content": [block], **stop}
+        return
+    yield {"type": "message_start", "message": {**head, "content": [], "stop_reason": None, "stop_sequence": None}}
+    yield {"type": "content_block_start", "index": 0, "content_block": call or {"type": "text", "text": ""}}
+    for piece in pieces(text):
+        delta = {"type": "input_json_delta", "partial_json": piece} if tools else {"type": "text_delta", "text": piece}
+        yield {"type": "content_block_delta", "index": 0, "delta": delta}
+    yield {"type": "content_block_stop", "index": 0}
+    yield {"type": "message_delta", "delta": stop, "usage": {"output_tokens": 1}}
+    yield {"type": "message_stop"}
+
+
+def ollama_chat(body: Body, text: str) -> Iterator[Any]:
+    tools = body.get("tools")
+    head = {"model": "m", "created_at": "2026-01-01T00:00:00Z"}
+    end = {**head, "done": True, "done_reason": "stop", "prompt_eval_count": 1, "eval_count": 1}
+    calls: list[Body] = []
+    if tools:
+        calls = [{"function": {"name": tools[0]["function"]["name"], "arguments": json.loads(text)}}]
+    if not body.get("stream"):
+        yield {**end, "message": {"role": "assistant", "content": "" if tools else text, "tool_calls": calls or None}}
+        return
+    for piece in [""] if tools else pieces(text):
+        yield {**head, "done": False, "message": {"role": "assistant", "content": piece, "tool_calls": calls or None}}
+    yield {**end, "message": {"role": "assistant", "content": ""}}
+
+
+def generate_content(body: Body, text: str) -> Iterator[Any]:
+    tools = body.get("tools")
+    usage = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
+
+    def answer(part: Body, finish: str | None) -> Body:
+        candidate = {"index": 0, "content": {"role": "model", "parts": [part]}}
+        return {"candidates": [candidate | ({"finishReason": finish} if finish else {})], "usageMetadata": usage}
+
+    if tools:
+        name = tools[0]["functionDeclarations"][0]["name"]
+        yield answer({"functionCall": {"name": name, "args": json.loads(text)}}, "STOP")
+        return
+    parts = pieces(text) if body["stream"] else [text]
+    for number, piece in enumerate(parts, 1):
+        yield answer({"text": piece}, "STOP" if number == len(parts) else None)
+
+
+PROTOCOLS: dict[str, Answer] = {
+    "/chat/completions": chat_completions,
+    "/responses": responses,
+    "/messages": anthropic_messages,
+    "/api/chat": ollama_chat,
+    ":generateContent": generate_content,
+    ":streamGenerateContent": generate_content,
+}
+
+
+@dataclass
+class Stub:
+    """What was sent, and the texts of the answers to come: each is said once, then `TEXT` for ever."""
+
+    url: str = ""
+    seen: list[tuple[str, Body]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    stub: Stub
+
+    def do_GET(self) -> None:
+        name = "models/" + self.path.rpartition("/")[2]
+        self._send(json.dumps({"name": name, "inputTokenLimit": 4096, "outputTokenLimit": 4096}), "application/json")
+
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0]
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.stub.seen.append((path, body))
+        protocol = next(each for each in PROTOCOLS if path.endswith(each))
+        streamed = bool(body.get("stream")) or "stream" in path
+        text = self.stub.texts.pop(0) if self.stub.texts else TEXT
+        events = list(PROTOCOLS[protocol]({**body, "stream": streamed}, text))
+        if not streamed:
+            self._send(json.dumps(events[0]), "application/json")
+        elif path.endswith("/api/chat"):
+            self._send("".join(json.dumps(event) + "\n" for event in events), "application/x-ndjson")
+        else:
+            lines = (f"event: {event['type']}\n" if "type" in event else "" for event in events)
+            sse = "".join(f"{line}data: {json.dumps(event)}\n\n" for line, event in zip(lines, events, strict=True))
+            self._send(sse + ("data: [DONE]\n\n" if "completions" in path else ""), "text/event-stream")
+
+    def _send(self, text: str, kind: str) -> None:
+        payload = text.encode()
+        self.send_response(200)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(payload)))
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def serving() -> Iterator[Stub]:
+    """Serve until the generator is closed; for a fixture."""
+    stub = Stub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"stub": stub}))
+    server.daemon_threads = True
+    stub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
