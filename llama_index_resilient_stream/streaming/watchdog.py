@@ -64,11 +64,11 @@ class PlainReader:
                 self._chunks = self._open()
             return next(self._chunks)
         except StopIteration:
-            return Ended(None, self._upstream.terminated)
+            return self._upstream.ended()
         except ReaderLeftError:
             return None
         except Exception as error:
-            return Ended(error, self._upstream.terminated)
+            return self._upstream.ended(error)
 
     def close(self) -> None:
         close_quietly(self._chunks)
@@ -127,7 +127,7 @@ class WatchedReader:
             return None
         if error is not None and not isinstance(error, Exception):
             raise error
-        return Ended(error, self._upstream.terminated)
+        return self._upstream.ended(error)
 
     def _take_over(self) -> None:
         """Go on reading in this thread; the one that read so far ends."""
@@ -334,7 +334,7 @@ class AsyncAttemptReader:
                 self._chunks = self._open()
             return await anext(self._chunks)
         except StopAsyncIteration:
-            return Ended(None, self._upstream.terminated)
+            return self._upstream.ended()
         except asyncio.CancelledError:
             if wait.absorb():
                 return None
@@ -342,7 +342,7 @@ class AsyncAttemptReader:
         except ReaderLeftError:
             return None
         except Exception as error:
-            return None if wait.absorb() else Ended(error, self._upstream.terminated)
+            return None if wait.absorb() else self._upstream.ended(error)
         finally:
             wait.end()
 
