@@ -654,11 +654,7 @@ class ResilientLLM(FunctionCallingLLM):
     ) -> Recovery:
         if self._calls is not None:
             self._calls.check()
-        own = question if isinstance(question, OwnMethod) else None
-        policy = self.policy
-        if not streamed or (own is not None and own.objects):  # no half answer to hand out, and nothing to go on from
-            policy = replace(policy, on_exhausted="raise", continue_on_length=0)
-        by_its_settings = any(always_structured(llm) for llm in self._models)
+        policy = self.policy if streamed and not _wants_object(question) else _for_a_whole_answer(self.policy)
         count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
             self._described(question, policy),
@@ -669,12 +665,16 @@ class ResilientLLM(FunctionCallingLLM):
             answers_tool_result=question.answers_tool_result,
             explanation=CallExplanation(self._models, question),
             partial_text=partial_text,
-            restart_only=restart_only or question.structured or by_its_settings or not streamed,
+            restart_only=restart_only or not streamed or self._must_restart(question),
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
             self._calls.add_call(recovery)
         return recovery
+
+    def _must_restart(self, question: Question) -> bool:
+        """Whether the answer has a form that a continuation cannot keep, by the call or by a model's own settings."""
+        return question.structured or any(always_structured(llm) for llm in self._models)
 
     def _described(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
         """What the core has to know of each model for this question."""
@@ -850,6 +850,15 @@ class ResilientLLM(FunctionCallingLLM):
                 f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
             )
         return found
+
+
+def _wants_object(question: Question) -> bool:
+    return isinstance(question, OwnMethod) and question.objects
+
+
+def _for_a_whole_answer(policy: RecoveryPolicy) -> RecoveryPolicy:
+    """Where there is no half answer to hand out, and nothing to go on from."""
+    return replace(policy, on_exhausted="raise", continue_on_length=0)
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
