@@ -1,6 +1,6 @@
 """The version matrix: every LlamaIndex and Python that this package promises, with the integration that belongs to it.
 
-    nox                   everything: each core on each Python, the boundary releases, openai 3, recipes, lint
+    nox                   everything: cores on Pythons, boundary releases, openai 3, recipes, integrations, lint
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -l                the list
@@ -159,6 +159,22 @@ def recipes(session: nox.Session) -> None:
     """docs/serving.md in Streamlit, Gradio and Chainlit too, which are too heavy for `dev`."""
     install(session, CORES["newest"], "dev", "streamlit", "gradio", "chainlit")
     session.run("pytest", "tests/docs/test_recipes.py", *session.posargs)
+
+
+# Each in an environment of its own: what their SDKs ask for does not always go together.
+INTEGRATIONS = {
+    "anthropic": ("llama-index-llms-anthropic>=0.12", "anthropic<1"),  # with 1 and later the bare integration fails
+    "ollama": ("llama-index-llms-ollama>=0.11",),
+    "google-genai": ("llama-index-llms-google-genai>=0.11",),
+}
+
+
+@nox.session
+@nox.parametrize("integration", list(INTEGRATIONS))
+def integrations(session: nox.Session, integration: str) -> None:
+    """What LlamaIndex's integrations send and give, bare and wrapped. Others than the one installed are skipped."""
+    install(session, CORES["newest"], "openai", *TEST_TOOLS, *INTEGRATIONS[integration])
+    session.run("pytest", "tests/integrations", *session.posargs)
 
 
 @nox.session

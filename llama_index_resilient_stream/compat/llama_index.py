@@ -72,7 +72,7 @@ def _with_one_text(blocks: list[Any], text: str) -> list[Any]:
     others = [block for block in blocks if not is_text(block)]
     place = next((i for i, block in enumerate(blocks) if is_text(block)), None)
     if place is None:  # thoughts come before words, calls after them
-        place = sum(1 for block in others if type(block).__name__ == "ThinkingBlock")
+        place = len(_thoughts_in(others))
     return [*others[:place], TextBlock(text=text), *others[place:]]
 
 
@@ -85,7 +85,11 @@ def message_text(message: ChatMessage) -> str:
 
 def thoughts_of(message: ChatMessage) -> list[Any]:
     """The thinking blocks of a message, which came in 0.14.3."""
-    return [block for block in blocks_of(message) if type(block).__name__ == "ThinkingBlock"]
+    return _thoughts_in(blocks_of(message))
+
+
+def _thoughts_in(blocks: Sequence[Any]) -> list[Any]:
+    return [block for block in blocks if type(block).__name__ == "ThinkingBlock"]
 
 
 def inner_llm(llm: LLM) -> LLM:

@@ -11,7 +11,7 @@ from ..callbacks import ResumeEvent
 from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
 from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
-from ..recovery.finish_reasons import finish_reason_of, open_tool_call, usage_of
+from ..recovery.finish_reasons import FinishReason, finish_reason_of, open_tool_call, usage_of
 from ..recovery.machine import Recovery
 from ..recovery.refusals import refusal_in_kwargs, refusal_of
 from ..report import StreamStatus
@@ -43,25 +43,26 @@ class Reader:
         """A chunk of a chat stream."""
         message = response.message
         extra = message.additional_kwargs
-        text = response.delta
-        if not text:
-            text = "" if text == "" or self._has_deltas else self._growth(message_text(message))
-        elif not self._has_deltas:
-            self._has_deltas = True
-        finish_reason = finish_reason_of(response.raw, extra)
-        if finish_reason is None and response.additional_kwargs:
-            finish_reason = finish_reason_of(None, response.additional_kwargs)
-        tools = None
+        text = self._text_of(response)
+        finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
         blocks = blocks_of(message)
-        if extra or len(blocks) > 1 or (blocks and not is_text(blocks[0])):
-            tools = open_tool_call(extra, blocks)
+        tools = open_tool_call(extra, blocks) if extra or _more_than_text(blocks) else None
         if text and finish_reason is None:
             return Chunk(text, response, True, None, tools)
-        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
-        grown, self._tools = tools is not None and tools != self._tools, tools or self._tools
         refusal = self._refuses_on(response.raw)
-        progress = bool(text or refusal) or grown or _is_thinking(response) or self._thinks_on(blocks)
+        progress = self._gets_on(response, tools, blocks) or bool(text or refusal)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
+
+    def _text_of(self, response: ChatResponse) -> str:
+        if response.delta:
+            self._has_deltas = True
+            return response.delta
+        return self._growth(message_text(response.message)) if response.delta is None and not self._has_deltas else ""
+
+    def _gets_on(self, response: ChatResponse, tools: str | None, blocks: Sequence[Any]) -> bool:
+        """Whether a chunk without text has something new. Runs through, as each look remembers what was seen."""
+        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
+        return any((self._calls_grow(tools), _is_thinking(response), self._thinks_on(blocks)))
 
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
@@ -74,6 +75,10 @@ class Reader:
         if text and finish_reason is None:
             return Chunk(text, response, True)
         return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
+
+    def _calls_grow(self, tools: str | None) -> bool:
+        before, self._tools = self._tools, tools or self._tools
+        return tools is not None and tools != before
 
     def _growth(self, whole: str) -> str:
         """What is new in a stream without deltas, whose every chunk has the whole text so far."""
@@ -91,6 +96,15 @@ class Reader:
         refusal = refusal_of(raw, self._refusal) or ""
         self._refusal += refusal
         return refusal
+
+
+def _reason_beside(response: ChatResponse) -> FinishReason | None:
+    extra = response.additional_kwargs
+    return finish_reason_of(None, extra) if extra else None
+
+
+def _more_than_text(blocks: Sequence[Any]) -> bool:
+    return len(blocks) > 1 or bool(blocks and not is_text(blocks[0]))
 
 
 def read_whole(response: Response) -> Chunk:

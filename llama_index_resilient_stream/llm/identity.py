@@ -71,20 +71,22 @@ def _plain(value: Any, depth: int) -> Any:
         return _plain(value.value, depth)
     if isinstance(value, str):
         return _QUERY_OF_URL.sub(r"\1", _USER_IN_URL.sub("", value))
-    if depth <= 0:
-        return _class_name(value)
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    return _plain_container(value, depth - 1) if depth > 0 else _class_name(value)
+
+
+def _plain_container(value: Any, depth: int) -> Any:
     if isinstance(value, LLM):
         return identity_of(value)
     if isinstance(value, Mapping):
-        return _plain_mapping(value, depth - 1)
+        return _plain_mapping(value, depth)
     if isinstance(value, (list, tuple)):
-        return [_plain(each, depth - 1) for each in value]
+        return [_plain(each, depth) for each in value]
     if isinstance(value, (set, frozenset)):
-        return sorted(str(_plain(each, depth - 1)) for each in value)
-    if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    if hasattr(value, "model_fields") or hasattr(value, "__fields__"):
-        return {"class_name": _class_name(value), **_plain_mapping(vars(value), depth - 1)}
+        return sorted(str(_plain(each, depth)) for each in value)
+    if hasattr(type(value), "model_fields") or hasattr(type(value), "__fields__"):
+        return {"class_name": _class_name(value), **_plain_mapping(vars(value), depth)}
     return _class_name(value)
 
 

@@ -71,7 +71,16 @@ from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
 from .explanation import CallExplanation, refuses_like_bare
 from .identity import identity_of
-from .own_methods import OwnMethod, aask_own, acall_own, ask_own, call_own, objects_of, objects_of_async
+from .own_methods import (
+    OwnMethod,
+    aask_own,
+    acall_own,
+    ask_own,
+    call_own,
+    objects_of,
+    objects_of_async,
+    own_method,
+)
 from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
 from .settings import CHECKS, ContinuationSetting, ProviderSetting, check_names, did_you_mean
 from .spans import StreamSpan, awithin, span_of, untraced, within
@@ -654,7 +663,9 @@ class ResilientLLM(FunctionCallingLLM):
     ) -> Recovery:
         if self._calls is not None:
             self._calls.check()
-        policy = self.policy if streamed and not _wants_object(question) else _for_a_whole_answer(self.policy)
+        policy = self.policy
+        if not streamed or _asks_for_objects(question):  # no half answer to hand out, and nothing to go on from
+            policy = replace(policy, on_exhausted="raise", continue_on_length=0)
         count_tokens = users_token_counter() or estimate_tokens
         recovery = Recovery(
             self._described(question, policy),
@@ -665,15 +676,15 @@ class ResilientLLM(FunctionCallingLLM):
             answers_tool_result=question.answers_tool_result,
             explanation=CallExplanation(self._models, question),
             partial_text=partial_text,
-            restart_only=restart_only or not streamed or self._must_restart(question),
+            restart_only=restart_only or not streamed or self._is_structured(question),
             streamed=streamed,
         )
         if self._calls is not None and not streamed:
             self._calls.add_call(recovery)
         return recovery
 
-    def _must_restart(self, question: Question) -> bool:
-        """Whether the answer has a form that a continuation cannot keep, by the call or by a model's own settings."""
+    def _is_structured(self, question: Question) -> bool:
+        """Whether the answer must have a form that a continuation cannot keep, by the call or by an LLM's settings."""
         return question.structured or any(always_structured(llm) for llm in self._models)
 
     def _described(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
@@ -723,15 +734,7 @@ class ResilientLLM(FunctionCallingLLM):
         output_cls = (args[0] if args else kwargs.get("output_cls")) if objects else getattr(self, "output_cls", None)
         # What is set on a structured LLM does not concern the one inside.
         fields = {} if isinstance(self.llm, StructuredLLM) else {name: getattr(self, name) for name in _PROMPT_FIELDS}
-        return OwnMethod(
-            True,
-            method=method,
-            arguments=args,
-            kwargs=kwargs,
-            prompt_fields=fields,
-            output_cls=output_cls,
-            objects=objects,
-        )
+        return own_method(method, args, kwargs, prompt_fields=fields, output_cls=output_cls, objects=objects)
 
     # Tools
 
@@ -852,19 +855,14 @@ class ResilientLLM(FunctionCallingLLM):
         return found
 
 
-def _wants_object(question: Question) -> bool:
-    return isinstance(question, OwnMethod) and question.objects
-
-
-def _for_a_whole_answer(policy: RecoveryPolicy) -> RecoveryPolicy:
-    """Where there is no half answer to hand out, and nothing to go on from."""
-    return replace(policy, on_exhausted="raise", continue_on_length=0)
-
-
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
-    if isinstance(question, OwnMethod) and question.objects:
+    if _asks_for_objects(question):
         return _payload
     return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
+
+
+def _asks_for_objects(question: Question) -> bool:
+    return isinstance(question, OwnMethod) and question.objects
 
 
 def _scope_of(recovery: Recovery, parent: Scope | None = None) -> Scope:
