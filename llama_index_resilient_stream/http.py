@@ -2,28 +2,27 @@
 
     llm = ResilientLLM(OpenAI("gpt-4o-mini", http_client=http_client(), async_http_client=async_http_client()))
 
-They pool connections and keep them alive; also that of a stream, which the OpenAI SDK from 2 on throws away with every
-answer, because it stops reading at `[DONE]`, a few bytes before the end of the body. And they know two things of a
-stream that no SDK tells:
+They pool connections and keep them alive, with timeouts that suit streams. Three things more hold for them, and also
+for the HTTP client that the SDK makes where LlamaIndex's OpenAI or Anthropic class is given none (see
+`transport/sdk_clients.py`):
 
-1. Whether its own terminator came (`witness.py`). With it `completeness="auto"` tells a server that never sends
-   finish reasons from a cut.
-2. The socket behind a synchronous request as soon as it is sent, so that a stall before the first event can be broken
-   from outside and no thread stays behind. Not with HTTP/2, whose streams share a socket, and not with a transport of
-   your own.
+1. A stream's connection is used again. The OpenAI SDK from 2 on stops reading at `[DONE]`, a few bytes before the end
+   of the body, and so throws it away with every answer.
+2. The stream's own terminator and its last finish reason are seen (`transport/terminator.py`), also where LlamaIndex
+   drops the chunk. For a class that never sends finish reasons this tells an end from a cut.
+3. The socket behind a synchronous request is known as soon as it is sent, so that a stall before the first event can
+   be broken from outside and no thread stays behind. Not with HTTP/2, whose streams share a socket, and not with a
+   transport of your own.
 
 One client serves a whole process. Share it between LLMs, and close it when you are done.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any
 
 try:
-    import anyio
     import httpx
 except ModuleNotFoundError as error:
     raise ImportError(
@@ -31,9 +30,7 @@ except ModuleNotFoundError as error:
         '    pip install "llama-index-resilient-stream[openai]"'
     ) from error
 
-from .transport.connection import Upstream
-from .transport.sockets import Line, watch_pools, watch_pools_async
-from .transport.terminator import TerminatorWatch, promises
+from .transport.observation import send_observed, send_observed_async
 
 __all__ = ["LIMITS", "TIMEOUT", "async_http_client", "http_client"]
 
@@ -51,23 +48,41 @@ A read waits for the model, and how long that may take is RecoveryPolicy's to sa
 every request a timeout of its own, `OpenAI(timeout=60.0)`, meant for all four. Here it counts for reads; let it be
 longer than the watchdogs where the model thinks for long.
 """
-_LAST_SECONDS = 0.05  # that the end of a body gets to follow its terminator, for the connection's sake
-_LAST_PARTS = 8
 _BESIDE_READS = ("connect", "write", "pool")
 
 
 def http_client(**overrides: Any) -> httpx.Client:
-    """For `OpenAI(http_client=...)`. Takes everything that `httpx.Client` takes; what is given wins."""
+    """Return a client for `OpenAI(http_client=...)`.
+
+    Args:
+        **overrides: everything that `httpx.Client` takes. What is given wins; `headers` are added to ours.
+
+    Returns:
+        An `httpx.Client` to share between LLMs, and to close at the end of the process.
+
+    Example:
+        OpenAI("gpt-4o-mini", http_client=http_client(proxy="http://proxy:3128"))
+    """
     return _Client(**_settings(overrides))
 
 
 def async_http_client(**overrides: Any) -> httpx.AsyncClient:
-    """For `OpenAI(async_http_client=...)`. Takes everything that `httpx.AsyncClient` takes; what is given wins."""
+    """Return a client for `OpenAI(async_http_client=...)`. It belongs to the event loop that uses it first.
+
+    Args:
+        **overrides: everything that `httpx.AsyncClient` takes. What is given wins; `headers` are added to ours.
+
+    Returns:
+        An `httpx.AsyncClient` to share between LLMs of one event loop, and to close at its end.
+
+    Example:
+        OpenAI("gpt-4o-mini", async_http_client=async_http_client(proxy="http://proxy:3128"))
+    """
     return _AsyncClient(**_settings(overrides))
 
 
 def _settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    headers = httpx.Headers({"Accept-Encoding": "gzip, deflate"})  # what the witness reads, too
+    headers = httpx.Headers({"Accept-Encoding": "gzip, deflate"})  # what the watch over the bytes reads, too
     headers.update(overrides.get("headers"))
     return {"limits": LIMITS, "timeout": TIMEOUT, "follow_redirects": True, **overrides, "headers": headers}
 
@@ -75,43 +90,30 @@ def _settings(overrides: Mapping[str, Any]) -> dict[str, Any]:
 class _Client(httpx.Client):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        watch_pools(self, settings)
+        self._watches_connections = _makes_its_own_connections(settings) and not settings.get("http2")
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         _be_brief(request, self.timeout)
-        upstream = Upstream.current()
-        if upstream is None:
-            response = super().send(request, **options)
-        else:
-            upstream.check()
-            try:
-                response = super().send(request, **options)
-            except Exception:
-                upstream.disconnect()
-                upstream.check()  # the SDK would try again, for a reader who is gone
-                raise
-        if not response.is_closed:
-            _Body(response, upstream)
-        elif upstream is not None:
-            upstream.disconnect()
-        return response
+        return send_observed(super().send, request, options, connections=self._watches_connections)
 
 
 class _AsyncClient(httpx.AsyncClient):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        watch_pools_async(self, settings)
+        self._watches_connections = _makes_its_own_connections(settings)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         _be_brief(request, self.timeout)
-        response = await super().send(request, **options)
-        if not response.is_closed:
-            _AsyncBody(response, Upstream.current())
-        return response
+        return await send_observed_async(super().send, request, options, connections=self._watches_connections)
+
+
+def _makes_its_own_connections(settings: Mapping[str, Any]) -> bool:
+    """Whether no transport of the user's is involved, which is left alone."""
+    return not settings.get("transport") and not settings.get("mounts")
 
 
 def _be_brief(request: httpx.Request, own: httpx.Timeout) -> None:
-    """Whoever sets one timeout for everything means the model, not the network."""
+    """Limit all phases but the read: whoever sets one timeout for everything means the model, not the network."""
     given = dict(request.extensions.get("timeout") or {})
     for phase in _BESIDE_READS:
         limits = [limit for limit in (given.get(phase), getattr(own, phase)) if limit is not None]
@@ -119,69 +121,3 @@ def _be_brief(request: httpx.Request, own: httpx.Timeout) -> None:
             given[phase] = min(limits)
     if given:
         request.extensions = {**request.extensions, "timeout": given}
-
-
-# Bodies: every piece goes on as it came
-
-
-class _Body(httpx.SyncByteStream):
-    """Stands between a response and its body."""
-
-    def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        self._stream = response.stream
-        self._parts = iter(self._stream)
-        self._line = response.extensions.get("network_stream")
-        self._witness = _witness(response, upstream)
-        self._upstream = upstream
-        response.stream = self
-
-    def __iter__(self) -> Iterator[bytes]:
-        for part in self._parts:
-            self._witness.feed(part)
-            yield part
-        self._witness.end()
-
-    def close(self) -> None:
-        if self._upstream is not None:  # closing gives the connection back to the pool
-            self._upstream.disconnect()
-        if self._witness.terminated and isinstance(self._line, Line):
-            with contextlib.suppress(Exception), self._line.hurried(_LAST_SECONDS):
-                for _ in islice(self._parts, _LAST_PARTS):
-                    pass
-        self._stream.close()
-
-
-class _AsyncBody(httpx.AsyncByteStream):
-    """Stands between a response and its body."""
-
-    def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._stream = response.stream
-        self._parts = aiter(self._stream)
-        self._witness = _witness(response, upstream)
-        response.stream = self
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for part in self._parts:
-            self._witness.feed(part)
-            yield part
-        self._witness.end()
-
-    async def aclose(self) -> None:
-        if self._witness.terminated:
-            with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
-                for _ in range(_LAST_PARTS):
-                    await anext(self._parts)
-        await self._stream.aclose()
-
-
-def _witness(response: httpx.Response, upstream: Upstream | None) -> TerminatorWatch:
-    """Whoever looks at this body; also `upstream`'s, if it is a stream."""
-    encoding = response.headers.get("content-encoding", "")
-    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return TerminatorWatch(promised=False, encoding="unread")
-    witness = TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
-    if upstream is not None:
-        upstream.witness = witness
-    return witness

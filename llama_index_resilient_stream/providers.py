@@ -52,9 +52,6 @@ class Provider:
     one, so that its absence proves nothing, not even after this instance has sent one before. None: nobody knows;
     an instance that has sent one once is taken to send one always.
     """
-    generic_server: bool = False
-    """Whether `sends_finish_reason` is what the protocol says, of servers that may be anybody's. With a client of
-    `http.py`, which sees the protocol's own terminator, it is not relied on until a server has sent a reason."""
     untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish reasons that prove nothing."""
     strategy: Strategy | StrategyName = Strategy.ASK
@@ -84,7 +81,6 @@ class Provider:
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "sends_finish_reason": (True, False, None),
-    "generic_server": (True, False),
     "strategy": STRATEGIES,
     "prefill": get_args(Prefill),
 }
@@ -99,7 +95,7 @@ PROVIDERS: dict[str, Provider] = {
     "OpenAI": _TELLS,  # accepts a last assistant turn, and answers it with a new one
     "OpenAIResponses": _TELLS,  # response.completed, .incomplete, .failed
     # Any server: vLLM, SGLang, TGI, llama.cpp. vLLM closes a last assistant turn unless it gets the flags.
-    "OpenAILike": Provider(sends_finish_reason=True, generic_server=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
+    "OpenAILike": Provider(sends_finish_reason=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
     "Baseten": Provider(prefill="unknown"),  # was seen to end complete answers without a reason
     "DeepSeek": Provider(
         sends_finish_reason=True, prefill="marked"

@@ -181,7 +181,6 @@ def test_what_cannot_be_registered(wrong: Any) -> None:
     ("field", "value", "says"),
     [
         ("sends_finish_reason", "always", "True, False, None"),
-        ("generic_server", None, "True, False"),
         ("strategy", "beg", "'ask', 'prefill', 'append', 'restart'"),
         ("prefill", "always", "'trailing', 'flags'"),
         ("untrusted_finish_reasons", "stop", "frozenset"),

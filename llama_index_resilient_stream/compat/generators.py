@@ -1,7 +1,15 @@
-"""What lies behind a generator, which keeps it where no name leads to: on its stack.
+"""Searches a generator for the objects that it keeps on its stack, where no name leads to.
 
-LlamaIndex wraps streams in generators in generators. The interpreter knows what a suspended one refers to; one that
-runs just now, in whatever thread, refers to nothing, but its frames can be found in that thread's stack.
+LlamaIndex wraps streams in generators in generators, and hands nothing out of them. Three users need what is inside:
+
+* `transport/connection.py`: the SDK's stream, to close it, where neither an HTTP client of ours nor one that
+  `transport/sdk_clients.py` looks at has handed its response over;
+* `engines/`: our own stream behind a response that is given to `resilient()` only after the fact, and the generators
+  behind an asynchronous one, which have to be closed in order.
+
+This is the last resort: `gc.get_referents` and `sys._current_frames` are CPython's. It is done once per stream and
+takes 0.1 ms, however many objects and threads the process has. The interpreter knows what a suspended generator refers
+to; one that runs just now, in whatever thread, refers to nothing, but its frames can be found in that thread's stack.
 """
 
 from __future__ import annotations
@@ -20,9 +28,15 @@ _FRAMES = ("gi_frame", "ag_frame", "cr_frame")
 
 
 def behind(thing: object, wanted: Callable[[object], bool], through: tuple[type, ...] = ()) -> list[Any]:
-    """All objects that are wanted, `thing` included, at the end of chains of generators; the nearest first.
+    """Return the objects that are wanted and stand at the end of a chain of generators, the nearest first.
 
-    `through` are other classes whose objects may be links of such a chain, by what their attributes hold.
+    Args:
+        thing: where the chain begins: a generator, a coroutine, or a wanted object itself.
+        wanted: tells whether an object is searched for. It must not raise.
+        through: other classes whose objects may be links of such a chain, by what their attributes hold.
+
+    Example:
+        behind(llm.stream_chat(messages), lambda each: isinstance(each, openai.Stream))
     """
     found: list[Any] = []
     seen = {id(thing)}
@@ -48,7 +62,7 @@ def _referents(thing: object, through: tuple[type, ...]) -> Iterable[object]:
 
 
 def _in_use(thing: object) -> Iterable[object]:
-    """What a generator that runs just now has in its own variables, and whatever it has called."""
+    """Return what a generator that runs just now has in its own variables, and in those of what it has called."""
     if not getattr(thing, "gi_running", False) and not getattr(thing, "ag_running", False):
         return ()
     own = next((frame for name in _FRAMES if (frame := getattr(thing, name, None)) is not None), None)

@@ -69,7 +69,7 @@ class CallLog:
             listener(event)
 
     def on_end(self, _report: StreamReport) -> None:
-        """The same."""
+        """It listens to the end of its streams as any callback does."""
         self._tell_of_end()
 
     def _tell_of_end(self) -> None:

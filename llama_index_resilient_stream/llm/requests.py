@@ -24,6 +24,7 @@ from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
+from ..transport.sdk_clients import observed
 from .chunks import Read, Reader, read_whole, without_mark
 
 logger = logging.getLogger("llama_index_resilient_stream")
@@ -99,7 +100,6 @@ def model_of(
     """What the core has to know of this LLM for this question. `provider` stands in for its class's row."""
     # A class of one's own need not be in the table: it can say so itself.
     own_word = getattr(llm, "sends_finish_reason", _NO_WORD) if provider is None else _NO_WORD
-    speaks_for_itself = own_word is not _NO_WORD
     provider = provider_of(type(llm)) if provider is None else provider
     name = name_of(llm)
     timeout = policy.first_token_timeout
@@ -110,8 +110,7 @@ def model_of(
     return Model(
         name=name,
         continuation=_continuation(llm, continuation, Strategy(provider.strategy), provider.prefill_extra),
-        sends_finish_reason=own_word if speaks_for_itself else provider.sends_finish_reason,
-        assumed_from_protocol=provider.generic_server and not speaks_for_itself,
+        sends_finish_reason=provider.sends_finish_reason if own_word is _NO_WORD else own_word,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
@@ -167,7 +166,7 @@ def _with_extra(continuation: Continuation, extra: Mapping[str, Any]) -> Continu
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(llms[request.model], question, request)
+    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
     stream: Any = None
     try:
         with upstream.asking():
@@ -219,7 +218,8 @@ class _Asked:
         try:
             if self._responses is not None:
                 return self._read(await anext(self._responses))
-            method, to, kwargs, self._read = _call(*self._asked)
+            llm, question, request = self._asked
+            method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
             with self._upstream.asking():
                 self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
                 self._responses = aiter(self._stream)

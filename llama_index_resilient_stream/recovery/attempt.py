@@ -21,9 +21,11 @@ class Join(Protocol):
 
     settled: bool
     decision: str
-    dropped: int
     leftover: str
     most_held: int
+
+    @property
+    def dropped(self) -> int: ...
 
     def feed(self, text: str) -> str: ...
 

@@ -41,7 +41,10 @@ class Ended:
     terminated: bool | None = None
     """Whether the wire's own terminator was seen. False: it is due and did not come. None: nobody looked."""
     finish_reason: FinishReason | None = None
-    """The last finish reason that passed by on the wire, where somebody looked: LlamaIndex swallows some."""
+    """The last finish reason on the wire that no content followed, or a refusal, also where no chunk carried it.
+
+    None: none came, or nobody looked.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,6 @@ class Model:
     continuation: Continuation = field(default_factory=Continuation)
     sends_finish_reason: bool | None = None
     """Whether this class is known to send a finish signal. False: known not to. None: nobody knows."""
-    assumed_from_protocol: bool = False
-    """Whether `sends_finish_reason` is what the protocol says, of servers that may be anybody's."""
     untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     first_token_timeout: float | None = 60.0

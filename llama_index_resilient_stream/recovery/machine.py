@@ -97,6 +97,7 @@ class Recovery:
         self._attempt: RunningAttempt | None = None
         self._delay: float | None = None
         self._length_rounds = 0
+        self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
         self._free_attempts = 0  # that a refusal of our own continuation cost
         self._first_fault: Fault | None = None  # since the last new text
 
@@ -284,7 +285,10 @@ class Recovery:
             self._first_fault = None
         self._first_fault = self._first_fault or verdict.fault
         self.report.refusal = attempt.evidence.refusal if verdict.status is StreamStatus.FILTERED else ""
-        if verdict.fault is not None:
+        self._reasonless_ends = self._reasonless_ends + 1 if verdict.lacks_only_reason else 0
+        if verdict.fault is not None and self._has_said_all(attempt):
+            self._after_status(StreamStatus.UNKNOWN, attempt)
+        elif verdict.fault is not None:
             self._after_fault(verdict.fault, attempt)
         else:
             assert verdict.status is not None, "a verdict is a status or a fault"
@@ -362,8 +366,25 @@ class Recovery:
         reason = decision.reason or self._spent_budget(decision.delay)
         if reason is None:
             self._ask_again(decision.step, decision.delay)
+        elif self._adds_nothing(attempt):
+            self._end(Step.FINISH, StreamStatus.UNKNOWN)  # an error behind what may be the whole answer helps nobody
         else:
             self._give_up(fault, decision, reason)
+
+    def _has_said_all(self, attempt: RunningAttempt) -> bool:
+        """Whether two attempts lacked only a finish reason, and the last said what it was asked to and no more.
+
+        That is the repeated anchor, the same calls again, or nothing at all where the model just writes on.
+        """
+        if not self._adds_nothing(attempt):
+            return False
+        repeated = attempt.evidence.text and bool(attempt.record.seam)
+        writes_on = attempt.request.strategy in (Strategy.APPEND, Strategy.PREFILL)
+        return repeated or writes_on or attempt.evidence.has_calls
+
+    def _adds_nothing(self, attempt: RunningAttempt) -> bool:
+        has_answer = bool(attempt.request.partial_text) or attempt.evidence.has_calls
+        return self._reasonless_ends >= 2 and not attempt.record.characters and has_answer
 
     def _spent_budget(self, delay: float) -> GiveUpReason | None:
         """The total that forbids another attempt after `delay` seconds."""

@@ -8,8 +8,9 @@ Strongest evidence first:
 3. What this LLM class is known, or this instance has shown, to do: where a finish reason is due, an end without one is
    a cut.
 
-Without any of them a clean end is `unknown`, never `complete`. No finish reason closes a tool call whose arguments are
-no JSON object.
+A terminator does not do for a model that is expected to send a finish reason, and did not this time: gateways write it
+under what they have lost. Without any of them a clean end is `unknown`, never `complete`. No finish reason closes a
+tool call whose arguments are no JSON object.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ class Verdict:
 
     status: StreamStatus | None = None
     fault: Fault | None = None
+    lacks_only_reason: bool = False
+    """The fault is only that no finish reason came, from a model that never sent one. The wire's own terminator did.
+
+    Some servers end every answer so. Where another attempt ends so too and adds nothing, this was the whole answer, as
+    far as anybody can tell.
+    """
 
 
 class Evidence:
@@ -171,10 +178,15 @@ def judge(seen: Evidence, end: Ended, context: Context) -> Verdict:
 
 
 def _reason_of(seen: Evidence, end: Ended, model: Model) -> FinishReason | None:
-    """The finish reason that counts: of the chunks, else what passed by on the wire and LlamaIndex swallowed."""
-    if seen.finish_reason is not None or end.finish_reason is None or seen.text_after_reason:
+    """The finish reason that counts: of the chunks, else what passed by on the wire and LlamaIndex dropped.
+
+    It drops refusals too, and passes on the `stop` behind them.
+    """
+    on_wire = end.finish_reason
+    if on_wire is None or seen.text_after_reason or model.distrusts(on_wire.word):
         return seen.finish_reason
-    return None if model.distrusts(end.finish_reason.word) else end.finish_reason
+    refused = on_wire.kind is FinishMeaning.FILTER and seen.closes
+    return on_wire if seen.finish_reason is None or refused else seen.finish_reason
 
 
 def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: Context) -> bool:
@@ -220,7 +232,8 @@ def _judge_end(
         return verdict
     if status is None:
         if context.streamed and _is_cut(seen, end, context):
-            return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
+            fault = _silent(TruncatedStreamError(), FaultKind.TRUNCATED)
+            return Verdict(fault=fault, lacks_only_reason=_lacks_only_reason(seen, end, context))
         status = _status_without_reason(seen, end, context)
     if context.first and not seen.text and not seen.has_calls and not context.empty_is_an_answer:
         return Verdict(fault=_silent(EmptyStreamError("The stream ended without a single word."), FaultKind.EMPTY))
@@ -249,11 +262,17 @@ def _is_cut(seen: Evidence, end: Ended, context: Context) -> bool:
     return _must_send_reason(seen, end, context)
 
 
+def _lacks_only_reason(seen: Evidence, end: Ended, context: Context) -> bool:
+    if end.terminated is not True or context.completeness == "strict" or seen.unclosed_calls:
+        return False
+    return not context.model.learned.sends_finish_reason
+
+
 def _status_without_reason(seen: Evidence, end: Ended, context: Context) -> StreamStatus:
     if end.terminated is True and (seen.untrusted_reason is not None or seen.text_after_reason):
         return StreamStatus.COMPLETE  # its word is no end, but its protocol's is
-    due = _is_due(context.model, witnessed=True)
-    return StreamStatus.COMPLETE if end.terminated is True and not due else StreamStatus.UNKNOWN
+    whole = end.terminated is True and not _is_due(context.model)
+    return StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN
 
 
 def _must_send_reason(seen: Evidence, end: Ended, context: Context) -> bool:
@@ -262,14 +281,12 @@ def _must_send_reason(seen: Evidence, end: Ended, context: Context) -> bool:
         return True
     if context.completeness == "lenient":
         return False
-    return end.terminated is False or _is_due(context.model, witnessed=end.terminated is not None)
+    return end.terminated is False or _is_due(context.model)
 
 
-def _is_due(model: Model, *, witnessed: bool) -> bool:
-    """Whether a finish reason has to come from this model. What is assumed of it gives way to what was witnessed."""
-    if model.sends_finish_reason is None or (model.assumed_from_protocol and witnessed):
-        return model.learned.sends_finish_reason
-    return model.sends_finish_reason
+def _is_due(model: Model) -> bool:
+    """Whether a finish reason has to come from this model: because its class sends one, or because it has before."""
+    return model.learned.sends_finish_reason if model.sends_finish_reason is None else model.sends_finish_reason
 
 
 def _fault_of(error: Exception, seen: Evidence) -> Fault:

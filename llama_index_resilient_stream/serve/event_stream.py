@@ -7,7 +7,8 @@ from typing import Protocol
 
 from ..errors import ConfigurationError, StreamInterruptedError
 from ..report import StreamStatus
-from .source import EndPart, Part, SourceReader, TextPart
+from .parts import EndPart, Part, TextPart
+from .source import SourceReader
 from .sse import HEARTBEAT, EventId, ServerSentEvent, event_of
 
 

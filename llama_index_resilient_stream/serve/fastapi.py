@@ -24,8 +24,9 @@ from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope as AnswerScope
 from .event_stream import Feed, check_heartbeat, texts, written
 from .generations import Generation, Generations
+from .parts import EndPart, EndReason
 from .resumption import EventStreamSetup
-from .source import EndPart, EndReason, SourceReader
+from .source import SourceReader
 from .sse import HEADERS, TEXT_HEADERS, EventId, event_of
 from .subscriber import StoredFeed
 from .types import Source

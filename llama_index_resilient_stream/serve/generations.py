@@ -35,8 +35,9 @@ from ..errors import ConfigurationError
 from ..report import StreamStatus
 from ..streaming.threads import aside
 from .event_stream import Feed, SingleEventFeed
+from .parts import EXPIRED, LOST, EndPart, EndReason, Part, RecoveryPart, TextPart
 from .producer import GenerationSettings, Producer
-from .source import EXPIRED, LOST, EndPart, EndReason, Part, RecoveryPart, SourceReader, TextPart
+from .source import SourceReader
 from .sse import EventId, is_generation
 from .store import MemoryStore, Store, StoreUnreachableError, Ticket
 from .subscriber import StoredFeed

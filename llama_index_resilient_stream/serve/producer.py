@@ -12,7 +12,8 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 
 from ..report import StreamStatus
 from ..streaming.scope import Scope
-from .source import EndPart, EndReason, Part, RecoveryPart, SourceReader
+from .parts import EndPart, EndReason, Part, RecoveryPart
+from .source import SourceReader
 from .store import FencedError, MissingError, Pulse, Store, StoreError, StoreUnreachableError, Ticket
 
 logger = logging.getLogger("llama_index_resilient_stream")

@@ -19,8 +19,8 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from .source import EndPart, Part, RecoveryPart, TextPart
-from .store import PRESENCE, FencedError, MissingError, Pulse, State, Store, StoreUnreachableError, Ticket
+from .parts import EndPart, Part, RecoveryPart, TextPart
+from .store import PRESENCE, FencedError, GenerationState, MissingError, Pulse, Store, StoreUnreachableError, Ticket
 
 try:
     import redis.asyncio as redis
@@ -194,7 +194,7 @@ class RedisStore(Store):
         (entries,) = found.popitem()[1] if isinstance(found, dict) and found else [e for _, e in found or [(0, [])]]
         return [(int(_text(number).split("-")[0]), _read(*fields.values())) for number, fields in entries]
 
-    async def attend(self, key: str) -> State:
+    async def attend(self, key: str) -> GenerationState:
         about, _, leased, seen = self._keys(key)
         async with _reaching(), self._redis.pipeline(transaction=False) as pipeline:
             pipeline.hmget(about, "epoch", "over")
@@ -202,10 +202,10 @@ class RedisStore(Store):
             pipeline.set(seen, 1, px=_ms(PRESENCE))
             (epoch, over), held, _ = await pipeline.execute()
         if epoch is None:
-            return State.MISSING
+            return GenerationState.MISSING
         if over is not None:
-            return State.OVER
-        return State.RUNNING if held else State.ORPHANED
+            return GenerationState.OVER
+        return GenerationState.RUNNING if held else GenerationState.ORPHANED
 
     async def stop(self, key: str) -> bool:
         return bool(await self._run(_STOP, key))

@@ -8,7 +8,8 @@ from typing import Any
 from ..errors import ConfigurationError
 from .event_stream import Feed, LiveFeed, SingleEventFeed
 from .generations import Generation, Generations
-from .source import LOST, EndPart, EndReason, SourceReader
+from .parts import LOST, EndPart, EndReason
+from .source import SourceReader
 from .sse import EventId
 
 GONE = 204  # makes an EventSource stop asking (HTML standard, section 9.2.3)

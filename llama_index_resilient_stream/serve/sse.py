@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..report import StreamStatus
-from .source import EndPart, Part, RecoveryPart, TextPart
+from .parts import EndPart, Part, RecoveryPart, TextPart
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",

@@ -15,14 +15,14 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from ..errors import ResilientStreamError
-from .source import EndPart, Part
+from .parts import EndPart, Part
 
 __all__ = [
     "FencedError",
+    "GenerationState",
     "MemoryStore",
     "MissingError",
     "Pulse",
-    "State",
     "Store",
     "StoreError",
     "StoreUnreachableError",
@@ -42,7 +42,7 @@ class Ticket:
     """JSON-able: what another worker needs to go on with it."""
 
 
-class State(StrEnum):
+class GenerationState(StrEnum):
     """How a generation stands, as a reader sees it."""
 
     RUNNING = "running"
@@ -116,7 +116,7 @@ class Store(Protocol):
     async def read(self, key: str, after: int, seconds: float) -> list[tuple[int, Part]]:
         """The parts after number `after`; waits up to `seconds` for the next one."""
 
-    async def attend(self, key: str) -> State:
+    async def attend(self, key: str) -> GenerationState:
         """A reader is there."""
 
     async def stop(self, key: str) -> bool:
@@ -213,14 +213,14 @@ class MemoryStore(Store):
                 kept.waiting.discard(more)
         return list(enumerate(kept.parts[after:], after + 1))
 
-    async def attend(self, key: str) -> State:
+    async def attend(self, key: str) -> GenerationState:
         kept = self._find(key)
         if kept is None:
-            return State.MISSING
+            return GenerationState.MISSING
         kept.seen_until = _now() + PRESENCE
         if kept.over:
-            return State.OVER
-        return State.RUNNING if kept.lease_until > _now() else State.ORPHANED
+            return GenerationState.OVER
+        return GenerationState.RUNNING if kept.lease_until > _now() else GenerationState.ORPHANED
 
     async def stop(self, key: str) -> bool:
         kept = self._find(key)

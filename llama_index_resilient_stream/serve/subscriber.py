@@ -7,10 +7,10 @@ import contextlib
 from collections.abc import Awaitable, Callable
 
 from ..streaming.scope import Scope
+from .parts import EXPIRED, LOST, EndPart, EndReason, Part
 from .producer import BEAT, GenerationSettings
-from .source import EXPIRED, LOST, EndPart, EndReason, Part
 from .sse import EventId, ServerSentEvent, event_of
-from .store import FencedError, MissingError, State, StoreUnreachableError, Ticket
+from .store import FencedError, GenerationState, MissingError, StoreUnreachableError, Ticket
 
 LOOK = 0.4  # seconds, at most, between two signs of life of a reader
 
@@ -35,7 +35,7 @@ class StoredFeed:
     ) -> None:
         self._settings, self._key, self._after = settings, key, after
         self._adopt, self._may = adopt, may
-        self._state: State | None = None
+        self._state: GenerationState | None = None
         self._looked_at = 0.0
         self._missing_since: float | None = None
         self._unreachable_since: float | None = None
@@ -67,33 +67,33 @@ class StoredFeed:
 
     async def _look(self, seconds: float) -> list[ServerSentEvent]:
         state = await self._attend()
-        if state is State.MISSING:
+        if state is GenerationState.MISSING:
             return await self._missing(seconds)
         self._missing_since, self._state = None, state
         if not await self._allowed():
             return self._last_event(EndPart(EXPIRED))  # as for whoever asks for what is not there
-        if state is State.ORPHANED:
+        if state is GenerationState.ORPHANED:
             seconds = await self._orphaned(seconds)
         else:
             self._orphaned_since = None
         entries = await self._settings.store.read(self._key, self._after, seconds)
         if not entries:
             self._looked_at = float("-inf")  # look again, before anything is read again
-        if not entries and state is State.OVER:
+        if not entries and state is GenerationState.OVER:
             return self._last_event(EndPart(EXPIRED))  # the reader has had all of it
         if entries and entries[0][0] != self._after + 1:
             return self._last_event(EndPart(LOST, EndReason.STORE_LOST, retryable=True))
         return [self._event(number, part) for number, part in entries]
 
-    async def _attend(self) -> State:
+    async def _attend(self) -> GenerationState:
         """Not for every token."""
         now = asyncio.get_running_loop().time()
-        if self._state is State.RUNNING and now - self._looked_at < LOOK:
+        if self._state is GenerationState.RUNNING and now - self._looked_at < LOOK:
             return self._state
         state = await self._settings.store.attend(self._key)
         if self._unreachable_since is not None:
             self._unreachable_since, self._settled_at = None, now + self._settings.lease
-        if state is State.RUNNING:
+        if state is GenerationState.RUNNING:
             self._looked_at = now
         return state
 
@@ -127,7 +127,7 @@ class StoredFeed:
         now = asyncio.get_running_loop().time()
         self._missing_since = self._missing_since or now
         if not self.elsewhere or now - self._missing_since > max(self._settings.lease, 3 * BEAT):
-            lost = self._state is not None and self._state is not State.OVER
+            lost = self._state is not None and self._state is not GenerationState.OVER
             return self._last_event(EndPart(LOST, EndReason.STORE_LOST, retryable=True) if lost else EndPart(EXPIRED))
         await asyncio.sleep(min(seconds, BEAT / 2))
         return []

@@ -45,7 +45,7 @@ class Observer(Protocol):
 
 
 class AsyncObserver(Protocol):
-    """The same for asynchronous streams."""
+    """Is told what happens to an asynchronous stream, as `Observer` is of a synchronous one."""
 
     watches_tokens: bool
 

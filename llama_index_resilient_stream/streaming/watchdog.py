@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import queue
 import threading
 import time
@@ -26,10 +25,9 @@ from typing import Any, Literal, Protocol
 
 from ..recovery.events import Chunk, Ended
 from ..transport.connection import ReaderLeftError, Upstream
+from .guard import GuardedRead, guard
 from .scope import Scope, call_on
 from .threads import GRACE, JOIN, close_quietly, read_iterator, start_thread
-
-_LONGEST_NAP = 1.0  # seconds between two looks of the guard at the clock
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
@@ -66,11 +64,11 @@ class PlainReader:
                 self._chunks = self._open()
             return next(self._chunks)
         except StopIteration:
-            return Ended(None, self._upstream.terminated)
+            return self._upstream.ended()
         except ReaderLeftError:
             return None
         except Exception as error:
-            return Ended(error, self._upstream.terminated)
+            return self._upstream.ended(error)
 
     def close(self) -> None:
         close_quietly(self._chunks)
@@ -92,7 +90,7 @@ class WatchedReader:
         self._lock_step = _LockStep()
         self._thread: threading.Thread | None = None
         self._reading = False
-        self._guarded: _GuardedRead | None = None
+        self._guarded: GuardedRead | None = None
         self._chunks: Iterator[Chunk] | None = None
         self._context = contextvars.copy_context()
         self.left_thread = False
@@ -129,7 +127,7 @@ class WatchedReader:
             return None
         if error is not None and not isinstance(error, Exception):
             raise error
-        return Ended(error, self._upstream.terminated)
+        return self._upstream.ended(error)
 
     def _take_over(self) -> None:
         """Go on reading in this thread; the one that read so far ends."""
@@ -140,8 +138,8 @@ class WatchedReader:
 
     def _read_guarded(self, chunks: Iterator[Chunk], timeout: float | None) -> Chunk | Ended | None:
         if (guarded := self._guarded) is None:
-            guarded = self._guarded = _GuardedRead(self._scope, timeout)
-            _GUARD.watch(guarded)
+            guarded = self._guarded = GuardedRead(self._scope, timeout)
+            guard().watch(guarded)
         guarded.due = None if timeout is None else time.monotonic() + timeout
         try:
             # The context that the stream began in: what it set there it finds again, and can reset.
@@ -157,7 +155,7 @@ class WatchedReader:
     def close(self) -> None:
         self._stop_waking()
         if self._guarded is not None:
-            _GUARD.unwatch(self._guarded)
+            guard().unwatch(self._guarded)
         if self._chunks is not None:
             self._context.run(close_quietly, self._chunks)
             return
@@ -229,78 +227,6 @@ class _LockStep:
 class _HandedOver:
     def __init__(self, source: Any) -> None:
         self.source = source
-
-
-class _GuardedRead:
-    """A read in somebody's own thread, and when it has lasted too long."""
-
-    def __init__(self, scope: Scope, timeout: float | None) -> None:
-        self.due: float | None = None
-        """On time.monotonic(); None while nobody waits."""
-        self.scope = scope
-        self.nap = _LONGEST_NAP if timeout is None else min(_LONGEST_NAP, timeout / 10)
-        """Seconds, at most, until the guard shall look again."""
-
-
-class _Guard:
-    """Cancels attempts whose read lasts too long. Its thread only looks at the clock, and ends when none is left."""
-
-    def __init__(self) -> None:
-        self._reads: set[_GuardedRead] = set()
-        # The garbage collector may close a stream, and so get here, while this very thread is in here.
-        self._lock = threading.RLock()
-        self._changed = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def watch(self, read: _GuardedRead) -> None:
-        with self._lock:
-            self._reads.add(read)
-            if self._thread is None:
-                self._changed = threading.Event()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._changed,), name="resilient-stream-guard", daemon=True
-                )
-                self._thread.start()
-        self._changed.set()
-
-    def unwatch(self, read: _GuardedRead) -> None:
-        with self._lock:
-            self._reads.discard(read)
-            if not self._reads:
-                self._thread = None
-                self._changed.set()
-
-    def _run(self, changed: threading.Event) -> None:
-        while True:
-            changed.clear()
-            with self._lock:
-                if self._changed is not changed or self._thread is None:
-                    return
-                reads = list(self._reads)
-            changed.wait(min(map(self._look, reads), default=_LONGEST_NAP))
-
-    def _look(self, read: _GuardedRead) -> float:
-        """Seconds until the next look at this read."""
-        left = read.nap if (due := read.due) is None else due - time.monotonic()
-        if left > 0:
-            return min(read.nap, left)
-        with self._lock:
-            self._reads.discard(read)
-        read.scope.cancel()
-        return _LONGEST_NAP
-
-
-_GUARD = _Guard()
-
-
-def _forget_guard() -> None:
-    """A forked process has none of its parent's threads, and may have its locks as they were held."""
-    global _GUARD
-    _GUARD = _Guard()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_guard)
 
 
 # ---------------------------------------------------------------- asynchronous
@@ -408,7 +334,7 @@ class AsyncAttemptReader:
                 self._chunks = self._open()
             return await anext(self._chunks)
         except StopAsyncIteration:
-            return Ended(None, self._upstream.terminated)
+            return self._upstream.ended()
         except asyncio.CancelledError:
             if wait.absorb():
                 return None
@@ -416,7 +342,7 @@ class AsyncAttemptReader:
         except ReaderLeftError:
             return None
         except Exception as error:
-            return None if wait.absorb() else Ended(error, self._upstream.terminated)
+            return None if wait.absorb() else self._upstream.ended(error)
         finally:
             wait.end()
 

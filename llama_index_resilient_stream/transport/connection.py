@@ -2,10 +2,10 @@
 
 Closing a LlamaIndex generator is not enough. The OpenAI SDK's `Stream` (and Anthropic's, which is built alike) and the
 generator inside it refer to each other, so the provider goes on sending until the garbage collector happens to pass by.
-LlamaIndex keeps that object on its generator's stack, where `generators.py` finds it.
 
-Our own HTTP client (`http.py`) need not be searched for: it finds the `Upstream` on whose behalf it is asked, and tells
-it the socket before the first event, and later whether the stream's own terminator passed by.
+Our own HTTP client (`http.py`) finds the `Upstream` on whose behalf it sends a request. It hands over the socket before
+the first event, then the response, and the watch over its bytes. Of any other client the response is searched for:
+LlamaIndex keeps the SDK's object on its generator's stack, where `compat/generators.py` finds it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import contextlib
 import inspect
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from ..compat.generators import behind
+from ..recovery.events import Ended
 from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
@@ -54,8 +55,8 @@ class Upstream:
 
     def __init__(self, scope: Cancellation | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
-        self.witness: TerminatorWatch | None = None
-        self._streams: list[Any] = []
+        self.watch: TerminatorWatch | None = None
+        self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
         # The garbage collector may drop a stream, and so break its read, while this very thread is in here.
         self._lock = threading.RLock()
@@ -84,6 +85,12 @@ class Upstream:
                 raise ReaderLeftError
             self._socket = sock
 
+    def opened(self, response: Any, watch: TerminatorWatch | None, close: Callable[[], Any]) -> None:
+        """Take over the response to a request, to be closed by `close`, and the watch over it if it is a stream."""
+        self._closers.append(close)
+        self.watch = watch or self.watch
+        self._know_socket_of(response)
+
     def disconnect(self) -> None:
         """From here on the socket is somebody else's."""
         with self._lock:
@@ -94,38 +101,47 @@ class Upstream:
         if self._scope.cancelled:
             raise ReaderLeftError
 
-    @property
-    def terminated(self) -> bool | None:
-        """Whether the stream's own terminator came; None where nobody looked, or it need not come."""
-        return None if self.witness is None else self.witness.terminated
+    def ended(self, error: Exception | None = None) -> Ended:
+        """The end of this attempt's stream, by itself or with `error`, and what our HTTP client saw of it."""
+        if self.watch is None:
+            return Ended(error)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason)
 
     # What whoever reads the stream does
 
     def look(self, stream: object) -> None:
-        """Find it. `stream` must be suspended: just after its first event."""
-        self._streams = behind(stream, _is_sdk_stream)
-        for each in self._streams:
-            with contextlib.suppress(Exception):  # not httpx, or not a version that tells
-                response = each.response
-                if response.http_version != "HTTP/2":  # where other streams share the socket
-                    self._socket = response.extensions["network_stream"].get_extra_info("socket")
+        """Search for the response behind `stream`, where no HTTP client of ours has handed it over.
+
+        Args:
+            stream: LlamaIndex's generator, suspended just after its first event.
+        """
+        if self._closers:
+            return
+        for each in behind(stream, _is_sdk_stream):
+            self._closers.append(each.close)
+            self._know_socket_of(each.response)
+
+    def _know_socket_of(self, response: Any) -> None:
+        with contextlib.suppress(Exception):  # not httpx, or not a version that tells
+            if response.http_version != "HTTP/2":  # where other streams share the socket
+                self._socket = response.extensions["network_stream"].get_extra_info("socket")
 
     def close(self) -> None:
         """Close the response. May be called twice."""
-        for each in self._let_go():
-            each.close()
+        for close in self._let_go():
+            close()
 
     async def aclose(self) -> None:
-        """The same for an asynchronous stream."""
-        for each in self._let_go():
-            closing = each.close()
+        """Close the response of an asynchronous stream. May be called twice."""
+        for close in self._let_go():
+            closing = close()
             if inspect.isawaitable(closing):
                 await closing
 
-    def _let_go(self) -> list[Any]:
+    def _let_go(self) -> list[Callable[[], Any]]:
         with self._lock:  # from here on the socket may be somebody else's: the client pools connections
-            streams, self._streams, self._socket = self._streams, [], None
-            return streams
+            closers, self._closers, self._socket = self._closers, [], None
+            return closers
 
     @property
     def can_break(self) -> bool:

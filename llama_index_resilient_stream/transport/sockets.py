@@ -1,18 +1,23 @@
 """The connections of our HTTP clients: kept alive, and known by their sockets while a request is under way.
 
-httpx hands neither socket options (through a proxy) nor a network backend down to its pools, so these are given to the
-pools themselves. Where a release of httpx has other names for them, there are no keep-alive probes and no early socket,
-and everything else works.
+httpx builds its transports itself, for the environment's proxies too, and hands them neither socket options nor a
+network backend. A transport of our own could have both, but whoever instruments or mocks `httpx.HTTPTransport`, as
+OpenTelemetry and pytest-httpx do, would no longer see our requests, and proxies, TLS settings and errors would have to
+be done over. httpx's documented request extension `trace` suffices: it shows every connection as soon as it is made.
+A connection is then used for many requests. So that each of them knows its socket, the connection's own `write` is
+replaced by one that says so first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpcore
+import httpx
 
 from .connection import Upstream
 
@@ -22,10 +27,11 @@ _PROBES = (
     ("TCP_KEEPINTVL", 10),  # seconds between two
     ("TCP_KEEPCNT", 3),  # unanswered ones until the connection is dead
 )
+_CONNECTED = ("connect_tcp.complete", "connect_unix_socket.complete", "start_tls.complete")
 
 
 def keep_alive_options() -> list[tuple[int, int, int]]:
-    """TCP keep-alive, as far as this platform has it (RFC 9293, 3.8.4).
+    """Return the socket options of TCP keep-alive, as far as this platform has them (RFC 9293, 3.8.4).
 
     A peer that vanished without a word, as behind a NAT that forgot the connection, is noticed after a minute instead
     of never. Probes are no bytes of the stream: they feed no watchdog, and no load balancer's idle timeout either.
@@ -37,96 +43,63 @@ def keep_alive_options() -> list[tuple[int, int, int]]:
     ]
 
 
-def watch_pools(client: Any, settings: Mapping[str, Any]) -> None:
-    """Let the client's connections be kept alive, and make themselves known. With HTTP/2 streams share a socket."""
-    wrap = (lambda stream: stream) if settings.get("http2") else Line
-    for pool in _own_pools(client, settings):
-        pool._network_backend = _Backend(pool._network_backend, wrap)
+def watch_connections(request: httpx.Request) -> None:
+    """Keep the connections alive that this synchronous request makes, and let them tell `Upstream` their sockets."""
+    before = request.extensions.get("trace")
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(_CONNECTED):
+            _keep_alive(info["return_value"])
+            _tell_socket_on_write(info["return_value"])
+        if before is not None:
+            before(event, info)
+
+    request.extensions = {**request.extensions, "trace": trace}
 
 
-def watch_pools_async(client: Any, settings: Mapping[str, Any]) -> None:
-    """Let the client's connections be kept alive. What waits for them can be cancelled without knowing a socket."""
-    for pool in _own_pools(client, settings):
-        pool._network_backend = _AsyncBackend(pool._network_backend)
+def watch_connections_async(request: httpx.Request) -> None:
+    """Keep the connections alive that this asynchronous request makes. Its waits need no socket to be cancelled."""
+    before = request.extensions.get("trace")
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith(_CONNECTED):
+            _keep_alive(info["return_value"])
+        if before is not None:
+            await before(event, info)
+
+    request.extensions = {**request.extensions, "trace": trace}
 
 
-def _own_pools(client: Any, settings: Mapping[str, Any]) -> list[Any]:
-    """The pools that the client made for itself, through proxies and not. A transport of the user's is left alone."""
-    users = [settings.get("transport"), *(settings.get("mounts") or {}).values()]
-    transports = [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
-    pools = (getattr(each, "_pool", None) for each in transports if not any(each is other for other in users))
-    return [pool for pool in pools if hasattr(pool, "_network_backend")]
+def _keep_alive(stream: httpcore.NetworkStream | httpcore.AsyncNetworkStream) -> None:
+    sock = stream.get_extra_info("socket")
+    with contextlib.suppress(OSError, AttributeError):  # a Unix socket has no probes, another backend perhaps no socket
+        for option in keep_alive_options():
+            sock.setsockopt(*option)
 
 
-class Line(httpcore.NetworkStream):
-    """A connection that makes itself known to whoever asks over it."""
+def _tell_socket_on_write(stream: httpcore.NetworkStream) -> None:
+    """Let the connection tell the `Upstream` that writes to it which socket it is.
 
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
-        self._stream = stream
-        self.read = stream.read  # type: ignore[method-assign]  # once per token, with nothing to add
-        self.close = stream.close  # type: ignore[method-assign]
-        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
+    The replacement refers to the stream weakly: a connection dropped without a close is freed at once, as before.
+    """
+    sock = stream.get_extra_info("socket")
+    owner, write = weakref.ref(stream), type(stream).write
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def tell_and_write(buffer: bytes, timeout: float | None = None) -> None:
         if (upstream := Upstream.current()) is not None:
-            upstream.connect(self._stream.get_extra_info("socket"))
-        self._stream.write(buffer, timeout)
+            upstream.connect(sock)
+        if (stream := owner()) is not None:
+            write(stream, buffer, timeout)
 
-    def start_tls(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        return Line(self._stream.start_tls(*args, **options))
-
-    @contextlib.contextmanager
-    def hurried(self, seconds: float) -> Iterator[None]:
-        """Reads get only so much time, whatever was agreed when the request was sent."""
-        self.read = lambda max_bytes, timeout=None: self._stream.read(max_bytes, seconds)  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            self.read = self._stream.read  # type: ignore[method-assign]
+    stream.write = tell_and_write  # type: ignore[method-assign]
 
 
-class _Backend(httpcore.NetworkBackend):
-    def __init__(
-        self, backend: httpcore.NetworkBackend, wrap: Callable[[httpcore.NetworkStream], httpcore.NetworkStream]
-    ) -> None:
-        self._backend = backend
-        self._wrap = wrap
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        options = [*keep_alive_options(), *(socket_options or ())]
-        return self._wrap(self._backend.connect_tcp(host, port, timeout, local_address, options))
-
-    def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.NetworkStream:
-        return self._wrap(self._backend.connect_unix_socket(*args, **options))
-
-    def sleep(self, seconds: float) -> None:
-        self._backend.sleep(seconds)
-
-
-class _AsyncBackend(httpcore.AsyncNetworkBackend):
-    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
-        self._backend = backend
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's own signature
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        options = [*keep_alive_options(), *(socket_options or ())]
-        return await self._backend.connect_tcp(host, port, timeout, local_address, options)
-
-    async def connect_unix_socket(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        return await self._backend.connect_unix_socket(*args, **options)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
+@contextlib.contextmanager
+def short_reads(stream: httpcore.NetworkStream, seconds: float) -> Iterator[None]:
+    """Give each read on this connection only so many seconds, whatever was agreed when the request was sent."""
+    read: Callable[..., bytes] = stream.read
+    stream.read = lambda max_bytes, timeout=None: read(max_bytes, seconds)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del stream.read

@@ -1,4 +1,4 @@
-"""Whether a stream's own terminator passed by on the wire.
+"""Watches the bytes of one event stream: did its own terminator come, and which finish reason passed last.
 
 A clean end of the body proves nothing: a proxy that loses its upstream ends the body as cleanly as a server that is
 done. What a protocol ends its streams with does:
@@ -11,29 +11,61 @@ done. What a protocol ends its streams with does:
 Lines end with CR LF, LF or CR, and one space after the colon is optional (WHATWG HTML, "Interpreting an event
 stream"). What follows `[DONE]` on its line is not looked at, as in the SDKs. Model text cannot feign any of this: it
 travels as JSON, where a line end is escaped.
+
+LlamaIndex drops some chunks together with the finish reason on them: one without `delta`, as Azure's content filter
+sends it, and in its asynchronous half a first chunk without content. So the finish reason is noted here as well. A
+search for a few bytes decides whether an event is worth parsing; of a healthy stream that is one event.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
+from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of
 from .decompression import Decompressor
 
 _TERMINATOR = re.compile(rb"[\r\n](?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed)[\r\n])")
 _TAIL = 32  # bytes, more than the longest terminator
+_LONGEST_LINE = 65536  # bytes; a longer event is not kept, so its finish reason is not noted
 _ENDS_WITH_A_TERMINATOR = ("/completions", "/messages")
+
+# A key of JSON with text behind it. In model text the quote would be escaped. Each begins with the same few letters
+# in every spelling (finish_reason, finishReason, stop_reason, reason), which makes the search several times faster.
+_REASON = re.compile(rb'eason"\s*:\s*"[^"]')
+_REFUSAL = re.compile(rb'efusal(?:\.delta"|"\s*:\s*"[^"])')
+
+_REFUSED = FinishReason(FinishMeaning.FILTER, "refusal")
+_OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.UNKNOWN)
+_END_WITHOUT_A_REASON = ("message_stop", "response.completed")  # events that LlamaIndex's chunks are told by
+_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call")
 
 
 def promises(path: str) -> bool:
-    """Whether the protocol spoken at this URL path ends every stream with a terminator known here."""
+    """Return whether the protocol spoken at this URL path ends every stream with a terminator known here.
+
+    Args:
+        path: the path of the request's URL, such as `/v1/chat/completions`.
+    """
     return path.endswith(_ENDS_WITH_A_TERMINATOR)
 
 
 class TerminatorWatch:
-    """Looks at one body as it passes, in whatever pieces, and keeps nothing of it.
+    """Watches one body as it passes, in whatever pieces. Keeps no more of it than one unfinished line.
 
-    `encoding` is the body's Content-Encoding. gzip and deflate are read, what is coded otherwise is not: then only the
-    end of the transport is seen, and nothing is claimed.
+    Args:
+        promised: whether the protocol ends every stream with a terminator, see `promises`.
+        encoding: the body's Content-Encoding. gzip and deflate are read. Of a body coded otherwise only the end of
+            the transport is seen, and nothing is claimed.
+
+    Example:
+        watch = TerminatorWatch(promised=True)
+        for piece in body:
+            watch.feed(piece)
+        watch.end()
+        watch.terminated, watch.finish_reason
     """
 
     def __init__(self, *, promised: bool, encoding: str = "") -> None:
@@ -41,22 +73,87 @@ class TerminatorWatch:
         self._decompress = Decompressor(encoding)
         self._tail = b"\n"  # the first line begins as if one had ended
         self._seen = self._ended = False
+        self._finish_reason: FinishReason | None = None
+        self._refused = False
 
     def feed(self, data: bytes) -> None:
-        """The next piece of the body."""
-        if self._seen or not self._decompress.readable:
-            return
-        window = self._tail + self._decompress(data)
-        self._seen = _TERMINATOR.search(window) is not None
-        self._tail = window[-_TAIL:]
+        """Take in the next piece of the body."""
+        if not self._seen and self._decompress.readable:
+            self._look_at(self._tail + self._decompress(data))
+
+    def _look_at(self, window: bytes) -> None:
+        end = max(window.rfind(b"\n"), window.rfind(b"\r"), 0)
+        if b"[DONE]" in window or b"event:" in window:  # several times faster than the pattern
+            terminator = _TERMINATOR.search(window)
+            self._seen = terminator is not None
+            end = end if terminator is None else terminator.start()
+        if self._finish_reason is not None or _REASON.search(window, 0, end) or _REFUSAL.search(window, 0, end):
+            self._note_finish_reasons(window[:end])
+        self._tail = window[end if len(window) - end <= _LONGEST_LINE else -_TAIL :]
 
     def end(self) -> None:
-        """The body was read to its end, which the transport takes for a proper one."""
+        """Note that the body was read to its end, which the transport takes for a proper one."""
         self._ended = True
 
     @property
     def terminated(self) -> bool | None:
-        """True: seen. False: promised by the protocol, and not sent. None: nobody can say."""
+        """Whether the terminator came. False: promised by the protocol, and not sent. None: nobody can say."""
         if self._seen:
             return True
         return False if self._ended and self._promised and self._decompress.readable else None
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """The last finish reason that no content followed, or the refusal that the content was; None without either."""
+        reason = self._finish_reason
+        if self._refused and (reason is None or reason.kind in _OUTWEIGHED_BY_A_REFUSAL):
+            return _REFUSED
+        return reason
+
+    def _note_finish_reasons(self, lines: bytes) -> None:
+        for line in lines.splitlines():
+            event = _event_on(line)
+            if event is None:
+                continue
+            if _has_content(event):
+                self._finish_reason = None  # the reason before it was not the end
+            reason = finish_reason_of(event, None)
+            if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
+                self._finish_reason = reason
+            self._refused = self._refused or _is_refusal(event)
+
+
+def _event_on(line: bytes) -> dict[str, Any] | None:
+    """The JSON object on a `data:` line."""
+    if not line.startswith(b"data:"):
+        return None
+    try:
+        event = json.loads(line[5:])
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _has_content(event: Mapping[str, Any]) -> bool:
+    """Whether an event carries text, thinking or tool arguments."""
+    kind = event.get("type")
+    if isinstance(kind, str) and (kind == "content_block_delta" or kind.endswith(".delta")):
+        return True
+    return any(choice.get("text") or any(map(_delta(choice).get, _CONTENT)) for choice in _choices(event))
+
+
+def _is_refusal(event: Mapping[str, Any]) -> bool:
+    """Whether an event carries a piece of a refusal, in OpenAI's chat completions or its responses."""
+    return event.get("type") == "response.refusal.delta" or any(
+        bool(_delta(choice).get("refusal")) for choice in _choices(event)
+    )
+
+
+def _choices(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    choices = event.get("choices")
+    return [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
+
+
+def _delta(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    delta = choice.get("delta")
+    return delta if isinstance(delta, dict) else {}

@@ -23,9 +23,9 @@ from llama_index_resilient_stream.serve import store as stores
 from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response
 from llama_index_resilient_stream.serve.generations import Generations
+from llama_index_resilient_stream.serve.parts import EndPart, TextPart
 from llama_index_resilient_stream.serve.redis import RedisStore
 from llama_index_resilient_stream.serve.resumption import EventStreamSetup
-from llama_index_resilient_stream.serve.source import EndPart, TextPart
 from llama_index_resilient_stream.serve.store import StoreUnreachableError, Ticket
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM, Stall
 from support.readers import QUICK, TEXT, question

@@ -18,7 +18,8 @@ from tenacity import stop_after_attempt
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, resilient
 from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
-from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, SourceReader, TextPart
+from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, TextPart
+from llama_index_resilient_stream.serve.source import SourceReader
 from llama_index_resilient_stream.testing import Cut, Fail, FaultServer, ScriptedLLM, Stall
 from support.engines import CHATS, MODE, MODES_OF_CHAT, chat_engine, index, query_engine
 from support.readers import QUICK, TEXT, openai_like, question
@@ -576,7 +577,9 @@ async def test_what_stops_an_answer_stops_everything_below_it() -> None:
     made: list[Any] = []
 
     def ask() -> Any:
-        made.append(resilient(query_engine(ResilientLLM(paced(text=LONG), policy=QUICK), MODE)).query("?"))
+        made.append(
+            resilient(query_engine(ResilientLLM(ScriptedLLM(LONG, token=1, delay=0.02), policy=QUICK), MODE)).query("?")
+        )
         return made[0]
 
     reader = SourceReader(ask)

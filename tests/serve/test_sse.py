@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream import ConfigurationError, StreamStatus
-from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, TextPart
+from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, TextPart
 from llama_index_resilient_stream.serve.sse import HEADERS, HEARTBEAT, TEXT_HEADERS, EventId, ServerSentEvent, event_of
 
 # A second opinion

@@ -10,9 +10,16 @@ import pytest
 import redis.asyncio as redis
 
 from llama_index_resilient_stream.serve import store as stores
+from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, TextPart
 from llama_index_resilient_stream.serve.redis import RedisStore
-from llama_index_resilient_stream.serve.source import EndPart, Part, RecoveryPart, TextPart
-from llama_index_resilient_stream.serve.store import FencedError, MemoryStore, MissingError, State, Store, Ticket
+from llama_index_resilient_stream.serve.store import (
+    FencedError,
+    GenerationState,
+    MemoryStore,
+    MissingError,
+    Store,
+    Ticket,
+)
 from support.servers import redis_server
 
 PARTS: list[Part] = [
@@ -84,9 +91,9 @@ async def test_parts_that_are_sent_again_are_there_once(store: Store) -> None:
 async def test_worker_that_was_taken_over_is_fenced_off(store: Store) -> None:
     key = await begun(store, lease=0.5)
     await store.append(key, 1, 1, PARTS[:1])
-    assert await store.attend(key) is State.RUNNING
+    assert await store.attend(key) is GenerationState.RUNNING
     await asyncio.sleep(0.6)
-    assert await store.attend(key) is State.ORPHANED
+    assert await store.attend(key) is GenerationState.ORPHANED
     assert await store.claim(key) == 2
     assert await store.claim(key) is None
     for act in (store.append(key, 1, 2, PARTS[1:]), store.beat(key, 1), store.release(key, 1)):
@@ -104,7 +111,7 @@ async def test_a_beat_keeps_the_lease_and_a_release_gives_it_up(store: Store) ->
         await store.beat(key, 1)
     assert await store.claim(key) is None
     await store.release(key, 1)
-    assert await store.attend(key) is State.ORPHANED
+    assert await store.attend(key) is GenerationState.ORPHANED
     assert await store.claim(key) is not None
 
 
@@ -115,7 +122,7 @@ async def test_released_generation_is_not_written_any_more(store: Store) -> None
     for act in (store.beat(key, 1), store.append(key, 1, 1, PARTS)):
         with pytest.raises(FencedError):
             await act
-    assert await store.attend(key) is State.ORPHANED
+    assert await store.attend(key) is GenerationState.ORPHANED
 
 
 async def test_the_worker_hears_of_readers_and_of_a_stop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +141,7 @@ async def test_the_worker_hears_of_readers_and_of_a_stop(store: Store, monkeypat
 async def test_finished_generation_stays_finished(store: Store) -> None:
     key = await begun(store)
     await store.append(key, 1, 1, [*PARTS, END])
-    assert await store.attend(key) is State.OVER
+    assert await store.attend(key) is GenerationState.OVER
     assert not await store.stop(key)
     assert await store.claim(key) is None
 
@@ -143,7 +150,7 @@ async def test_generation_expires(store: Store) -> None:
     key = await begun(store, ttl=0.1, lease=0.05)
     await store.append(key, 1, 1, [*PARTS, END])
     await asyncio.sleep(0.2)
-    assert await store.attend(key) is State.MISSING
+    assert await store.attend(key) is GenerationState.MISSING
     assert await store.read(key, 0, 0.01) == []
     assert await store.ticket(key) is None
     assert not await store.stop(key)
@@ -175,7 +182,7 @@ async def test_a_part_that_would_leave_a_gap_is_refused(store: Store) -> None:
 async def test_lost_events_are_put_back_at_once(store: Store) -> None:
     await store.create(TICKET, 3, [*PARTS, END], lease=5, ttl=60)
     assert await store.read(TICKET.id, 2, 0) == list(enumerate([*PARTS, END], 1))[2:]
-    assert await store.attend(TICKET.id) is State.OVER
+    assert await store.attend(TICKET.id) is GenerationState.OVER
 
 
 async def test_putting_back_keeps_what_is_there(store: Store) -> None:

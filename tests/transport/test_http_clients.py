@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -21,16 +23,17 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llama_index.llms.openai import OpenAI
 from llama_index.llms.openai_like import OpenAILike
 from tenacity import stop_after_attempt, stop_never
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamStatus, StreamTimeoutError
 from llama_index_resilient_stream.http import LIMITS, async_http_client, http_client
-from llama_index_resilient_stream.recovery.events import Chunk, Learned, Model
+from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
 from llama_index_resilient_stream.recovery.faults import FaultKind
-from llama_index_resilient_stream.recovery.finish_reasons import OPEN
-from llama_index_resilient_stream.recovery.verdict import Evidence, judge
-from llama_index_resilient_stream.testing import FAULTS, FaultServer
+from llama_index_resilient_stream.recovery.finish_reasons import OPEN, FinishMeaning, FinishReason
+from llama_index_resilient_stream.recovery.verdict import Context, Evidence, judge
+from llama_index_resilient_stream.testing import FAULTS, NO_FINISH_REASON, FaultServer
 from llama_index_resilient_stream.transport.connection import ReaderLeftError, Upstream
 from llama_index_resilient_stream.transport.sockets import keep_alive_options
 from llama_index_resilient_stream.transport.terminator import TerminatorWatch, promises
@@ -78,7 +81,7 @@ def readers() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("resilient-stream-reader")]
 
 
-# What the witness sees
+# What is seen of a body
 
 
 def split(body: bytes, places: list[int]) -> list[bytes]:
@@ -87,11 +90,11 @@ def split(body: bytes, places: list[int]) -> list[bytes]:
 
 
 def looked_at(pieces: list[bytes], *, promised: bool = True, encoding: str = "") -> bool | None:
-    witness = TerminatorWatch(promised=promised, encoding=encoding)
+    watch = TerminatorWatch(promised=promised, encoding=encoding)
     for piece in pieces:
-        witness.feed(piece)
-    witness.end()
-    return witness.terminated
+        watch.feed(piece)
+    watch.end()
+    return watch.terminated
 
 
 EVENT = b'data: {"choices":[{"delta":{"content":"say data: [DONE]\\n\\ndata: [DONE] now"}}]}'
@@ -149,13 +152,110 @@ def test_absence_counts_only_at_the_end_of_a_body_that_was_promised_a_terminator
     cut = BODIES["cut"][0]
     assert looked_at([cut], promised=False) is None
     assert looked_at([DONE], promised=False) is True
-    witness = TerminatorWatch(promised=True)
-    witness.feed(cut)
-    assert witness.terminated is None  # nobody read on, and it may have come
+    watch = TerminatorWatch(promised=True)
+    watch.feed(cut)
+    assert watch.terminated is None  # nobody read on, and it may have come
     assert promises("/v1/chat/completions")
     assert promises("/openai/deployments/x/completions")
     assert promises("/v1/messages")
     assert not promises("/v1/responses")
+
+
+# Finish reasons on the wire, also where LlamaIndex drops the chunk
+
+
+def openai_event(delta: Any, reason: str | None = None, **choice: Any) -> bytes:
+    body = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    choice = {"index": 0, **({} if delta is None else {"delta": delta}), "finish_reason": reason, **choice}
+    return b"data: " + json.dumps({**body, "choices": [choice]}).encode() + b"\n\n"
+
+
+def named_event(name: str, **data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
+
+
+HELLO, END = openai_event({"content": "Hello"}), b"data: [DONE]\n\n"
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n'
+REASONS = {
+    "none": (HELLO + END, None),
+    "stop": (HELLO + openai_event({}, "stop") + END, "stop"),
+    "usage-behind-it": (HELLO + openai_event({}, "length") + USAGE + END, "length"),
+    "compact-json": (HELLO + b'data:{"choices":[{"finish_reason":"content_filter"}]}\n\n' + END, "content_filter"),
+    "without-delta": (HELLO + openai_event(None, "content_filter") + END, "content_filter"),
+    "first-without-content": (openai_event({"role": "assistant", "content": None}, "content_filter"), "content_filter"),
+    "camel-case": (HELLO + openai_event({}, None, finishReason="MAX_TOKENS") + END, "max_tokens"),
+    "on-the-last-text": (openai_event({"content": "Hello"}, "stop") + END, "stop"),
+    "on-every-chunk": (openai_event({"content": "Hel"}, "stop") + openai_event({"content": "lo"}, "stop"), "stop"),
+    "text-behind-it": (openai_event({"content": "Hel"}, "stop") + HELLO, None),
+    "thought-behind-it": (openai_event({}, "stop") + openai_event({"reasoning_content": "Hm"}), None),
+    "call-behind-it": (openai_event({}, "stop") + openai_event({"tool_calls": [{"index": 0}]}), None),
+    "completion": (HELLO + openai_event(None, "length", text="") + END, "length"),
+    "text-of-a-completion": (openai_event(None, "stop", text="a") + openai_event(None, text="b") + END, None),
+    "said-by-the-model": (openai_event({"content": '"finish_reason":"content_filter"'}), None),
+    "empty-string": (HELLO + openai_event({}, "") + END, None),
+    "in-a-comment": (b': {"finish_reason":"stop"}\n\n' + HELLO, None),
+    "no-json": (b'data: {"finish_reason":"stop"\n\n' + HELLO, None),
+    "no-object": (b'data: ["finish_reason","finish_reason": "x"]\n\ndata: "finish_reason"\n\n' + HELLO, None),
+    "odd-choices": (b'data: {"choices":{"finish_reason":"stop"}}\n\ndata: {"choices":[1,{"delta":"x"}]}\n\n', None),
+    "behind-done": (HELLO + END + openai_event({}, "stop"), None),
+    "refusal": (openai_event({"refusal": "I can"}) + openai_event({"refusal": "not."}), "refusal"),
+    "refusal-and-stop": (openai_event({"refusal": "No."}) + openai_event({}, "stop") + END, "refusal"),
+    "refusal-and-filter": (openai_event({"refusal": "No."}) + openai_event({}, "content_filter"), "content_filter"),
+    "empty-refusal": (openai_event({"content": "Hi", "refusal": ""}) + openai_event({}, "stop") + END, "stop"),
+    "anthropic": (
+        named_event("content_block_delta", delta={"type": "text_delta", "text": "Hello"})
+        + named_event("message_delta", delta={"stop_reason": "refusal", "stop_sequence": None})
+        + named_event("message_stop"),
+        "refusal",
+    ),
+    "anthropic-without-event-lines": (
+        b'data: {"type": "message_delta", "delta": {"stop_reason": "refusal"}}\n\ndata: {"type": "message_stop"}\n\n',
+        "refusal",
+    ),
+    "anthropic-more-behind-it": (
+        named_event("message_delta", delta={"stop_reason": "max_tokens"})
+        + named_event("content_block_delta", delta={"type": "text_delta", "text": "Hello"}),
+        None,
+    ),
+    "responses-incomplete": (
+        named_event("response.output_text.delta", delta="Hello")
+        + named_event("response.incomplete", response={"incomplete_details": {"reason": "content_filter"}}),
+        "content_filter",
+    ),
+    "responses-refusal": (
+        named_event("response.refusal.delta", delta="I") + named_event("response.completed"),
+        "refusal",
+    ),
+}
+
+
+def reason_in(pieces: list[bytes], encoding: str = "") -> str | None:
+    watch = TerminatorWatch(promised=True, encoding=encoding)
+    for piece in pieces:
+        watch.feed(piece)
+    watch.end()
+    return watch.finish_reason and watch.finish_reason.word
+
+
+@pytest.mark.parametrize(("body", "reason"), REASONS.values(), ids=REASONS)
+def test_the_last_finish_reason_is_noted_however_the_body_is_split(body: bytes, reason: str | None) -> None:
+    assert reason_in([body]) == reason
+    assert reason_in([bytes([byte]) for byte in body]) == reason
+    for place in range(0, len(body), 7):
+        assert reason_in(split(body, [place])) == reason
+    for line_end in (b"\r\n", b"\r"):
+        assert reason_in(body.replace(b"\n", line_end).splitlines(keepends=True)) == reason
+    assert reason_in(split(gzip.compress(body), [40]), "gzip") == reason
+
+
+def test_a_line_without_end_is_not_kept_and_hides_nothing_behind_it() -> None:
+    watch = TerminatorWatch(promised=True)
+    for _ in range(64):
+        watch.feed(b"data: " + b"x" * 65536)
+    assert len(watch._tail) < 100
+    watch.feed(b"\n\n" + openai_event(None, "content_filter") + END)
+    assert watch.terminated is True
+    assert watch.finish_reason == FinishReason(FinishMeaning.FILTER, "content_filter")
 
 
 # What passes through
@@ -212,22 +312,33 @@ BOTH = pytest.mark.parametrize("receive", [received, areceived], ids=["sync", "a
 def test_a_body_passes_piece_by_piece_as_it_came(receive: Callable[..., list[bytes]]) -> None:
     body, upstream = Pieces([b"data: 1\n", b"\n", b"data: [DO", b"NE]\n\n", b": after"]), Upstream()
     assert receive(body, upstream) == body.pieces
-    assert upstream.terminated is True
+    assert upstream.ended().terminated is True
     assert body.closed == 1
+
+
+@BOTH
+def test_the_finish_reason_on_the_wire_goes_with_the_end(receive: Callable[..., list[bytes]]) -> None:
+    body, upstream = Pieces([HELLO, openai_event(None, "content_filter"), END]), Upstream()
+    receive(body, upstream)
+    reason = FinishReason(FinishMeaning.FILTER, "content_filter")
+    error = ConnectionResetError()
+    assert upstream.ended() == Ended(None, True, reason)
+    assert upstream.ended(error) == Ended(error, True, reason)
+    assert Upstream().ended() == Ended()
 
 
 @BOTH
 def test_a_body_that_is_no_stream_is_not_looked_at(receive: Callable[..., list[bytes]]) -> None:
     body, upstream = Pieces([DONE]), Upstream()
     assert receive(body, upstream, kind="application/json") == [DONE]
-    assert upstream.terminated is None
+    assert upstream.ended().terminated is None
 
 
 @BOTH
 def test_a_compressed_stream_is_looked_into(receive: Callable[..., list[bytes]]) -> None:
     body, upstream = Pieces([gzip.compress(DONE)]), Upstream()
     assert receive(body, upstream, **{"content-encoding": "gzip"}) == body.pieces
-    assert upstream.terminated is True
+    assert upstream.ended().terminated is True
 
 
 def test_http_client_options_of_the_user_win() -> None:
@@ -243,12 +354,11 @@ def test_http_client_options_of_the_user_win() -> None:
         "follow_redirects": False,
         "base_url": "http://b",
     }
-    with http_client(**given, limits=httpx.Limits(max_connections=2)) as client:
+    with http_client(**given) as client:
         assert client.timeout == httpx.Timeout(3.0)
         assert client.headers["x-team"] == "a"
         assert client.headers["accept-encoding"] == "gzip, deflate"
         assert not client.follow_redirects
-        assert client._transport._pool._max_connections == 2  # type: ignore[attr-defined]
     assert LIMITS.keepalive_expiry is not None
     assert LIMITS.keepalive_expiry < 60  # before the load balancer
 
@@ -341,21 +451,34 @@ async def test_asynchronous_connections_are_kept_alive(serve: Serve) -> None:
         await response.aread()
 
 
-def test_a_transport_of_the_user_s_is_left_alone() -> None:
-    transport = httpx.HTTPTransport()
-    before = transport._pool._network_backend  # type: ignore[attr-defined]
-    with http_client(transport=transport, mounts={"http://a": transport}):
-        assert transport._pool._network_backend is before  # type: ignore[attr-defined]
+@pytest.mark.parametrize("given", ["transport", "mounts"])
+def test_a_transport_of_the_user_s_is_left_alone(serve: Serve, given: str) -> None:
+    server = serve("Hi.")
+    transport: Any = httpx.HTTPTransport()
+    settings = {"transport": {"transport": transport}, "mounts": {"mounts": {"http://": transport}}}[given]
+    url, body = f"{server.url}/chat/completions", {"stream": True}
+    with http_client(**settings) as client, client.stream("POST", url, json=body) as response:
+        sock = response.extensions["network_stream"].get_extra_info("socket")
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert response.read().endswith(b"[DONE]\n\n")
 
 
 # A server that never sends finish reasons: exact
 
 
+NEVER_TELLS = ["no_finish_reason"] * 9
+
+
+def untelling(server: FaultServer) -> ResilientLLM:
+    inner = Untelling(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
+    return ResilientLLM(inner, policy=WATCHED)
+
+
 @pytest.mark.parametrize("after", [*range(0, len(SHORT), 4)])
 @pytest.mark.parametrize("cut", ["clean_eof", "close_eof"])
 def test_a_cut_is_told_from_an_end_by_the_terminator(reader: Reader, serve: Serve, cut: str, after: int) -> None:
-    server = serve(SHORT, [FAULTS[cut].at(after), "no_finish_reason"])
-    result = reader(resilient(server))
+    server = serve(SHORT, [FAULTS[cut].at(after), *NEVER_TELLS])
+    result = reader(untelling(server))
     assert result.text == SHORT
     assert result.report.status is StreamStatus.COMPLETE
     assert result.report.finish_reason is None
@@ -363,29 +486,119 @@ def test_a_cut_is_told_from_an_end_by_the_terminator(reader: Reader, serve: Serv
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("llm_class", [OpenAILike, Untelling])
-def test_a_whole_answer_is_not_asked_for_twice(reader: Reader, serve: Serve, llm_class: Any) -> None:
-    server = serve(SHORT, ["no_finish_reason"] * 3)
-    inner = llm_class(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
-    llm = ResilientLLM(inner, policy=WATCHED)
+def test_a_whole_answer_of_a_class_said_never_to_tell_is_asked_for_once(reader: Reader, serve: Serve) -> None:
+    server = serve(SHORT, NEVER_TELLS)
+    llm = untelling(server)
     assert read(llm).text == SHORT
     assert reader(llm).text == SHORT
     assert len(server.requests) == 2
 
 
-def test_a_class_said_never_to_tell_is_told_from_a_cut_all_the_same(reader: Reader, serve: Serve) -> None:
-    server = serve(SHORT, [FAULTS["clean_eof"].at(20), "no_finish_reason"])
-    inner = Untelling(model="m", api_base=server.url, api_key="x", is_chat_model=True, max_retries=0, **clients())
-    result = reader(ResilientLLM(inner, policy=WATCHED))
-    assert result.text == SHORT
-    assert result.report.status is StreamStatus.COMPLETE
-
-
 def test_completion_stream_recovers(reader: Reader, serve: Serve) -> None:
-    server = serve(SHORT, [FAULTS["clean_eof"].at(20), "no_finish_reason"])
-    result = reader(resilient(server), endpoint="complete")
+    server = serve(SHORT, [FAULTS["clean_eof"].at(20), *NEVER_TELLS])
+    result = reader(untelling(server), endpoint="complete")
     assert result.text == SHORT
     assert result.report.status is StreamStatus.COMPLETE
+
+
+# [DONE] without a finish reason, of a class that is expected to send one
+
+
+def expected_to_tell(server: FaultServer, llm_class: Any = OpenAILike, **kwargs: Any) -> ResilientLLM:
+    like = {"is_chat_model": True} if issubclass(llm_class, OpenAILike) else {}
+    settings = {"api_base": server.url, "api_key": "x", "max_retries": 0, **like, **clients(), **kwargs}
+    return ResilientLLM(llm_class(model="gpt-4o-mini", **settings), policy=WATCHED)
+
+
+CLASSES = pytest.mark.parametrize("llm_class", [OpenAI, OpenAILike])
+
+
+@CLASSES
+@pytest.mark.parametrize("after", [*range(0, len(SHORT), 8)])
+def test_done_without_a_finish_reason_is_recovered_from(
+    reader: Reader, serve: Serve, llm_class: Any, after: int
+) -> None:
+    server = serve(SHORT, [FAULTS["done_without_finish"].at(after)])
+    result = reader(expected_to_tell(server, llm_class))
+    assert result.text == SHORT
+    assert result.report.status is StreamStatus.COMPLETE
+    assert result.report.faults == ["truncated"]
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("second", [0, 3, 16, 24], ids="second-after-{}".format)
+def test_done_without_a_finish_reason_twice_is_never_complete(reader: Reader, serve: Serve, second: int) -> None:
+    """However far the second attempt comes, also not beyond the repeated anchor, half an answer is no whole one."""
+    early = FAULTS["done_without_finish"]
+    server = serve(SHORT, [early.at(24), early.at(second)])
+    result = reader(expected_to_tell(server))
+    assert (result.report.status, result.text) in [(StreamStatus.COMPLETE, SHORT), (StreamStatus.UNKNOWN, SHORT[:24])]
+
+
+@CLASSES
+@pytest.mark.parametrize("endpoint", ["chat", "complete"])
+def test_an_answer_that_never_has_a_finish_reason_stays_readable(
+    reader: Reader, serve: Serve, llm_class: Any, endpoint: str
+) -> None:
+    """One more attempt adds nothing and ends in the same way: this is all there is, and nobody calls it whole."""
+    server = serve(SHORT, NEVER_TELLS)
+    result = reader(expected_to_tell(server, llm_class), endpoint=endpoint)
+    assert result.error is None
+    assert result.text == SHORT
+    assert result.report.status is StreamStatus.UNKNOWN
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("cut", ["clean_eof", "reset", "done_without_finish"])
+def test_an_answer_cut_and_without_a_finish_reason_stays_readable(reader: Reader, serve: Serve, cut: str) -> None:
+    server = serve(SHORT, [FAULTS[cut].at(24), *NEVER_TELLS])
+    result = reader(expected_to_tell(server))
+    assert result.error is None
+    assert result.text == SHORT
+    assert result.report.status is StreamStatus.UNKNOWN
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_says_nothing_more_is_asked_until_patience_is_out(reader: Reader, serve: Serve) -> None:
+    """Without the anchor it may have lost what is behind it; what came stays readable all the same."""
+    empty = FAULTS["done_without_finish"].at(0)
+    server = serve(SHORT, [FAULTS["done_without_finish"].at(24), *[empty] * 9])
+    result = reader(expected_to_tell(server))
+    assert result.error is None
+    assert result.text == SHORT[:24]
+    assert result.report.status is StreamStatus.UNKNOWN
+    assert len(server.requests) > 2
+    server = serve(SHORT, [FAULTS["done_without_finish"].at(24), empty])
+    result = reader(expected_to_tell(server))
+    assert result.text == SHORT
+    assert result.report.status is StreamStatus.COMPLETE
+
+
+def test_a_completeness_of_strict_takes_no_answer_without_a_finish_reason(reader: Reader, serve: Serve) -> None:
+    server = serve(SHORT, NEVER_TELLS)
+    result = reader(resilient(server, replace(WATCHED, completeness="strict")))
+    assert result.error is not None
+    assert result.text == SHORT
+    assert result.report.status is StreamStatus.INTERRUPTED
+
+
+@CLASSES
+def test_our_client_makes_no_verdict_weaker(reader: Reader, serve: Serve, llm_class: Any) -> None:
+    """Whatever ends early ends the same with our client and with any other; what is whole costs no more requests."""
+    order = {status: place for place, status in enumerate(["complete", "unknown", "interrupted"])}
+    cuts = ("done_without_finish", "clean_eof", "close_eof", "half_event", "fin_in_chunk")
+    cases = {**{fault: [FAULTS[fault].at(20)] for fault in cuts}, **{fault: [fault] * 9 for fault in NO_FINISH_REASON}}
+    for fault, faults in cases.items():
+        seen = []
+        for ours in (True, False):
+            server = serve(SHORT, faults)
+            with httpx.Client() as plain:
+                others = {} if ours else {"http_client": plain, "async_http_client": httpx.AsyncClient()}
+                result = reader(expected_to_tell(server, llm_class, **others))
+            assert result.text == SHORT, fault
+            seen.append((order[result.report.status], len(server.requests)))
+        assert seen[0] <= seen[1], fault
+        assert fault not in NO_FINISH_REASON or seen[0][0] > 0
 
 
 def test_a_terminator_too_early_is_seen_through_once_the_server_has_told(reader: Reader, serve: Serve) -> None:
@@ -422,17 +635,11 @@ def test_an_open_tool_call_outweighs_the_terminator(reader: Reader, serve: Serve
 RESET = ConnectionResetError("reset")
 KNOWN, TOLD = Model("m", sends_finish_reason=True), Model("m", learned=Learned(sends_finish_reason=True))
 NOBODY, NEVER = Model("m"), Model("m", sends_finish_reason=False)
-ANYBODY, PROVEN = (
-    Model("m", sends_finish_reason=True, assumed_from_protocol=True),
-    Model("m", sends_finish_reason=True, assumed_from_protocol=True, learned=Learned(sends_finish_reason=True)),
-)
 CUT, WHOLE, DARK = "truncated", "complete", "unknown"
 VERDICTS = {
     #              model     terminator: seen   missing  nobody looked
     "known":      (KNOWN,               (CUT,   CUT,     CUT)),
     "told-before": (TOLD,               (CUT,   CUT,     CUT)),
-    "anybody":    (ANYBODY,             (WHOLE, CUT,     CUT)),
-    "proven":     (PROVEN,              (CUT,   CUT,     CUT)),
     "nobody":     (NOBODY,              (WHOLE, CUT,     DARK)),
     "never":      (NEVER,               (WHOLE, CUT,     DARK)),
 }  # fmt: skip
@@ -442,13 +649,15 @@ def said(*chunks: Chunk) -> Evidence:
     seen = Evidence()
     seen.text = seen.events = True
     for chunk in chunks:
-        seen.note(chunk, frozenset())
+        if chunk.tools is not None:
+            seen.note_calls(chunk.tools)
     return seen
 
 
-def verdict(seen: Evidence, model: Model, terminated: bool | None, **more: Any) -> str:
-    options: dict[str, Any] = {"error": None, "completeness": "auto", "first": True, **more}
-    found = judge(seen, model=model, terminated=terminated, **options)
+def verdict(
+    seen: Evidence, model: Model, terminated: bool | None, error: Exception | None = None, completeness: Any = "auto"
+) -> str:
+    found = judge(seen, Ended(error, terminated), Context(model, completeness))
     return str(found.status if found.status is not None else found.fault and found.fault.kind)
 
 
@@ -473,7 +682,7 @@ def test_an_error_after_the_terminator_is_no_fault_and_one_before_it_is() -> Non
     assert verdict(said(), NEVER, True, error=RESET) == WHOLE
     assert verdict(said(), NEVER, None, error=RESET) == FaultKind.TRANSPORT
     assert verdict(said(), TOLD, True, error=RESET) == FaultKind.TRANSPORT
-    # The witness sees bytes before the SDK reads them: an error in an event may stand before a terminator.
+    # Our client sees bytes before the SDK reads them: an error in an event may stand before a terminator.
     assert verdict(said(), NEVER, True, error=ValueError("no JSON")) not in (WHOLE, DARK)
 
 
@@ -562,12 +771,20 @@ def test_a_connection_given_back_is_not_broken(serve: Serve) -> None:
 @pytest.mark.parametrize("http2", [False, True])
 def test_only_http_1_makes_its_socket_known_before_it_answers(serve: Serve, http2: bool) -> None:
     pytest.importorskip("h2")
-    server, upstream = serve(TEXT, ["stall_first"]), Upstream()
-    url, body = f"{server.url}/chat/completions", {"stream": True}
-    with http_client(http2=http2) as client, upstream.asking():
-        with client.stream("POST", url, json=body):
-            assert upstream.can_break is not http2
-        assert not upstream.can_break
+    server, upstream = serve(TEXT, ["stall_headers"]), Upstream()
+
+    def ask() -> None:
+        with http_client(http2=http2) as client, upstream.asking(), contextlib.suppress(httpx.HTTPError):
+            client.post(f"{server.url}/chat/completions", json={"stream": True})
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert eventually(lambda: bool(server.requests))
+    assert eventually(lambda: upstream.can_break, 0.2) is not http2
+    server.close()
+    asking.join(3)
+    assert not asking.is_alive()
+    assert not upstream.can_break
 
 
 # In numbers

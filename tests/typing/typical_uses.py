@@ -348,6 +348,6 @@ def test_an_answer_that_is_cut() -> None:
 
 
 def test_on_the_wire() -> None:
-    with FaultServer("A long answer.", faults=[FAULTS["reset"].at(6), "http-503", None]) as server:
+    with FaultServer("A long answer.", faults=[FAULTS["reset"].at(6), "http_503", None]) as server:
         assert OpenAI(api_base=server.url, api_key="k").complete("?").text
         assert server.requests

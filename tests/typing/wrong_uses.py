@@ -57,9 +57,9 @@ def engines(query: ResilientQueryEngine, chat: ResilientChatEngine) -> None:
     chat.chat("?").reprot  # wrong  # noqa: B018
 
 
-def serving(query: ResilientQueryEngine) -> None:
+def serving() -> None:
     SSEResponse("a text")  # wrong
-    SSEResponse(query)  # wrong
+    SSEResponse(3)  # wrong
     SSEResponse(lambda: 3)  # wrong
     Generations(may_read=True)  # wrong
 

@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field
 from ... import resilient
 from ...serve.fastapi import SSEResponse
 from ...serve.generations import Generations
-from ...serve.source import EndPart
+from ...serve.parts import EndPart
 from ..demo.readers import build_index
 from .knowledge import answer_to
 from .provider import FAULT_CHOICES, ChatTiming, FlakyProvider

@@ -23,6 +23,7 @@ from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
 from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
 from .preambles import PreambleMatcher, initial_matchers
+from .thoughts import ThoughtFilter
 
 _MOST_MATCHERS = 64  # a dozen is usual; white space behind a polite sentence makes ever more
 
@@ -61,7 +62,7 @@ class Seam:
     ) -> None:
         self.settled = not partial_text
         self.decision: str = "" if partial_text else JoinDecision.AS_IS
-        self.dropped = 0
+        self._drop = 0  # of what is held
         self.leftover = ""
         self.most_held = 0
         self._strategy = strategy
@@ -72,11 +73,16 @@ class Seam:
         self._held: list[str] = []
         self._length = 0  # of what is held
         self._halves = HalfJoiner()
-        self._matchers = self._all_matchers(sendable(partial_text), anchor) if partial_text else []
+        writes_anew = strategy in (Strategy.ASK, Strategy.PREFILL)
+        self._thoughts = ThoughtFilter(partial_text, marked_only=strategy != Strategy.ASK) if writes_anew else None
+        self._matchers = self._all_matchers(partial_text, anchor) if partial_text else []
         self._followed: list[OverlapMatcher] = []
 
     def _all_matchers(self, partial_text: str, anchor: str) -> list[Matcher]:
-        partial = PartialText(partial_text, new_message=self._strategy == Strategy.ASK)
+        text = sendable(partial_text)
+        if text != partial_text:  # what came in halves may be lost on the server: it repeats the text up to there
+            text = text.rstrip().rstrip("".join(char for char in text[-8:] if char > "\uffff") + REPLACEMENT)
+        partial = PartialText(text, new_message=self._strategy == Strategy.ASK)
         matchers: list[Matcher] = [ExactAnchorMatcher(partial, anchor)] if anchor else []
         if partial_text.strip():
             matchers += initial_matchers(partial, anchor)
@@ -88,6 +94,8 @@ class Seam:
         """Take a piece of the continuation. Returns what can be shown now."""
         if self.settled or not text:
             return text
+        if self._thoughts is not None and not self._thoughts.done and not (text := self._thoughts.feed(text)):
+            return ""
         text = self._halves.feed(text)
         index = 0
         if self._is_overdue():
@@ -105,6 +113,8 @@ class Seam:
         """
         if self.settled:
             return ""
+        if self._thoughts is not None and (rest := self._thoughts.finish()):
+            return self.feed(rest) + self.finish(complete=complete)
         if complete:
             for matcher in self._open_matchers:
                 matcher.finish()
@@ -112,7 +122,7 @@ class Seam:
             return self._release() + self._halves.finish()
         held = "".join(self._held) + self._halves.finish()
         if self.is_repeating:
-            self.dropped += len(held)
+            self._drop += len(held)
         else:
             self.leftover = held
         self._held.clear()
@@ -134,7 +144,13 @@ class Seam:
     @property
     def is_repeating(self) -> bool:
         """Whether the continuation so far is most probably a repeat that is not over."""
-        return any(matcher.is_repeating for matcher in self._open_matchers)
+        thinks = self._thoughts is not None and self._thoughts.thinks
+        return thinks or any(matcher.is_repeating for matcher in self._open_matchers)
+
+    @property
+    def dropped(self) -> int:
+        """Characters of the continuation that were not shown: repeats, courtesies and thoughts."""
+        return self._drop + (self._thoughts.skipped if self._thoughts is not None else 0)
 
     def _take(self, text: str, index: int) -> int:
         """Match the text from this index. Returns the index up to which it was matched."""
@@ -192,11 +208,11 @@ class Seam:
         self.decision = best.decision if best else JoinDecision.AS_IS
         if self.decision == JoinDecision.ANSWER and self._strategy in (Strategy.PREFILL, Strategy.APPEND):
             self.decision = JoinDecision.ECHO
-        self.dropped = best.drop if best else 0
+        self._drop = best.drop if best else 0
         self.settled = True
 
     def _release(self) -> str:
-        held = "".join(self._held)[self.dropped :]
+        held = "".join(self._held)[self._drop :]
         self._held.clear()
         self._matchers.clear()
         return held

@@ -1,0 +1,144 @@
+"""Sends a request on behalf of an `Upstream`, and looks at the response as it passes: every piece goes on as it came.
+
+Both our own HTTP clients (`http.py`) and the SDKs' (`sdk_clients.py`) send through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import anyio
+import httpx
+
+from .connection import Upstream
+from .sockets import short_reads, watch_connections, watch_connections_async
+from .terminator import TerminatorWatch, promises
+
+_LAST_SECONDS = 0.05  # that the end of a body gets to follow its terminator, for the connection's sake
+_LAST_PARTS = 8
+
+
+def send_observed(
+    send: Callable[..., httpx.Response], request: httpx.Request, options: Mapping[str, Any], *, connections: bool
+) -> httpx.Response:
+    """Send the request, and tell the `Upstream` on whose behalf it is sent of its connection and response.
+
+    Args:
+        send: an HTTP client's own method, called with the request and the options.
+        request: gets an extension `trace` where connections are looked at.
+        options: keyword arguments for `send`.
+        connections: whether the connections may be looked at, kept alive, and read to the end of a body. Not where
+            HTTP/2 streams share one.
+
+    Raises:
+        ReaderLeftError: nobody waits for the answer any more.
+    """
+    if connections:
+        watch_connections(request)
+    upstream = Upstream.current()
+    if upstream is None:
+        response = send(request, **options)
+    else:
+        upstream.check()
+        try:
+            response = send(request, **options)
+        except Exception:
+            upstream.disconnect()
+            upstream.check()  # the SDK would try again, for a reader who is gone
+            raise
+    if not response.is_closed:
+        _Body(response, upstream, drains=connections)
+    elif upstream is not None:
+        upstream.disconnect()
+    return response
+
+
+async def send_observed_async(
+    send: Callable[..., Awaitable[httpx.Response]],
+    request: httpx.Request,
+    options: Mapping[str, Any],
+    *,
+    connections: bool,
+) -> httpx.Response:
+    """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
+    if connections:
+        watch_connections_async(request)
+    response = await send(request, **options)
+    if not response.is_closed:
+        _AsyncBody(response, Upstream.current())
+    return response
+
+
+class _Body(httpx.SyncByteStream):
+    """Stands between a response and its body.
+
+    `drains`: whether the end of the body may be read behind the terminator, so that the connection can be used again.
+    """
+
+    def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
+        assert isinstance(response.stream, httpx.SyncByteStream)
+        self._stream = response.stream
+        self._parts = iter(self._stream)
+        self._connection = response.extensions.get("network_stream") if drains else None
+        self._watch = _watch(response)
+        self._upstream = upstream
+        response.stream = self
+        if upstream is not None:
+            upstream.opened(response, self._watch, response.close)
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._watch is None:
+            yield from self._parts
+            return
+        for part in self._parts:
+            self._watch.feed(part)
+            yield part
+        self._watch.end()
+
+    def close(self) -> None:
+        if self._upstream is not None:  # closing gives the connection back to the pool
+            self._upstream.disconnect()
+        if self._connection is not None and self._watch is not None and self._watch.terminated:
+            with contextlib.suppress(Exception), short_reads(self._connection, _LAST_SECONDS):
+                for _ in islice(self._parts, _LAST_PARTS):
+                    pass
+        self._stream.close()
+
+
+class _AsyncBody(httpx.AsyncByteStream):
+    """Stands between a response and its body."""
+
+    def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._stream = response.stream
+        self._parts = aiter(self._stream)
+        self._watch = _watch(response)
+        response.stream = self
+        if upstream is not None:
+            upstream.opened(response, self._watch, response.aclose)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._parts:
+            if self._watch is not None:
+                self._watch.feed(part)
+            yield part
+        if self._watch is not None:
+            self._watch.end()
+
+    async def aclose(self) -> None:
+        if self._watch is not None and self._watch.terminated:
+            with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
+                for _ in range(_LAST_PARTS):
+                    await anext(self._parts)
+        await self._stream.aclose()
+
+
+def _watch(response: httpx.Response) -> TerminatorWatch | None:
+    """The watch over this body; None where it is no event stream."""
+    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+        return None
+    encoding = response.headers.get("content-encoding", "")
+    return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
