@@ -191,6 +191,8 @@ def _reason_of(seen: Evidence, end: Ended, model: Model) -> FinishReason | None:
 
 def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: Context) -> bool:
     """Whether an error came when everything had been said."""
+    if isinstance(end.error, (TruncatedStreamError, EmptyStreamError)):
+        return False  # whoever read the answer saw that it is not whole, whatever the wire says
     if reason is not None and reason.kind is not FinishMeaning.UNKNOWN:
         return seen.reason_is_last_word or end.terminated is True or reason.kind not in _GOOD_ENDS
     if end.terminated is not True or _must_send_reason(seen, end, context):
