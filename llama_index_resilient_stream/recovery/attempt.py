@@ -102,7 +102,7 @@ class RunningAttempt:
         evidence.events = True
         if chunk.progress:
             self._note_progress()
-        if chunk.tools is not None or chunk.finish_reason is not None or chunk.usage is not None or chunk.refusal:
+        if chunk.carries_more:
             self._note(chunk)
         if self.join is not None:
             return self._joined(chunk, self.join, answer)
@@ -156,19 +156,20 @@ class RunningAttempt:
 
     def _joined(self, chunk: Chunk, join: Join, answer: AnswerText) -> Sequence[Chunk]:
         had_text = bool(chunk.text)
-        if had_text:
-            self.evidence.text = True
+        self.evidence.text = self.evidence.text or had_text
         chunk.untouched = False
         if not join.settled:
-            if had_text:
-                chunk.text = join.feed(chunk.text)
-            if chunk.finish_reason is not None and self.evidence.closes:
-                chunk.text += self._finish_join(join, complete=True)
+            chunk.text = self._fed(chunk, join)
         chunk.reset = self._add(chunk.text, join, answer)
-        carries_more = chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None
-        if chunk.text or chunk.reset or carries_more or (chunk.progress and not had_text):
-            return (chunk,)
-        return ()
+        shows = chunk.text or chunk.reset or chunk.carries_more or (chunk.progress and not had_text)
+        return (chunk,) if shows else ()
+
+    def _fed(self, chunk: Chunk, join: Join) -> str:
+        """What can be shown now of a chunk, while it is undecided how to join it."""
+        text = join.feed(chunk.text) if chunk.text else ""
+        if chunk.finish_reason is not None and self.evidence.closes:
+            text += self._finish_join(join, complete=True)
+        return text
 
     def _finish_join(self, join: Join, *, complete: bool) -> str:
         text = join.finish(complete=complete)
