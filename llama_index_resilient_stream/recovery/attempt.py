@@ -72,6 +72,7 @@ class RunningAttempt:
     Args:
         record: its entry in the report.
         join: how its text is joined to the answer; None where it is the answer.
+        repeats_calls: tool calls of an earlier attempt were shown, so that its own must not be passed on as they are.
         elapsed: seconds since the answer was asked for.
     """
 
@@ -83,6 +84,7 @@ class RunningAttempt:
         policy: RecoveryPolicy,
         *,
         join: Join | None,
+        repeats_calls: bool,
         elapsed: Callable[[], float],
     ) -> None:
         self.record = record
@@ -94,6 +96,7 @@ class RunningAttempt:
         self._model = model
         self._idle_timeout = policy.idle_timeout
         self._elapsed = elapsed
+        self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
         """Take in one chunk; give back what to show of it."""
@@ -106,6 +109,8 @@ class RunningAttempt:
             self._note(chunk)
         if self.join is not None:
             return self._joined(chunk, self.join, answer)
+        if self._repeats_calls:
+            chunk.untouched = False
         if chunk.text:
             evidence.text = True
             self._show(chunk.text, answer)

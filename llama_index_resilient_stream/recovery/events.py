@@ -77,6 +77,8 @@ class Learned:
     refused_strategies: set[Strategy] = field(default_factory=set)
     """Ways to continue that its API refused."""
     warned_of_own_retries: bool = False
+    warned_of_finish_reasons: set[str] = field(default_factory=set)
+    """Words that nobody knows, and that the log has named."""
 
 
 @dataclass(frozen=True)

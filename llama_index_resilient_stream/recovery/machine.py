@@ -100,6 +100,7 @@ class Recovery:
         self._explanation = explanation
         self._attempt: RunningAttempt | None = None
         self._delay: float | None = None
+        self._showed_calls = False
         self._length_rounds = 0
         self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
         self._free_attempts = 0  # that a refusal of our own continuation cost
@@ -224,7 +225,15 @@ class Recovery:
         self.report.attempts.append(record)
         request, join = self._request(strategy)
         clock, began = self.clock, self._began  # not self: what holds each other waits for the garbage collector
-        return RunningAttempt(record, request, self.model, self.policy, join=join, elapsed=lambda: clock() - began)
+        return RunningAttempt(
+            record,
+            request,
+            self.model,
+            self.policy,
+            join=join,
+            repeats_calls=self._showed_calls,
+            elapsed=lambda: clock() - began,
+        )
 
     def _strategy(self) -> Strategy:
         if not self.answer:
@@ -364,7 +373,7 @@ class Recovery:
 
     def _after_fault(self, fault: Fault, attempt: RunningAttempt) -> None:
         if attempt.evidence.has_calls:
-            self._restart_only = True
+            self._restart_only = self._showed_calls = True
         decision = self._chain.decide(fault, attempt)
         self._free_attempts += decision.free
         reason = decision.reason or self._spent_budget(decision.delay)
