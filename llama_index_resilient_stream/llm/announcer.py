@@ -166,7 +166,7 @@ class _Announcer:
             attempt.waited,
             report.characters,
             recovery.elapsed,
-            recovery.fault.kind if recovery.fault is not None else None,
+            recovery.fault.kind if recovery.fault is not None else "",
         )
         logger.info(
             "stream %s: attempt %d (%s) asks %s after %.2f s, %d characters so far; cause: %s",
