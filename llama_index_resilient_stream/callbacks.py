@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from llama_index.core.instrumentation.events import BaseEvent
 
@@ -92,8 +92,8 @@ class ResumeEvent:
     """Length of the answer so far."""
     seconds: float
     """Since the answer was asked for."""
-    cause: FaultKind | None = None
-    """The kind of the fault that made it necessary; None where an interrupted answer is taken up again."""
+    cause: FaultKind | Literal[""] = ""
+    """The kind of the fault that made it necessary; empty where an interrupted answer is taken up again."""
 
 
 class TokenCallback(Protocol):

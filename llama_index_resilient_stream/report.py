@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class StreamStatus(StrEnum):
@@ -163,8 +163,8 @@ class StreamReport:
     status: StreamStatus = StreamStatus.STREAMING
     finish_reason: str | None = None
     """The provider's own word."""
-    reason: GiveUpReason | None = None
-    """Why it was given up, where it was."""
+    reason: GiveUpReason | Literal[""] = ""
+    """Why it was given up; empty where it was not."""
     retryable: bool = False
     """Of an interrupted answer: whether asking again later may help."""
     attempts: list[Attempt] = field(default_factory=list)

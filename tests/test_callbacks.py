@@ -260,3 +260,9 @@ def test_one_object_will_do_as_callbacks(reader: Reader) -> None:
     diary = Diary()
     reader(ResilientLLM(ScriptedLLM(TEXT), callbacks=diary))  # type: ignore[arg-type]
     assert diary.entries
+
+
+def test_a_finish_reason_that_nobody_knows_is_named_once(reader: Reader, caplog: pytest.LogCaptureFixture) -> None:
+    llm = ResilientLLM(ScriptedLLM(TEXT, [Cut(20, finish_reason="weird_word")] * 2), policy=QUICK)
+    assert [reader(llm).report.status for _ in range(2)] == ["unknown", "unknown"]
+    assert sum("weird_word" in record.getMessage() for record in caplog.records) == 1

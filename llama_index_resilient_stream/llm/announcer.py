@@ -21,8 +21,9 @@ from ..callbacks import (
 )
 from ..errors import ConfigurationError
 from ..recovery.events import Chunk, Request
+from ..recovery.finish_reasons import FinishMeaning, meaning_of
 from ..recovery.machine import Recovery
-from ..report import Attempt, StreamReport
+from ..report import Attempt, StreamReport, StreamStatus
 
 logger = logging.getLogger("llama_index_resilient_stream")
 dispatcher = get_dispatcher(__name__)
@@ -165,7 +166,7 @@ class _Announcer:
             attempt.waited,
             report.characters,
             recovery.elapsed,
-            recovery.fault.kind if recovery.fault is not None else None,
+            recovery.fault.kind if recovery.fault is not None else "",
         )
         logger.info(
             "stream %s: attempt %d (%s) asks %s after %.2f s, %d characters so far; cause: %s",
@@ -200,6 +201,7 @@ class _Announcer:
             return None
         self._ended = True
         report = recovery.report
+        _warn_of_unknown_word(recovery)
         dispatcher.event(
             StreamEndEvent(
                 span_id=None,
@@ -211,6 +213,21 @@ class _Announcer:
             )
         )
         return report
+
+
+def _warn_of_unknown_word(recovery: Recovery) -> None:
+    word, status = recovery.report.finish_reason, recovery.report.status
+    if status is not StreamStatus.UNKNOWN or word is None or meaning_of(word).kind is not FinishMeaning.UNKNOWN:
+        return
+    warned = recovery.asked_model.learned.warned_of_finish_reasons
+    if word not in warned:
+        warned.add(word)
+        logger.warning(
+            "%s ended its stream with the finish reason %r, which is not known: the answer may be cut. Its status is "
+            '"unknown"; RecoveryPolicy(completeness=...) can decide otherwise.',
+            recovery.asked_model.name,
+            word,
+        )
 
 
 def _warn_of_own_retries(recovery: Recovery, attempt: Attempt) -> None:

@@ -227,5 +227,5 @@ def _missed(report: StreamReport) -> Iterator[ResumeEvent]:
             delay=attempt.waited,
             characters=characters,
             seconds=attempt.started,
-            cause=before.fault,
+            cause=before.fault or "",
         )

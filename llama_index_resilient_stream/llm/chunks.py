@@ -171,17 +171,34 @@ class ChatPresenter:
     def __init__(self, recovery: Recovery) -> None:
         self._recovery = recovery
         self._thoughts: list[Any] = []
+        self._cut: ChatMessage | None = None  # the last message of a turn whose calls are told again
 
     def on_resume(self, event: ResumeEvent) -> None:
         payload = self._recovery.last_payload
         if event.strategy == "restart":
             self._thoughts = []
+            if self._cut is None and isinstance(payload, ChatResponse) and calls_in(payload.message):
+                self._cut = payload.message
         elif isinstance(payload, ChatResponse):
             self._thoughts += thoughts_of(payload.message)
+
+    def _with_calls_shown(self, cut: ChatMessage, new: ChatMessage | None, chunk: Chunk) -> ChatMessage | None:
+        """While a turn that is told again agrees with what was shown of its calls, they do not shrink."""
+        shown, repeated = calls_in(cut), calls_in(new) if new is not None else []
+        agrees = len(repeated) <= len(shown) and all(
+            name == shown_name and shown_arguments.startswith(arguments)
+            for (name, arguments), (shown_name, shown_arguments) in zip(repeated, shown, strict=False)
+        )
+        if agrees and repeated != shown and chunk.finish_reason is None:
+            return cut
+        self._cut = None  # it has got further, says something else, or is over
+        return new
 
     def __call__(self, chunk: Chunk) -> ChatResponse:
         payload, recovery = chunk.payload, self._recovery
         like: ChatMessage | None = payload.message if isinstance(payload, ChatResponse) else None
+        if self._cut is not None:
+            like = self._with_calls_shown(self._cut, like, chunk)
         message = assistant_message(recovery.answer, like)
         if self._thoughts:
             message.blocks = [*self._thoughts, *message.blocks]
@@ -192,6 +209,19 @@ class ChatPresenter:
             logprobs=getattr(payload, "logprobs", None),
             additional_kwargs=_extra(chunk, recovery),
         )
+
+
+def calls_in(message: ChatMessage) -> list[tuple[str, str]]:
+    """The name and the arguments, as text, of each tool call in a message."""
+    found = []
+    for call in message.additional_kwargs.get("tool_calls") or ():
+        inside = read(call, "function") or call
+        found.append((str(read(inside, "name") or ""), str(read(inside, "arguments") or "")))
+    for block in blocks_of(message):
+        if type(block).__name__ == "ToolCallBlock":
+            arguments = read(block, "tool_kwargs")
+            found.append((str(read(block, "tool_name")), arguments if isinstance(arguments, str) else repr(arguments)))
+    return found
 
 
 def completion_presenter(recovery: Recovery) -> Callable[[Chunk], CompletionResponse]:

@@ -72,6 +72,7 @@ class RunningAttempt:
     Args:
         record: its entry in the report.
         join: how its text is joined to the answer; None where it is the answer.
+        repeats_calls: tool calls of an earlier attempt were shown, so that its own must not be passed on as they are.
         elapsed: seconds since the answer was asked for.
     """
 
@@ -83,6 +84,7 @@ class RunningAttempt:
         policy: RecoveryPolicy,
         *,
         join: Join | None,
+        repeats_calls: bool,
         elapsed: Callable[[], float],
     ) -> None:
         self.record = record
@@ -94,6 +96,7 @@ class RunningAttempt:
         self._model = model
         self._idle_timeout = policy.idle_timeout
         self._elapsed = elapsed
+        self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
         """Take in one chunk; give back what to show of it."""
@@ -102,10 +105,12 @@ class RunningAttempt:
         evidence.events = True
         if chunk.progress:
             self._note_progress()
-        if chunk.tools is not None or chunk.finish_reason is not None or chunk.usage is not None or chunk.refusal:
+        if chunk.carries_more:
             self._note(chunk)
         if self.join is not None:
             return self._joined(chunk, self.join, answer)
+        if self._repeats_calls:
+            chunk.untouched = False
         if chunk.text:
             evidence.text = True
             self._show(chunk.text, answer)
@@ -156,19 +161,20 @@ class RunningAttempt:
 
     def _joined(self, chunk: Chunk, join: Join, answer: AnswerText) -> Sequence[Chunk]:
         had_text = bool(chunk.text)
-        if had_text:
-            self.evidence.text = True
+        self.evidence.text = self.evidence.text or had_text
         chunk.untouched = False
         if not join.settled:
-            if had_text:
-                chunk.text = join.feed(chunk.text)
-            if chunk.finish_reason is not None and self.evidence.closes:
-                chunk.text += self._finish_join(join, complete=True)
+            chunk.text = self._fed(chunk, join)
         chunk.reset = self._add(chunk.text, join, answer)
-        carries_more = chunk.finish_reason is not None or chunk.tools is not None or chunk.usage is not None
-        if chunk.text or chunk.reset or carries_more or (chunk.progress and not had_text):
-            return (chunk,)
-        return ()
+        shows = chunk.text or chunk.reset or chunk.carries_more or (chunk.progress and not had_text)
+        return (chunk,) if shows else ()
+
+    def _fed(self, chunk: Chunk, join: Join) -> str:
+        """What can be shown now of a chunk, while it is undecided how to join it."""
+        text = join.feed(chunk.text) if chunk.text else ""
+        if chunk.finish_reason is not None and self.evidence.closes:
+            text += self._finish_join(join, complete=True)
+        return text
 
     def _finish_join(self, join: Join, *, complete: bool) -> str:
         text = join.finish(complete=complete)

@@ -32,6 +32,11 @@ class Chunk:
     reset: bool = False
     """A restarted turn tells it differently: `text` is the whole new telling after a blank line."""
 
+    @property
+    def carries_more(self) -> bool:
+        """Whether there is more to it than text."""
+        return self.finish_reason is not None or self.tools is not None or self.usage is not None or bool(self.refusal)
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -72,6 +77,8 @@ class Learned:
     refused_strategies: set[Strategy] = field(default_factory=set)
     """Ways to continue that its API refused."""
     warned_of_own_retries: bool = False
+    warned_of_finish_reasons: set[str] = field(default_factory=set)
+    """Words that nobody knows, and that the log has named."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ from .usage import UsageMeter, estimate_tokens
 from .verdict import Context, Verdict, judge
 
 
+def _fault(kind: FaultKind, error: StreamFault, *, retryable: bool) -> Verdict:
+    return Verdict(fault=Fault(kind, retryable, str(error), error))
+
+
 class Recovery:
     """One answer, from the question to its stated outcome, over as many attempts and models as the policy allows.
 
@@ -96,6 +100,7 @@ class Recovery:
         self._explanation = explanation
         self._attempt: RunningAttempt | None = None
         self._delay: float | None = None
+        self._showed_calls = False
         self._length_rounds = 0
         self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
         self._free_attempts = 0  # that a refusal of our own continuation cost
@@ -220,7 +225,15 @@ class Recovery:
         self.report.attempts.append(record)
         request, join = self._request(strategy)
         clock, began = self.clock, self._began  # not self: what holds each other waits for the garbage collector
-        return RunningAttempt(record, request, self.model, self.policy, join=join, elapsed=lambda: clock() - began)
+        return RunningAttempt(
+            record,
+            request,
+            self.model,
+            self.policy,
+            join=join,
+            repeats_calls=self._showed_calls,
+            elapsed=lambda: clock() - began,
+        )
 
     def _strategy(self) -> Strategy:
         if not self.answer:
@@ -272,33 +285,29 @@ class Recovery:
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
         attempt = self._current
         verdict = self._judge(attempt, end)
-        if verdict.status is StreamStatus.UNKNOWN and attempt.is_repeating:
-            error = TruncatedStreamError()  # a repeat that was begun and not finished proves the cut
-            verdict = Verdict(fault=Fault(FaultKind.TRUNCATED, True, str(error), error))
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
-        if attempt.rejected and verdict.fault is None:
-            verdict = self._judge(attempt, Ended(RejectedAnswerError()))
+        if attempt.rejected:  # perhaps only now, by the beginning that was still held back
+            verdict = self._judge(attempt, end)
         self._close_attempt(attempt, verdict.fault)
+        self._note_outcome(verdict, attempt)
+        if verdict.fault is None or self._has_said_all(attempt):
+            self._after_status(verdict.status or StreamStatus.UNKNOWN, attempt)
+        else:
+            self._after_fault(verdict.fault, attempt)
+        return [*shown, *self._last_words(attempt)] if self.over else shown
+
+    def _note_outcome(self, verdict: Verdict, attempt: RunningAttempt) -> None:
         if attempt.record.characters:
             self._chain.progress(self._answer.grown_at)
             self._first_fault = None
         self._first_fault = self._first_fault or verdict.fault
         self.report.refusal = attempt.evidence.refusal if verdict.status is StreamStatus.FILTERED else ""
         self._reasonless_ends = self._reasonless_ends + 1 if verdict.lacks_only_reason else 0
-        if verdict.fault is not None and self._has_said_all(attempt):
-            self._after_status(StreamStatus.UNKNOWN, attempt)
-        elif verdict.fault is not None:
-            self._after_fault(verdict.fault, attempt)
-        else:
-            assert verdict.status is not None, "a verdict is a status or a fault"
-            self._after_status(verdict.status, attempt)
-        return [*shown, *self._last_words(attempt)] if self.over else shown
 
     def _judge(self, attempt: RunningAttempt, end: Ended) -> Verdict:
         if attempt.rejected:
-            error = RejectedAnswerError()
-            return Verdict(fault=Fault(FaultKind.REJECTED, False, str(error), error))
+            return _fault(FaultKind.REJECTED, RejectedAnswerError(), retryable=False)
         empty_again = self.fault is not None and self.fault.kind is FaultKind.EMPTY
         context = Context(
             self.model,
@@ -308,7 +317,11 @@ class Recovery:
             empty_is_an_answer=self._empty_is_an_answer or empty_again,
             text=lambda: self.answer,
         )
-        return judge(attempt.evidence, end, context)
+        verdict = judge(attempt.evidence, end, context)
+        # A repeat that was begun and not finished proves the cut, where nothing else can.
+        if verdict.status is StreamStatus.UNKNOWN and attempt.is_repeating:
+            return _fault(FaultKind.TRUNCATED, TruncatedStreamError(), retryable=True)
+        return verdict
 
     def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None) -> None:
         record = attempt.record
@@ -360,7 +373,7 @@ class Recovery:
 
     def _after_fault(self, fault: Fault, attempt: RunningAttempt) -> None:
         if attempt.evidence.has_calls:
-            self._restart_only = True
+            self._restart_only = self._showed_calls = True
         decision = self._chain.decide(fault, attempt)
         self._free_attempts += decision.free
         reason = decision.reason or self._spent_budget(decision.delay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from ..report import Attempt, StreamReport
@@ -44,14 +45,13 @@ class UsageMeter:
     def usage(self) -> tuple[dict[str, int], bool]:
         """Tokens of all attempts so far, and whether that is in part an estimate. Empty where nobody counted."""
         counted = [attempt.usage for attempt in self._report.attempts if attempt.usage]
-        missing = [attempt for attempt in self._report.attempts if attempt.chunks and not attempt.usage]
-        if counted and missing:
-            counted += [self._estimate(attempt) for attempt in missing]
-        total: dict[str, int] = {}
-        for usage in counted:
-            for key, count in usage.items():
-                total[key] = total.get(key, 0) + count
-        return total, bool(counted and missing)
+        if not counted:
+            return {}, False
+        estimated = [self._estimate(a) for a in self._report.attempts if a.chunks and not a.usage]
+        total: Counter[str] = Counter()
+        for usage in (*counted, *estimated):
+            total.update(usage)
+        return dict(total), bool(estimated)
 
     def _estimate(self, attempt: Attempt) -> dict[str, int]:
         prompt, output = self._question_tokens(), _tokens(attempt.characters + attempt.dropped)

@@ -134,6 +134,16 @@ class Evidence:
         return self._calls is not None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is neither text nor a tool call."""
+        return not self.text and not self.has_calls
+
+    @property
+    def only_refused(self) -> bool:
+        """Whether there is a refusal and nothing else."""
+        return bool(self.refusal) and self.is_empty
+
+    @property
     def open_calls(self) -> bool:
         """Whether some call's arguments are no JSON object: they are not whole, whoever says so."""
         return self._calls is not None and OPEN in self._calls
@@ -169,12 +179,11 @@ def judge(seen: Evidence, end: Ended, context: Context) -> Verdict:
         return _unfinished(reason)
     if seen.has_calls and (verdict := _judge_calls(seen, reason)) is not None:
         return verdict
-    if seen.refusal and not seen.text and not seen.has_calls:
+    if seen.only_refused:
         return Verdict(StreamStatus.FILTERED)
-    status = _STATUS[reason.kind] if reason is not None else None
-    if status not in (StreamStatus.LENGTH, StreamStatus.FILTERED):
-        return _judge_end(seen, end, reason, status, context)
-    return Verdict(status)
+    if reason is not None and reason.kind in _CUTS_BY_A_LIMIT:
+        return Verdict(_STATUS[reason.kind])
+    return _judge_end(seen, end, reason, context)
 
 
 def _reason_of(seen: Evidence, end: Ended, model: Model) -> FinishReason | None:
@@ -226,10 +235,9 @@ def _judge_calls(seen: Evidence, reason: FinishReason | None) -> Verdict | None:
     return None
 
 
-def _judge_end(
-    seen: Evidence, end: Ended, reason: FinishReason | None, status: StreamStatus | None, context: Context
-) -> Verdict:
+def _judge_end(seen: Evidence, end: Ended, reason: FinishReason | None, context: Context) -> Verdict:
     """The stream ended cleanly, and nothing says that a limit or a policy ended it."""
+    status = _STATUS[reason.kind] if reason is not None else None
     if context.streamed and (verdict := _asked(seen, end, reason, context)) is not None:
         return verdict
     if status is None:
@@ -237,7 +245,7 @@ def _judge_end(
             fault = _silent(TruncatedStreamError(), FaultKind.TRUNCATED)
             return Verdict(fault=fault, lacks_only_reason=_lacks_only_reason(seen, end, context))
         status = _status_without_reason(seen, end, context)
-    if context.first and not seen.text and not seen.has_calls and not context.empty_is_an_answer:
+    if seen.is_empty and context.first and not context.empty_is_an_answer:
         return Verdict(fault=_silent(EmptyStreamError("The stream ended without a single word."), FaultKind.EMPTY))
     return Verdict(status)
 

@@ -277,7 +277,7 @@ def _announce_recovery(channel: Channel[Part | _EarlyRecovery], calls: CallLog, 
     if event.attempt > 1:  # the first of `llm.resume(...)` goes on as well, and nothing has failed here
         report = calls.report
         shown = report is not None and report.stream_id == event.stream_id  # not what condenses a question
-        channel.push(_EarlyRecovery(RecoveryPart(event.attempt, event.cause or ""), event.characters if shown else 0))
+        channel.push(_EarlyRecovery(RecoveryPart(event.attempt, event.cause), event.characters if shown else 0))
 
 
 def _checked(source: Any) -> Any:
@@ -345,5 +345,5 @@ def _end_as_reported(report: StreamReport | None, *, stopped: bool) -> EndPart:
     elif status is StreamStatus.STREAMING:
         status = StreamStatus.UNKNOWN
     if report is not None and status is StreamStatus.INTERRUPTED:
-        return EndPart(status, report.reason or "", report.retryable)
+        return EndPart(status, report.reason, report.retryable)
     return EndPart(status)

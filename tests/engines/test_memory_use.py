@@ -103,7 +103,7 @@ def test_an_answer_is_freed_however_it_ended(way: str, script: Any, policy: Any,
     answers = [weakref.ref(ask(way, llm_of(script(), policy), take)[0]) for _ in range(MANY)]
     gc.collect()
     assert sum(answer() is not None for answer in answers) == 0
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("resilient-")]
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("resilient-stream")]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
