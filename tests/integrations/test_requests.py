@@ -26,7 +26,7 @@ if not hasattr(LLM, "_structured_stream_call"):
     pytest.skip("the integrations' own structured output is newer than this core", allow_module_level=True)
 
 # Clients that an integration does not close, and what it does with its SDK's older names.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 class Song(pydantic.BaseModel):  # type: ignore[misc, name-defined]

@@ -105,8 +105,9 @@ def test_faults_that_are_survived(reader: Reader, wire: respx.MockRouter, broken
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
 def test_an_output_limit_of_the_call_is_reduced(reader: Reader, wire: respx.MockRouter, limit: str) -> None:
-    words = " ".join(f"word{number}" for number in range(50)) + " "
-    route = answers(wire, events(words), events(words[-80:], "end.", finish="stop"))
+    pieces = [f"w{piece} " for piece in range(100)]
+    words = "".join(pieces)
+    route = answers(wire, events(*pieces), events(words[-80:], "end.", finish="stop"))
     result = reader(ResilientLLM(gpt(), policy=QUICK), **{limit: 300})
     assert result.text == words + "end."
     first, second = bodies(route)
