@@ -64,8 +64,9 @@ def _has_limits(recovery: Recovery) -> bool:
 class _Patience:
     """How long one attempt may go on without progress. Only waiting for the provider counts."""
 
-    def __init__(self, recovery: Recovery, scope: Scope, watched: bool) -> None:
+    def __init__(self, recovery: Recovery, upstream: Upstream, scope: Scope, watched: bool) -> None:
         self._recovery = recovery
+        self._upstream = upstream
         self._scope = scope
         self._watched = watched
         self._clock = recovery.clock
@@ -97,7 +98,7 @@ class _Patience:
             what = f"No first token within {recovery.limit:g} s."
         else:
             what = f"No progress for {recovery.limit:g} s."
-        return Ended(StreamTimeoutError(what))
+        return self._upstream.ended(StreamTimeoutError(what))  # the terminator may have passed by
 
 
 class _Outcome:
@@ -169,7 +170,9 @@ def _drive(
             upstream = Upstream(part)
             attempt = make_reader(partial(open_stream, upstream, request), upstream, part)
             try:
-                yield from _read(attempt, recovery, show, observer, scope, watched)
+                yield from _read(
+                    attempt, recovery, show, observer, _Patience(recovery, upstream, scope, watched), scope
+                )
             finally:
                 attempt.close()
                 part.finish("closed")
@@ -182,9 +185,14 @@ def _drive(
 
 
 def _read(
-    attempt: AttemptReader, recovery: Recovery, show: Show[T], observer: Observer, scope: Scope, watched: bool
+    attempt: AttemptReader,
+    recovery: Recovery,
+    show: Show[T],
+    observer: Observer,
+    patience: _Patience,
+    scope: Scope,
 ) -> Generator[T, None, None]:
-    receive, tell, patience = recovery.receive, observer.watches_tokens, _Patience(recovery, scope, watched)
+    receive, tell = recovery.receive, observer.watches_tokens
     while not scope.cancelled:
         event = attempt.next(patience.begin())
         if scope.cancelled:
@@ -251,7 +259,7 @@ async def _adrive(
             attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
-                patience = _Patience(recovery, scope, watched)
+                patience = _Patience(recovery, upstream, scope, watched)
                 while recovery.streaming:
                     event = await attempt.next(patience.begin())
                     if scope.cancelled:

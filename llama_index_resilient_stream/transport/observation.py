@@ -96,7 +96,18 @@ class _Body(httpx.SyncByteStream):
         for part in self._parts:
             self._watch.feed(part)
             yield part
+            if self._watch.terminated:
+                yield from self._last_parts()
+                return
         self._watch.end()
+
+    def _last_parts(self) -> Iterator[bytes]:
+        """What follows the terminator, if it comes at once: openai 1 reads a body to its end, which may never come."""
+        if self._connection is None:
+            yield from self._parts
+            return
+        with contextlib.suppress(Exception), short_reads(self._connection, _LAST_SECONDS):
+            yield from islice(self._parts, _LAST_PARTS)
 
     def close(self) -> None:
         if self._upstream is not None:  # closing gives the connection back to the pool
@@ -121,12 +132,25 @@ class _AsyncBody(httpx.AsyncByteStream):
             upstream.opened(response, self._watch, response.aclose)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._watch is None:
+            async for part in self._parts:
+                yield part
+            return
         async for part in self._parts:
-            if self._watch is not None:
-                self._watch.feed(part)
+            self._watch.feed(part)
             yield part
-        if self._watch is not None:
+            if self._watch.terminated:
+                break
+        else:
             self._watch.end()
+            return
+        for _ in range(_LAST_PARTS):  # what follows the terminator, if it comes at once
+            last = None
+            with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
+                last = await anext(self._parts, None)
+            if last is None:
+                return
+            yield last
 
     async def aclose(self) -> None:
         if self._watch is not None and self._watch.terminated:

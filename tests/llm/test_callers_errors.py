@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, StreamInterruptedError, StreamStatus
-from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.testing import FaultServer, ScriptedLLM
 from support.readers import QUICK, TEXT, openai_like, question
 
@@ -123,7 +122,8 @@ def test_trio_is_refused_by_name(endpoint: str) -> None:
 
 def test_served_stream_under_trio_is_refused() -> None:
     trio = pytest.importorskip("trio")
-    response = SSEResponse(lambda: ResilientLLM(ScriptedLLM(TEXT)).stream_chat(question()))
+    serving = pytest.importorskip("llama_index_resilient_stream.serve.fastapi", exc_type=ImportError)
+    response = serving.SSEResponse(lambda: ResilientLLM(ScriptedLLM(TEXT)).stream_chat(question()))
     scope = {"type": "http", "method": "GET", "headers": []}
     with pytest.raises(ConfigurationError, match="SSEResponse runs on asyncio only"):
         trio.run(response, scope, None, None)

@@ -21,6 +21,7 @@ from tenacity import stop_never, wait_fixed
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
 from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, FaultServer, ScriptedLLM, Stall
 from support.readers import QUICK, TEXT, openai_like, question
+from support.sdk_clients import needs_observed_sdk_clients
 
 Serve = Callable[..., FaultServer]
 SLOW = replace(QUICK, wait=wait_fixed(60))
@@ -110,7 +111,13 @@ def test_the_consumer_s_own_bug_is_not_retried() -> None:
 
 
 @pytest.mark.parametrize("fault", ["stall", "comments", "stall_first", "stall_headers"])
-@pytest.mark.parametrize("client", [None, httpx.Client], ids=["sdk-client", "user-client"])
+@pytest.mark.parametrize(
+    "client",
+    [
+        pytest.param(None, id="sdk-client", marks=needs_observed_sdk_clients),
+        pytest.param(httpx.Client, id="user-client"),
+    ],
+)
 def test_cancelling_from_another_thread_releases_a_reader_that_waits(serve: Serve, fault: str, client: Any) -> None:
     server = serve(TEXT, [FAULTS[fault]])
     inner = openai_like(server, http_client=client and client())

@@ -21,8 +21,11 @@ from llama_index_resilient_stream.testing import FaultServer
 from llama_index_resilient_stream.transport.sdk_clients import observed
 from support.event_server import EventServer
 from support.readers import QUICK, TEXT, openai_like, question
+from support.sdk_clients import needs_observed_sdk_clients
 
 Serve = Callable[..., FaultServer]
+
+pytestmark = needs_observed_sdk_clients
 
 
 def chunk(delta: dict[str, Any], reason: str | None = None, text: str = "") -> dict[str, Any]:
