@@ -23,7 +23,7 @@ from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level
 from llama_index_resilient_stream.doctor.endpoint.measurements import Measurements
 from llama_index_resilient_stream.doctor.endpoint.plan import Plan, measure
 from llama_index_resilient_stream.doctor.endpoint.probe import ProbeRequest, ReportProgress
-from support.servers import SERVERS, Running, free_port, nginx, require, serving
+from support.servers import PLAIN_SERVERS, Running, free_port, nginx, require, serving
 
 # Said aloud, for nginx changed its mind in 1.29.7.
 OLD_HOP = ("proxy_http_version 1.0;",)
@@ -226,7 +226,7 @@ def test_the_cause_is_named(house: House, row: Row) -> None:
 CHUNKED = {HTTPTOOLS, "gunicorn-uvicorn", "flask"}
 
 
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("server", PLAIN_SERVERS)
 def test_a_request_in_http_1_0_foretells_the_blind_hop(house: House, server: str) -> None:
     wsgi = server in ("flask", "gunicorn-sync", "gunicorn-gthread")
     row = Row("/good", {} if server in CHUNKED else BLIND, server, "flask" if wsgi else "asgi")

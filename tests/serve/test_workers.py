@@ -275,7 +275,7 @@ async def test_redis_is_killed_and_comes_back_empty(team: Team, http: httpx.Asyn
     try:
         team.kill_redis()
         reading.append(begin(browsers[2].read(team.plain)))  # comes back while there is none
-        await asyncio.sleep(LONG_LEASE + 0.3)
+        await asyncio.sleep(LEASE + 0.3)  # less than the grace of 2 s, after which a reader is told
         assert not any(each.done() for each in reading)
     finally:
         team.start_redis_again()

@@ -70,6 +70,8 @@ SERVERS: dict[str, tuple[list[str], Command]] = {
     "flask": (["flask"], python("flask", "--app", "{app}", "run", "--host", "{host}", "--port", "{port}")),
 }
 
+PLAIN_SERVERS = tuple(SERVERS)  # without those of the recipes' frameworks, which their tests add
+
 # The command line, told to heed Ctrl+C: what a shell has started in the background ignores it.
 HEEDING_COMMAND = [
     sys.executable,
