@@ -144,8 +144,10 @@ def copied(model: M, **changes: Any) -> M:
         return made
     old: Any = model
     made = type(model).__new__(type(model))
+    fields = {name: value for name, value in changes.items() if name not in old.__private_attributes__}
     private = {name: getattr(old, name) for name in old.__private_attributes__ if hasattr(old, name)}
-    state = {"__dict__": {**vars(old), **changes}, "__fields_set__": {*old.__fields_set__, *changes}, **private}
+    private |= {name: value for name, value in changes.items() if name in old.__private_attributes__}
+    state = {"__dict__": {**vars(old), **fields}, "__fields_set__": {*old.__fields_set__, *fields}, **private}
     for name, value in state.items():
         object.__setattr__(made, name, value)
     return made
