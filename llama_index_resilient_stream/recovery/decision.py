@@ -100,7 +100,7 @@ class ModelChain:
         """What to do about this fault."""
         continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
         if continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse():
-            return Decision(Step.DESCEND, free=1)
+            return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
         error = fault.error if fault.error is not None else StreamFault(fault.message)
         state = self._backoff.failed(fault, error)
         retryable = self._is_retryable(fault, state)
