@@ -149,6 +149,8 @@ class RecoveryPolicy:
             "auto" has it.
         empty: what an answer of nothing but a finish reason is. "retry": asked again once. "accept": the answer.
             After a tool's result it always is the answer.
+        unverified: what to do where nothing shows that a continuation goes on where the answer was cut. "retry": show
+            none of it, and try the other ways to continue first. "show": show it. Either way `report.joints` says so.
         continue_on_length: how often an answer that hit the token limit is continued.
         max_held_characters, max_held_seconds: how much of a continuation is held back at the most while it is
             unclear whether it repeats what was said.
@@ -173,6 +175,7 @@ class RecoveryPolicy:
     idle_timeout: float | None = 120.0
     completeness: Completeness = "auto"
     empty: Literal["retry", "accept"] = "retry"
+    unverified: Literal["retry", "show"] = "retry"
     continue_on_length: int = 0
     max_held_characters: int = 400
     max_held_seconds: float = 10.0
@@ -199,6 +202,7 @@ class RecoveryPolicy:
         if not callable(self.completeness) or isinstance(self.completeness, type):
             self._check_choice("completeness", ("auto", "strict", "lenient"))
         self._check_choice("empty", ("retry", "accept"))
+        self._check_choice("unverified", ("retry", "show"))
         self._check_choice("on_exhausted", ("raise", "partial"))
 
     @property

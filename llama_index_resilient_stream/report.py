@@ -58,6 +58,8 @@ class FaultKind(StrEnum):
     """A content policy, where a provider raises an error instead of sending a finish reason."""
     REJECTED = "rejected"
     """`RecoveryPolicy.reject` did not accept the beginning of the answer."""
+    UNVERIFIED_JOINT = "unverified_joint"
+    """Nothing shows that a continuation goes on where the answer was cut. None of it was shown."""
     AUTH = "auth"
     QUOTA = "quota"
     """Money is used up, not rate."""
@@ -121,6 +123,32 @@ class JoinDecision(StrEnum):
     """A restarted turn was not the same: it replaces what was shown."""
 
 
+class Certainty(StrEnum):
+    """How sure it is that a continuation goes on exactly where the answer was cut."""
+
+    VERIFIED = "verified"
+    """The anchor that was asked for came, or the server is known to write on from the text it is given."""
+    ALIGNED = "aligned"
+    """The model told some of the answer again, to its very end, and went on."""
+    UNVERIFIED = "unverified"
+    """Neither: it may be a new beginning, or leave something out."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One place where a continuation was joined to the answer."""
+
+    attempt: int
+    """The number of the attempt that wrote on."""
+    position: int
+    """Characters (Unicode code points) of the answer before it."""
+    strategy: Strategy
+    decision: JoinDecision
+    certainty: Certainty
+    dropped: int = 0
+    """Characters of the continuation that repeated what was said, and were not shown."""
+
+
 @dataclass
 class Attempt:
     """One request and the stream that answered it. Times are seconds since the answer was asked for."""
@@ -169,6 +197,8 @@ class StreamReport:
     """Of an interrupted answer: whether asking again later may help."""
     attempts: list[Attempt] = field(default_factory=list)
     characters: int = 0
+    joints: list[Joint] = field(default_factory=list)
+    """Where and how continuations were joined to the answer, in order."""
     resets: int = 0
     """How often a restarted tool or structured turn told it differently."""
     seconds: float = 0.0
@@ -194,6 +224,11 @@ class StreamReport:
             StreamStatus.INTERRUPTED,
             StreamStatus.CANCELLED,
         )
+
+    @property
+    def verified(self) -> bool:
+        """Whether no joint is unverified."""
+        return all(joint.certainty is not Certainty.UNVERIFIED for joint in self.joints)
 
     @property
     def requests(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..policy import RecoveryPolicy
-from ..report import Attempt
+from ..report import Attempt, Certainty
 from .answer import AnswerText
 from .events import Chunk, Model, Request
 from .seam import RestartJoin, Seam
@@ -21,6 +21,10 @@ class Join(Protocol):
 
     settled: bool
     decision: str
+    certainty: Certainty | None
+    """How sure the join is; None while it is open, or where nothing was joined."""
+    refused: bool
+    """Nothing of this attempt can be joined to the answer, and nothing of it was shown: another way is to be tried."""
     leftover: str
     most_held: int
 
@@ -41,7 +45,9 @@ class Head:
         self._held = ""
         self.rejected = False
         self.settled = False
+        self.refused = False
         self.decision = ""
+        self.certainty: Certainty | None = None
         self.dropped = 0
         self.leftover = ""
         self.most_held = 0

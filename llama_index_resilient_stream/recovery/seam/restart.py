@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...report import JoinDecision
+from ...report import Certainty, JoinDecision
 from ..surrogates import HalfJoiner, join_halves
 
 RESET_MARK = "\n\n"
@@ -20,6 +20,8 @@ class RestartJoin:
         settled: Whether text passes straight through from here on.
         reset: Whether the restarted turn differs from what was shown.
         decision: A `JoinDecision`; "" while undecided.
+        certainty: "aligned" once it was found to repeat what was shown; a new telling is no joint.
+        refused: Never: what differs is shown as a new telling.
         dropped: Characters that the reader had already.
     """
 
@@ -30,6 +32,8 @@ class RestartJoin:
         self.settled = False
         self.reset = False
         self.decision: str = ""
+        self.certainty: Certainty | None = None
+        self.refused = False
         self.dropped = 0
         self.leftover = ""
         self.most_held = 0
@@ -49,6 +53,7 @@ class RestartJoin:
             return ""
         self.settled = True
         self.decision = JoinDecision.RESTART_MATCHED
+        self.certainty = Certainty.ALIGNED
         self.dropped += len(common)
         return text[len(common) :] + self._halves.finish()
 

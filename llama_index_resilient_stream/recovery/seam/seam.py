@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ...report import JoinDecision, Strategy
+from ...report import Certainty, JoinDecision, Strategy
 from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
 from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
@@ -45,6 +45,8 @@ class Seam:
     Attributes:
         settled: Text passes straight through from here on; `feed` need not be called any more.
         decision: A `JoinDecision`; "" while undecided.
+        certainty: How sure the join is; None while undecided.
+        refused: Nothing can be joined, and nothing was shown.
         dropped: Characters of the continuation that are not shown since they repeat.
         leftover: What a cut continuation had to withhold although it might have been new.
         most_held: The most characters that were held back at once, undecided.
@@ -62,6 +64,8 @@ class Seam:
     ) -> None:
         self.settled = not partial_text
         self.decision: str = "" if partial_text else JoinDecision.AS_IS
+        self.certainty: Certainty | None = None
+        self.refused = False
         self._drop = 0  # of what is held
         self.leftover = ""
         self.most_held = 0
