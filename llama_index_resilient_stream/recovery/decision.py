@@ -136,8 +136,7 @@ class ModelChain:
 
     def decide(self, fault: Fault, attempt: RunningAttempt) -> Decision:
         """What to do about this fault."""
-        continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
-        if continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse(attempt.request.strategy):
+        if self._refuses_continuation(fault, attempt):
             return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
         if fault.kind is FaultKind.UNVERIFIED_JOINT:
             return self._other_way(attempt.request.strategy)
@@ -150,6 +149,11 @@ class ModelChain:
         if self._falls_back(fault, state) and self._next_model():
             return Decision(Step.FALL_BACK, retryable=retryable)
         return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
+
+    def _refuses_continuation(self, fault: Fault, attempt: RunningAttempt) -> bool:
+        """Whether the API refused our way to continue, and not the question, and there is another way."""
+        continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
+        return continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse(attempt.request.strategy)
 
     def descends(self, failed: Strategy) -> Decision | None:
         """What to do where a continuation added nothing to half a sentence; None where nothing is left to try."""

@@ -205,16 +205,23 @@ class PartialText:
 
     def _find_proof(self, position: int) -> bool:
         piece = self.text[position : self.end]
-        if not self.new_message and self._is_whole(piece) and not any(0 < p < self.end for p in self._beginnings):
-            return False  # one line or sentence may well be said twice
+        if self._may_be_said_twice(piece):
+            return False
         if self.fence and position == self.fence.start():
             return self.names_a_language and self.end - self.fence.end() >= 4
-        if self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece):
+        if self._proves_nothing(position, piece):
             return False
         begins = self.is_beginning(position)
         if weight(self.text[position:]) >= ENOUGH:
             return self._is_long_proof(piece, begins)
         return begins and position > 0 and self._is_short_proof(position, piece)
+
+    def _proves_nothing(self, position: int, piece: str) -> bool:
+        return self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece)
+
+    def _may_be_said_twice(self, piece: str) -> bool:
+        """Return whether this is one whole line or sentence, which a text that is written on may well say again."""
+        return not self.new_message and self._is_whole(piece) and not any(0 < p < self.end for p in self._beginnings)
 
     def _is_long_proof(self, piece: str, begins: bool) -> bool:
         if not is_varied(piece, 6):

@@ -121,9 +121,7 @@ class Seam:
             return ""
         if self.settled or not text:
             return text
-        if self._thoughts is not None and not self._thoughts.done and not (text := self._thoughts.feed(text)):
-            return ""
-        text = self._halves.feed(text)
+        text = self._halves.feed(self._without_thoughts(text))
         index = 0
         if self._is_overdue():
             self._settle()
@@ -132,6 +130,9 @@ class Seam:
         if not self.settled:
             return ""
         return self._passed_on(self._release() + text[index:] + self._halves.finish())
+
+    def _without_thoughts(self, text: str) -> str:
+        return text if self._thoughts is None or self._thoughts.done else self._thoughts.feed(text)
 
     def finish(self, *, complete: bool) -> str:
         """End the continuation. Returns what is left to show.
@@ -247,15 +248,19 @@ class Seam:
         if certainty == Certainty.UNVERIFIED and self._begins_anew("".join(self._held), complete=complete):
             self.certainty, self.refused = certainty, True
             return
-        if self._strategy == Strategy.APPEND or (self._writes_on and self._strategy == Strategy.PREFILL):
-            certainty = Certainty.VERIFIED
-        elif self._strategy == Strategy.PREFILL and certainty == Certainty.UNVERIFIED:
-            certainty = Certainty.UNVERIFIED if self._glue.is_glued else Certainty.ALIGNED
-        self.certainty = certainty
-        if certainty == Certainty.UNVERIFIED:
+        self.certainty = self._certainty_for_strategy(certainty)
+        if self.certainty == Certainty.UNVERIFIED:
             self.refused = not self._shows_unverified
             glued = self._glue.is_glued and self._strategy == Strategy.ASK and self._partial.text[-1:].isalnum()
             self._gap = " " if glued and not self._drop else ""
+
+    def _certainty_for_strategy(self, found: Certainty) -> Certainty:
+        """How sure the join is, given how the model was asked to go on."""
+        if self._strategy == Strategy.APPEND or (self._writes_on and self._strategy == Strategy.PREFILL):
+            return Certainty.VERIFIED
+        if self._strategy == Strategy.PREFILL and found == Certainty.UNVERIFIED and not self._glue.is_glued:
+            return Certainty.ALIGNED
+        return found
 
     def _begins_anew(self, held: str, *, complete: bool) -> bool:
         """Whether it tells the beginning of the answer again, and not to its end."""
