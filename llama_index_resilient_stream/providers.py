@@ -87,6 +87,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "sends_finish_reason": (True, False, None),
     "strategy": STRATEGIES,
     "prefill": get_args(Prefill),
+    "prefill_keeps_space": (True, False),
 }
 
 
@@ -165,7 +166,7 @@ SERVERS: dict[str, Prefilling] = {
 
 _FINGERPRINTS = {
     "llama.cpp": re.compile(r"b\d+-"),  # b4719-0f2bbe65: the build and the commit
-    "tgi": re.compile(r"\d+\.\d+\.\d+(-dev0)?-(sha-)?[0-9a-f]{7}|\d+\.\d+\.\d+-native"),
+    "tgi": re.compile(r"\d+\.\d+\.\d+(-dev\d+)?-((sha-)?[0-9a-f]{7}|native)"),  # 3.0.1-sha-bb9095a: version and image
     "ollama": re.compile(r"fp_ollama$"),
 }
 

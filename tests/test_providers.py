@@ -183,6 +183,7 @@ def test_what_cannot_be_registered(wrong: Any) -> None:
         ("sends_finish_reason", "always", "True, False, None"),
         ("strategy", "beg", "'ask', 'prefill', 'append', 'restart'"),
         ("prefill", "always", "'trailing', 'flags'"),
+        ("prefill_keeps_space", "no", "True, False"),
         ("untrusted_finish_reasons", "stop", "frozenset"),
         ("untrusted_finish_reasons", {3}, "frozenset"),
         ("prefill_extra", "flags", "extra_body"),

@@ -102,8 +102,9 @@ def model_of(
     provider = provider_of(type(llm)) if provider is None else provider
     name = name_of(llm)
     timeout = policy.first_token_timeout
+    thinks = reasons(name, {**_public_fields(llm), **question.kwargs})
     if timeout == "auto":
-        patient = question.has_tools or reasons(name, {**_public_fields(llm), **question.kwargs})
+        patient = question.has_tools or thinks
         timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
     retries = getattr(llm, "max_retries", 0)
     return Model(
@@ -112,7 +113,7 @@ def model_of(
         sends_finish_reason=provider.sends_finish_reason if own_word is _NO_WORD else own_word,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
-        prefills_on=_prefills_on(continuation, name, {**_public_fields(llm), **question.kwargs}),
+        prefills_on={} if thinks else _prefills_on(continuation),
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
         learned=learned,
     )
@@ -137,12 +138,10 @@ def _public_fields(llm: LLM) -> dict[str, Any]:
     return {name: value for name, value in vars(llm).items() if not name.startswith("_")}
 
 
-def _prefills_on(
-    wanted: Continuation | Strategy | str, model_name: str, settings: Mapping[str, Any]
-) -> Mapping[str, Prefilling]:
-    """On which servers this model is made to write on from its own text: on none while it thinks before it speaks."""
+def _prefills_on(wanted: Continuation | Strategy | str) -> Mapping[str, Prefilling]:
+    """On which servers a model is made to write on from its own text: on none where the user chose another way."""
     strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
-    return SERVERS if strategy in ("auto", Strategy.PREFILL) and not reasons(model_name, settings) else {}
+    return SERVERS if strategy in ("auto", Strategy.PREFILL) else {}
 
 
 def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:

@@ -1,7 +1,7 @@
 """Builds the request that asks a model to go on.
 
     ask       the partial answer as the assistant's turn, then a user turn that asks to begin by repeating a
-              short anchor of its last words, so that the join is verified and not guessed (the default)
+              short anchor of its last words, by which the join can be verified (the default)
     prefill   the partial answer as the last turn; the model writes on from there, where its API allows that
     append    the prompt and the partial answer as one text, for completion models
     restart   the question again; for turns with tools or structured output, and where nothing was shown yet
@@ -28,8 +28,8 @@ STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
 WORDING = (
     "Your reply broke off. Write the missing rest of it, to its end. Start by copying this text exactly:\n\n{anchor}"
 )
-"""Short, the verb "copy", the anchor bare and last. Small models obey longer ones, marks around the anchor and lists of
-what not to do far less (`benchmarks/real_models.py`)."""
+"""Short, the verb "copy", the anchor bare and last: small models obey longer wordings, marks around the anchor and
+lists of what not to do less."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Continuation:
             ends in white space; without it other models, for which ".\\n\\n" is one token, write on in the same line.
 
     Raises:
-        ConfigurationError: The strategy is unknown, or `anchor_length` is less than 1.
+        ConfigurationError: The strategy is unknown, `anchor_length` is less than 1, or a value has the wrong type.
 
     Example:
         vLLM and SGLang want two flags with a prefill::
@@ -90,33 +90,31 @@ class Continuation:
                 f"Continuation.extra is {self.extra!r}. Write keyword arguments as a dict: "
                 f'extra={{"extra_body": {{"continue_final_message": True}}}}.'
             )
+        if not isinstance(self.keeps_trailing_space, bool):
+            raise ConfigurationError(
+                f"keeps_trailing_space is {self.keeps_trailing_space!r}; it is True or False. "
+                f"Write keeps_trailing_space=False."
+            )
 
     def with_strategy(self, strategy: Strategy) -> Self:
         """Return it for another way to continue. Of a subclass it is the same class."""
-        if strategy is self.strategy:
-            return self
-        other = copy.copy(self)
-        object.__setattr__(other, "strategy", strategy)  # frozen for everybody else
-        return other
+        return self if strategy is self.strategy else self._with("strategy", strategy)
 
     def with_longer_anchor(self) -> Self:
         """Return it with an anchor twice as long. Of a subclass it is the same class."""
-        other = copy.copy(self)
-        object.__setattr__(other, "anchor_length", 2 * self.anchor_length)
-        return other
+        return self._with("anchor_length", 2 * self.anchor_length)
 
     def without_trailing_space(self) -> Self:
         """Return it for an API that refuses white space at the end of a prefill. Of a subclass it is the same class."""
-        other = copy.copy(self)
-        object.__setattr__(other, "keeps_trailing_space", False)
-        return other
+        return self._with("keeps_trailing_space", False)
 
     def with_extra(self, extra: Mapping[str, Any]) -> Self:
         """Return it with these keyword arguments, unless it has some of its own. Of a subclass it is the same class."""
-        if self.extra or not extra:
-            return self
-        other = copy.copy(self)
-        object.__setattr__(other, "extra", extra)
+        return self if self.extra or not extra else self._with("extra", extra)
+
+    def _with(self, name: str, value: Any) -> Self:
+        other = copy.copy(self)  # `dataclasses.replace` would call a subclass's own __init__
+        object.__setattr__(other, name, value)  # frozen for everybody else
         return other
 
     def anchor(self, partial_text: str) -> str:

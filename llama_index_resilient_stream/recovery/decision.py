@@ -41,7 +41,7 @@ class Ladder:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._tried = 0  # rungs that failed in this answer
+        self._failed: list[Strategy] = []  # in this answer
 
     @property
     def strategy(self) -> Strategy:
@@ -51,11 +51,12 @@ class Ladder:
     @property
     def continuation(self) -> Continuation:
         """How to continue now, with its wording."""
-        continuation = self._model.continuation.with_strategy(self.strategy)
-        if self.strategy is Strategy.PREFILL and (prefilling := self._model.prefilling) is not None:
+        strategy = self.strategy
+        continuation = self._model.continuation.with_strategy(strategy)
+        if strategy is Strategy.PREFILL and (prefilling := self._model.prefilling) is not None:
             return continuation.with_extra(prefilling.extra)
-        again = self.strategy is Strategy.ASK and self.is_last
-        return continuation.with_longer_anchor() if again and self._tried else continuation
+        asked_before = strategy is Strategy.ASK and strategy in self._failed
+        return continuation.with_longer_anchor() if asked_before else continuation
 
     @property
     def is_last(self) -> bool:
@@ -64,11 +65,9 @@ class Ladder:
 
     def descend(self, failed: Strategy) -> bool:
         """Go to the next way; False where there is none. The attempt that failed may have shown a better one."""
-        if failed is not self.strategy:
-            return True
-        if self.is_last:
+        if self._rungs == [failed]:
             return False
-        self._tried += 1
+        self._failed.append(failed)
         return True
 
     def refuse(self, refused: Strategy) -> bool:
@@ -80,9 +79,12 @@ class Ladder:
 
     @property
     def _rungs(self) -> list[Strategy]:
-        rungs = self._all_rungs()
-        left = rungs[min(self._tried, len(rungs) - 1) :]
-        return [rung for rung in left if rung not in self._model.learned.refused_strategies] or [Strategy.ASK]
+        """What is left to try; never nothing."""
+        rungs = [rung for rung in self._all_rungs() if rung not in self._model.learned.refused_strategies]
+        for failed in self._failed:
+            if failed in rungs:
+                rungs.remove(failed)
+        return rungs or [Strategy.ASK]
 
     def _all_rungs(self) -> list[Strategy]:
         wanted = Strategy(self._model.continuation.strategy)

@@ -354,14 +354,15 @@ class Recovery:
             self._note_joint(attempt)
 
     def _note_joint(self, attempt: RunningAttempt) -> None:
-        join, record = attempt.join, attempt.record
-        if join is None or join.certainty is None or not record.characters or attempt.joint_is_noted:
+        join, record, joints = attempt.join, attempt.record, self.report.joints
+        if join is None or join.certainty is None or not record.characters:
             return
-        attempt.joint_is_noted = True
+        if joints and joints[-1].attempt == record.number:
+            return
         position = len(attempt.request.partial_text)
         decision = JoinDecision(join.decision)
         joint = Joint(record.number, position, record.strategy, decision, join.certainty, join.dropped)
-        self.report.joints.append(joint)
+        joints.append(joint)
 
     def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""

@@ -334,6 +334,7 @@ def test_a_field_named_provider_of_the_wrapped_llm_answers() -> None:
         ({"anchor_length": 0}, "anchor_length=40"),
         ({"anchor_length": "40"}, "anchor_length=40"),
         ({"anchor_length": True}, "anchor_length=40"),
+        ({"keeps_trailing_space": "no"}, "keeps_trailing_space=False"),
         ({"extra": ["x"]}, r"extra=\{"),
     ],
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from openai.types.chat import ChatCompletionChunk
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError
@@ -30,8 +31,8 @@ def model(**settings: Any) -> Model:
     return Model("one", sends_finish_reason=True, learned=Learned(), **settings)
 
 
-def local(server: str, **settings: Any) -> Model:
-    return model(prefills_on=SERVERS, **settings)
+def local() -> Model:
+    return model(prefills_on=SERVERS)
 
 
 def answer(
@@ -132,7 +133,7 @@ def test_what_goes_on_after_the_limit_and_begins_anew_ends_with_the_limit() -> N
 
 
 def test_a_server_that_shows_who_it_is_is_given_the_text_as_it_stands() -> None:
-    recovery = Recovery([local("llama.cpp")], POLICY)
+    recovery = Recovery([local()], POLICY)
     cut_after(recovery, PARTIAL + ":\n\n", server="llama.cpp")
     assert recovery.request.strategy == "prefill"
     assert [turn.text for turn in recovery.request.turns] == [PARTIAL + ":\n\n"]
@@ -144,7 +145,7 @@ def test_a_server_that_shows_who_it_is_is_given_the_text_as_it_stands() -> None:
 
 
 def test_a_server_that_shows_who_it_is_while_it_is_asked_is_given_the_text_next() -> None:
-    known = local("llama.cpp")
+    known = local()
     recovery = Recovery([known], POLICY)
     cut_after(recovery)
     assert recovery.request.strategy == "ask"
@@ -154,6 +155,19 @@ def test_a_server_that_shows_who_it_is_while_it_is_asked_is_given_the_text_next(
     assert not known.learned.refused_strategies
 
 
+@pytest.mark.parametrize("known_at_the_cut", [True, False])
+def test_no_way_to_continue_is_tried_twice_as_it_was(known_at_the_cut: bool) -> None:
+    """Whether the server shows who it is before the cut, or only when it is asked."""
+    recovery = Recovery([local()], POLICY)
+    cut_after(recovery, server="ollama" if known_at_the_cut else None)
+    asked: list[Any] = []
+    while not recovery.over and len(asked) < 9:
+        asked.append((recovery.request.strategy, recovery.request.turns))
+        recovery.receive(Chunk(ANEW, progress=True, server="ollama"))
+    assert sorted(strategy for strategy, _ in asked) == ["ask", "ask", "prefill"]
+    assert len(set(asked)) == 3
+
+
 def test_the_users_own_way_to_continue_stands() -> None:
     recovery = Recovery([model(continuation=Continuation("ask"))], POLICY)
     cut_after(recovery, server="llama.cpp")
@@ -161,7 +175,7 @@ def test_the_users_own_way_to_continue_stands() -> None:
 
 
 def test_a_new_turn_where_a_continuation_was_expected_is_learned() -> None:
-    known = local("ollama")
+    known = local()
     recovery = Recovery([known], POLICY)
     cut_after(recovery, server="ollama")
     assert answer(recovery, ANEW) == ""
@@ -179,15 +193,23 @@ def test_a_new_turn_where_a_continuation_was_expected_is_learned() -> None:
         ({"system_fingerprint": "b0-unknown"}, "llama.cpp"),
         ({"system_fingerprint": "fp_ollama"}, "ollama"),
         ({"system_fingerprint": "3.0.1-sha-bb9095a"}, "tgi"),
-        ({"system_fingerprint": "2.4.0-dev0-native"}, None),
+        ({"system_fingerprint": "2.4.0-dev0-native"}, "tgi"),
+        ({"system_fingerprint": "2.4.0-preview"}, None),
         ({"system_fingerprint": "fp_44709d6fcb"}, None),
         ({"system_fingerprint": None, "choices": []}, None),
-        ({"choices": [{"model_extra": {"matched_stop": None}}]}, "sglang"),
         (None, None),
     ],
 )
 def test_servers_are_recognized_by_their_chunks(raw: Any, server: str | None) -> None:
     assert server_of(raw) == server
+
+
+def test_a_server_is_recognized_by_a_field_that_openai_does_not_have() -> None:
+    choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": None}
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    theirs = ChatCompletionChunk.model_validate({**chunk, "choices": [{**choice, "matched_stop": None}]})
+    openai = ChatCompletionChunk.model_validate({**chunk, "choices": [choice]})
+    assert (server_of(theirs), server_of(openai)) == ("sglang", None)
 
 
 # Ends that are none
