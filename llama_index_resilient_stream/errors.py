@@ -7,6 +7,7 @@ ResilientStreamError
  |    |-- EmptyStreamError         it ended without a word
  |    |-- ErrorFinishError         the model's own finish reason was an error
  |    |-- RejectedAnswerError      the app's own `reject` did not accept the beginning
+ |    |-- UnverifiedJointError     nothing shows that a continuation goes on where the answer was cut
  |    `-- StreamTimeoutError       also a TimeoutError: no progress in time, or the deadline passed
  `-- ConfigurationError            also a ValueError: says what was wrong and the line that fixes it
 """
@@ -109,6 +110,15 @@ class RejectedAnswerError(StreamFault):
     code = "llm/rejected-answer"
 
     def __init__(self, message: str = "The beginning of the answer was rejected.") -> None:
+        super().__init__(message)
+
+
+class UnverifiedJointError(StreamFault):
+    """Nothing shows that a continuation goes on where the answer was cut; none of it was shown."""
+
+    code = "llm/unverified-joint"
+
+    def __init__(self, message: str = "The model did not go on where its answer was cut.") -> None:
         super().__init__(message)
 
 

@@ -6,10 +6,10 @@ Classes go by name because none of their packages has to be installed. For a cla
     register_provider(MyLLM, Provider(sends_finish_reason=True))                    # for the process
     ResilientLLM(MyLLM(), provider=Provider(sends_finish_reason=True))              # for one instance
 
-No row makes "prefill" a default. Where it needs nothing but a last assistant turn it depends on the model
-behind the class (Claude answers 400 to it since 4.6, Ollama on the template), and a server that does not know
-it starts a second answer inside the first without a word of warning. "ask" works everywhere. For completion
-models "append" takes its place, by `metadata.is_chat_model` rather than by class.
+No row makes "prefill" a default: what a class can do depends on the server and the model behind it (Claude answers 400
+to it since 4.6). Servers that say in their streams who they are have a table of their own, `SERVERS`: where one of them
+writes on from a last assistant turn, that is tried first. "ask" works everywhere. For completion models "append" takes
+its place, by `metadata.is_chat_model` rather than by class.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from .errors import ConfigurationError
+from .recovery.attributes import first_of, read
 from .recovery.continuation import STRATEGIES, StrategyName
+from .recovery.events import Prefilling
 from .report import Strategy
 
 __all__ = ["PROVIDERS", "Prefill", "Provider", "provider_of", "register_provider"]
@@ -59,6 +61,8 @@ class Provider:
     prefill: Prefill = "unknown"
     prefill_extra: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments that go with a prefill, where the user asks for one."""
+    prefill_keeps_space: bool = True
+    """Whether a prefill may end in white space. Claude's API answers 400 to one that does."""
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -107,9 +111,10 @@ PROVIDERS: dict[str, Provider] = {
     "NVIDIA": _TELLS,
     "Databricks": _TELLS,
     # Protocols of their own that tell
-    "Anthropic": Provider(sends_finish_reason=True, prefill="trailing"),  # up to Claude 4.5, without thinking; then 400
+    # Prefills up to Claude 4.5, without thinking; then 400
+    "Anthropic": Provider(sends_finish_reason=True, prefill="trailing", prefill_keeps_space=False),
     "BedrockConverse": Provider(
-        sends_finish_reason=True, prefill="trailing"
+        sends_finish_reason=True, prefill="trailing", prefill_keeps_space=False
     ),  # by its usage event, which has no reason
     "Ollama": Provider(sends_finish_reason=True, prefill="trailing"),  # where the model's template leaves the turn open
     "LMStudio": Provider(sends_finish_reason=True, prefill="trailing"),  # passed on as it is; the template decides
@@ -149,6 +154,32 @@ PROVIDERS: dict[str, Provider] = {
 }
 
 UNKNOWN = Provider()
+
+SERVERS: dict[str, Prefilling] = {
+    "llama.cpp": Prefilling(certain=True),  # by default; "--no-prefill-assistant" switches it off
+    "sglang": Prefilling({"extra_body": {"continue_final_message": True}}),
+    "tgi": Prefilling({"extra_body": {"continue_final_message": True}}),
+    "ollama": Prefilling(),  # where the model's template leaves the turn open
+}
+"""Servers that write on from a last assistant turn, and what they want with it."""
+
+_FINGERPRINTS = {
+    "llama.cpp": re.compile(r"b\d+-"),  # b4719-0f2bbe65: the build and the commit
+    "tgi": re.compile(r"\d+\.\d+\.\d+(-dev0)?-(sha-)?[0-9a-f]{7}|\d+\.\d+\.\d+-native"),
+    "ollama": re.compile(r"fp_ollama$"),
+}
+
+
+def server_of(raw: Any) -> str | None:
+    """Return which of `SERVERS` sent this chunk (the provider's own object), as far as it shows."""
+    fingerprint = read(raw, "system_fingerprint")
+    if isinstance(fingerprint, str):
+        for server, pattern in _FINGERPRINTS.items():
+            if pattern.match(fingerprint):
+                return server
+    choice = first_of(read(raw, "choices"))
+    extra = read(choice, "model_extra") or {}
+    return "sglang" if "matched_stop" in extra else None
 
 
 _registered: dict[type | str, Provider] = {}

@@ -94,6 +94,8 @@ class GiveUpReason(StrEnum):
     """Another attempt cannot cure this fault."""
     CONTEXT_WINDOW = "context_window"
     """The question is too long for the model."""
+    UNVERIFIED_JOINT = "unverified_joint"
+    """No model went on where the answer was cut, in no way that there is to ask for it."""
 
 
 class JoinDecision(StrEnum):

@@ -10,6 +10,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 
 from ..callbacks import ResumeEvent
 from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
+from ..providers import server_of
 from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
 from ..recovery.finish_reasons import OPEN, FinishReason, finish_reason_of, open_tool_call, usage_of
@@ -36,6 +37,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._has_deltas = False
+        self._server_is_known = False
         self._length = 0
         self._thoughts = 0
         self._refusal = ""
@@ -51,7 +53,10 @@ class Reader:
         blocks = blocks_of(message)
         tools = self._calls_of(response, blocks) if extra or _more_than_text(blocks) else None
         if text and finish_reason is None:
-            return Chunk(text, response, True, None, tools)
+            chunk = Chunk(text, response, True, None, tools)
+            if not self._server_is_known:  # the first one with text: it is the same in all that follow
+                self._server_is_known, chunk.server = True, server_of(response.raw)
+            return chunk
         refusal = self._refuses_on(response.raw)
         progress = self._gets_on(response, tools, blocks) or bool(text or refusal)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)

@@ -5,7 +5,6 @@ Plain functions on purpose: a reader thread stuck in one of them keeps the wrapp
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,9 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import Provider, all_settings, provider_of, reasons
+from ..providers import SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
-from ..recovery.events import Chunk, Learned, Model, Request
+from ..recovery.events import Chunk, Learned, Model, Prefilling, Request
 from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
@@ -109,10 +108,11 @@ def model_of(
     retries = getattr(llm, "max_retries", 0)
     return Model(
         name=name,
-        continuation=_continuation(llm, continuation, Strategy(provider.strategy), provider.prefill_extra),
+        continuation=_continuation(llm, continuation, provider),
         sends_finish_reason=provider.sends_finish_reason if own_word is _NO_WORD else own_word,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
+        prefills_on=_prefills_on(continuation, name, {**_public_fields(llm), **question.kwargs}),
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
         learned=learned,
     )
@@ -137,28 +137,28 @@ def _public_fields(llm: LLM) -> dict[str, Any]:
     return {name: value for name, value in vars(llm).items() if not name.startswith("_")}
 
 
-def _continuation(
-    llm: LLM, wanted: Continuation | Strategy | str, default: Strategy, extra: Mapping[str, Any]
-) -> Continuation:
+def _prefills_on(
+    wanted: Continuation | Strategy | str, model_name: str, settings: Mapping[str, Any]
+) -> Mapping[str, Prefilling]:
+    """On which servers this model is made to write on from its own text: on none while it thinks before it speaks."""
+    strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
+    return SERVERS if strategy in ("auto", Strategy.PREFILL) and not reasons(model_name, settings) else {}
+
+
+def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
     if isinstance(wanted, Continuation):
         chosen = wanted
     else:
-        chosen = Continuation(strategy=default if wanted == "auto" else wanted, extra=extra)  # type: ignore[arg-type]
+        chosen = Continuation(strategy=provider.strategy if wanted == "auto" else wanted)  # type: ignore[arg-type]
     strategy = Strategy(chosen.strategy)
     if is_chat_model(llm):
         fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands
         fitting = Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
-    return _with_extra(chosen.with_strategy(fitting), extra)
-
-
-def _with_extra(continuation: Continuation, extra: Mapping[str, Any]) -> Continuation:
-    """Add, to a copy of the same class, the keyword arguments of this model's row, unless it has some of its own."""
-    if continuation.extra or not extra:
-        return continuation
-    other = copy.copy(continuation)
-    object.__setattr__(other, "extra", extra)
-    return other
+    chosen = chosen.with_strategy(fitting)
+    if not provider.prefill_keeps_space:
+        chosen = chosen.without_trailing_space()
+    return chosen.with_extra(provider.prefill_extra) if fitting is Strategy.PREFILL else chosen
 
 
 # Asking

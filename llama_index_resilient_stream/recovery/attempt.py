@@ -113,6 +113,8 @@ class RunningAttempt:
             self._note_progress()
         if chunk.carries_more:
             self._note(chunk)
+        if chunk.server is not None:
+            self._model.learned.server = chunk.server
         if self.join is not None:
             return self._joined(chunk, self.join, answer)
         if self._repeats_calls:
@@ -139,6 +141,11 @@ class RunningAttempt:
     def rejected(self) -> bool:
         """Whether the app's own `reject` refused what it began with."""
         return isinstance(self.join, Head) and self.join.rejected
+
+    @property
+    def refused(self) -> bool:
+        """Whether nothing of it can be joined to the answer, so that another way to continue is to be tried."""
+        return self.join is not None and self.join.refused
 
     def _note_progress(self) -> None:
         if self.record.first_token is None:

@@ -26,12 +26,10 @@ StrategyName = Literal["ask", "prefill", "append", "restart"]
 STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
 
 WORDING = (
-    "Your reply above was interrupted while it was being sent; the reader has seen all of it up to that point. "
-    "Continue it from exactly where it stops, in the same language and format. "
-    "Begin by repeating its last words exactly as they stand between the marks below, without the marks, "
-    "then carry straight on. Do not start over, apologize, comment or summarize.\n"
-    "<<<{anchor}>>>"
+    "Your reply broke off. Write the missing rest of it, to its end. Start by copying this text exactly:\n\n{anchor}"
 )
+"""Short, the verb "copy", the anchor bare and last. Small models obey longer ones, marks around the anchor and lists of
+what not to do far less (`benchmarks/real_models.py`)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,8 @@ class Continuation:
             Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
         anchor_length: Least number of characters (Unicode code points) in the anchor.
         extra: Keyword arguments for the wrapped LLM's stream call, sent with prefill requests only.
+        keeps_trailing_space: Whether a prefill ends as the partial answer does. Some APIs (Claude's) refuse one that
+            ends in white space; without it other models, for which ".\\n\\n" is one token, write on in the same line.
 
     Raises:
         ConfigurationError: The strategy is unknown, or `anchor_length` is less than 1.
@@ -67,6 +67,7 @@ class Continuation:
     wording: str = WORDING
     anchor_length: int = 40
     extra: Mapping[str, Any] = field(default_factory=dict)
+    keeps_trailing_space: bool = True
 
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
@@ -98,16 +99,34 @@ class Continuation:
         object.__setattr__(other, "strategy", strategy)  # frozen for everybody else
         return other
 
+    def with_longer_anchor(self) -> Self:
+        """Return it with an anchor twice as long. Of a subclass it is the same class."""
+        other = copy.copy(self)
+        object.__setattr__(other, "anchor_length", 2 * self.anchor_length)
+        return other
+
+    def without_trailing_space(self) -> Self:
+        """Return it for an API that refuses white space at the end of a prefill. Of a subclass it is the same class."""
+        other = copy.copy(self)
+        object.__setattr__(other, "keeps_trailing_space", False)
+        return other
+
+    def with_extra(self, extra: Mapping[str, Any]) -> Self:
+        """Return it with these keyword arguments, unless it has some of its own. Of a subclass it is the same class."""
+        if self.extra or not extra:
+            return self
+        other = copy.copy(self)
+        object.__setattr__(other, "extra", extra)
+        return other
+
     def anchor(self, partial_text: str) -> str:
         """Return the end of `partial_text` that the model is asked, or bound, to begin with; "" where there is none."""
         partial_text = sendable(partial_text)
         match self.strategy:
             case "ask":
                 return anchor_of(partial_text, self.anchor_length) if "{anchor}" in self.wording else ""
-            case "prefill":
-                # Claude answers 400 to a prefill that ends in white space, and others trim it: leave it away
-                # and expect it back.
-                return partial_text[len(partial_text.rstrip()) :]
+            case "prefill" if not self.keeps_trailing_space:
+                return partial_text[len(partial_text.rstrip()) :]  # left away, and expected back
             case _:
                 return ""
 
@@ -119,7 +138,7 @@ class Continuation:
                 nudge = self.wording.replace("{anchor}", self.anchor(partial_text))
                 return Turn("assistant", partial_text), Turn("user", nudge)
             case "prefill":
-                return (Turn("assistant", partial_text.rstrip()),)
+                return (Turn("assistant", partial_text if self.keeps_trailing_space else partial_text.rstrip()),)
             case _:
                 return ()
 

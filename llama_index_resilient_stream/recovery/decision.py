@@ -34,35 +34,61 @@ class Decision:
 
 
 class Ladder:
-    """The ways to continue on one model, best first. A rung that fails costs no patience: the next one is tried."""
+    """The ways to continue on one model, best first. A rung that fails costs no patience: the next one is tried.
+
+    The rungs are known when the first continuation is due: only then the stream has shown which server it comes from.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        wanted = Strategy(model.continuation.strategy)
-        # An API that refuses a prefill can be asked; who was asked and had nothing to add is asked once more.
-        rungs = [wanted, Strategy.ASK] if wanted in (Strategy.PREFILL, Strategy.ASK) else [wanted]
-        self._rungs = [rung for rung in rungs if rung not in model.learned.refused_strategies] or [Strategy.ASK]
+        self._tried = 0  # rungs that failed in this answer
 
     @property
     def strategy(self) -> Strategy:
         """How to continue now."""
         return self._rungs[0]
 
+    @property
+    def continuation(self) -> Continuation:
+        """How to continue now, with its wording."""
+        continuation = self._model.continuation.with_strategy(self.strategy)
+        if self.strategy is Strategy.PREFILL and (prefilling := self._model.prefilling) is not None:
+            return continuation.with_extra(prefilling.extra)
+        again = self.strategy is Strategy.ASK and self.is_last
+        return continuation.with_longer_anchor() if again and self._tried else continuation
+
+    @property
+    def is_last(self) -> bool:
+        """Whether there is no other way left."""
+        return len(self._rungs) < 2
+
     def descend(self) -> bool:
         """Go to the next way; False where there is none."""
-        if len(self._rungs) < 2:
+        if self.is_last:
             return False
-        del self._rungs[0]
+        self._tried += 1
         return True
 
     def refuse(self) -> bool:
-        """The API refused this way, now and later. Go to the next other one; False where there is none."""
+        """The server refused this way, now and later. Go to the next other one; False where there is none."""
         refused = self.strategy
         if all(rung is refused for rung in self._rungs):
             return False
         self._model.learned.refused_strategies.add(refused)
-        self._rungs = [rung for rung in self._rungs if rung is not refused]
         return True
+
+    @property
+    def _rungs(self) -> list[Strategy]:
+        rungs = self._all_rungs()
+        left = rungs[min(self._tried, len(rungs) - 1) :]
+        return [rung for rung in left if rung not in self._model.learned.refused_strategies] or [Strategy.ASK]
+
+    def _all_rungs(self) -> list[Strategy]:
+        wanted = Strategy(self._model.continuation.strategy)
+        if wanted is Strategy.PREFILL or (wanted is Strategy.ASK and self._model.prefilling is not None):
+            return [Strategy.PREFILL, Strategy.ASK, Strategy.ASK]
+        # Who was asked and did not go on is asked once more, with a longer anchor.
+        return [Strategy.ASK, Strategy.ASK] if wanted is Strategy.ASK else [wanted]
 
 
 class ModelChain:
@@ -89,7 +115,18 @@ class ModelChain:
     @property
     def continuation(self) -> Continuation:
         """The same, with its wording."""
-        return self.model.continuation.with_strategy(self._ladder.strategy)
+        return self._ladder.continuation
+
+    @property
+    def writes_on(self) -> bool:
+        """Whether the server is known to write on from what it is given."""
+        prefilling = self.model.prefilling
+        return self.strategy is Strategy.APPEND or (prefilling is not None and prefilling.certain)
+
+    @property
+    def is_last_way(self) -> bool:
+        """Whether neither another way to continue nor another model is left."""
+        return self._ladder.is_last and not self._has_next
 
     def progress(self, at: float) -> None:
         """New text arrived at that time."""
@@ -101,6 +138,8 @@ class ModelChain:
         continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
         if continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse():
             return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
+        if fault.kind is FaultKind.UNVERIFIED_JOINT:
+            return self._other_way(fault)
         error = fault.error if fault.error is not None else StreamFault(fault.message)
         state = self._backoff.failed(fault, error)
         retryable = self._is_retryable(fault, state)
@@ -110,6 +149,17 @@ class ModelChain:
         if self._falls_back(fault, state) and self._next_model():
             return Decision(Step.FALL_BACK, retryable=retryable)
         return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
+
+    def descends(self) -> Decision | None:
+        """What to do where a continuation added nothing to half a sentence; None where nothing is left to try."""
+        if self._ladder.descend():
+            return Decision(Step.DESCEND)
+        return Decision(Step.FALL_BACK) if self._next_model() else None
+
+    def _other_way(self, fault: Fault) -> Decision:
+        if self.strategy is Strategy.PREFILL and self._ladder.refuse():
+            return Decision(Step.DESCEND)
+        return self.descends() or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
 
     def leaves_to_next(self, result: AttemptResult) -> bool:
         """Whether an answer that ended without a fault is asked of the next model all the same."""

@@ -27,6 +27,8 @@ class Chunk:
     usage: dict[str, int] | None = None
     refusal: str = ""
     """What the model says instead of an answer, as far as this event has it."""
+    server: str | None = None
+    """On the first chunk with text: the server that sent it, where it shows which one it is."""
     untouched: bool = True
     """Whether the payload can be passed on exactly as it came."""
     reset: bool = False
@@ -66,6 +68,16 @@ class Request:
     """Estimate of what the output limit has to be reduced by."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prefilling:
+    """How a server writes on from a last assistant turn."""
+
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the wrapped LLM's call."""
+    certain: bool = False
+    """Whether it always does. Otherwise it depends on the model, and a new turn may come instead."""
+
+
 @dataclass
 class Learned:
     """What the streams of one model have taught. Shared by all of them."""
@@ -75,7 +87,9 @@ class Learned:
     untrusted_finish_reasons: set[str] = field(default_factory=set)
     """Words that more followed: they prove no end."""
     refused_strategies: set[Strategy] = field(default_factory=set)
-    """Ways to continue that its API refused."""
+    """Ways to continue that its API refused, or answered by a new turn."""
+    server: str | None = None
+    """The server behind it, as its streams show."""
     warned_of_own_retries: bool = False
     warned_of_finish_reasons: set[str] = field(default_factory=set)
     """Words that nobody knows, and that the log has named."""
@@ -92,9 +106,16 @@ class Model:
     untrusted_finish_reasons: frozenset[str] = frozenset()
     """Finish words that prove nothing."""
     first_token_timeout: float | None = 60.0
+    prefills_on: Mapping[str, Prefilling] = field(default_factory=dict)
+    """How to continue on servers that show who they are; empty where the way to continue was chosen by the user."""
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
     learned: Learned = field(default_factory=Learned)
+
+    @property
+    def prefilling(self) -> Prefilling | None:
+        """How its server writes on, where it has shown that it is one that does."""
+        return self.prefills_on.get(self.learned.server) if self.learned.server is not None else None
 
     def distrusts(self, word: str) -> bool:
         """Whether this finish reason proves nothing, coming from this model."""

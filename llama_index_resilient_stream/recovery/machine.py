@@ -28,12 +28,20 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
-from ..errors import SILENT_CUT, RejectedAnswerError, StreamFault, StreamInterruptedError, TruncatedStreamError
+from ..errors import (
+    SILENT_CUT,
+    RejectedAnswerError,
+    StreamFault,
+    StreamInterruptedError,
+    TruncatedStreamError,
+    UnverifiedJointError,
+)
 from ..policy import AttemptResult, RecoveryPolicy
-from ..report import Attempt, FaultKind, GiveUpReason, Strategy, StreamReport, StreamStatus
+from ..report import Attempt, FaultKind, GiveUpReason, JoinDecision, Joint, Strategy, StreamReport, StreamStatus
 from .answer import AnswerText
 from .attempt import Head, Join, RunningAttempt
 from .decision import Decision, ModelChain
+from .ending import is_unfinished
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
 from .faults.messages import Explanation, NoExplanation
@@ -123,7 +131,9 @@ class Recovery:
         attempt = self._current
         self.last_payload = event.payload
         shown = attempt.receive(event, self._answer)
-        return self._on_end(Ended(RejectedAnswerError())) if attempt.rejected else shown
+        if attempt.rejected or attempt.refused:
+            return self._on_end(Ended())
+        return shown
 
     def next_delay(self) -> float | None:
         """None: done. Seconds: wait that long, then ask `request`. Raises StreamInterruptedError: gave up."""
@@ -254,6 +264,8 @@ class Recovery:
             partial_text,
             anchor,
             strategy=strategy,
+            shows_unverified=policy.unverified == "show" or self._chain.is_last_way,
+            writes_on=self._chain.writes_on,
             max_held_characters=policy.max_held_characters,
             max_held_seconds=policy.max_held_seconds,
             clock=self.clock,
@@ -287,7 +299,7 @@ class Recovery:
         verdict = self._judge(attempt, end)
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
-        if attempt.rejected:  # perhaps only now, by the beginning that was still held back
+        if attempt.rejected or attempt.refused:  # perhaps only now, by the beginning that was still held back
             verdict = self._judge(attempt, end)
         self._close_attempt(attempt, verdict.fault)
         self._note_outcome(verdict, attempt)
@@ -308,6 +320,8 @@ class Recovery:
     def _judge(self, attempt: RunningAttempt, end: Ended) -> Verdict:
         if attempt.rejected:
             return _fault(FaultKind.REJECTED, RejectedAnswerError(), retryable=False)
+        if attempt.refused:
+            return _fault(FaultKind.UNVERIFIED_JOINT, UnverifiedJointError(), retryable=True)
         empty_again = self.fault is not None and self.fault.kind is FaultKind.EMPTY
         context = Context(
             self.model,
@@ -335,6 +349,16 @@ class Recovery:
             record.seam, record.held = attempt.join.decision, attempt.join.most_held
             record.dropped = attempt.join.dropped
             self.usage.throw_away(record.dropped)
+            self._note_joint(attempt)
+
+    def _note_joint(self, attempt: RunningAttempt) -> None:
+        join, record = attempt.join, attempt.record
+        if join is None or join.certainty is None or not record.characters:
+            return
+        position = len(attempt.request.partial_text)
+        decision = JoinDecision(join.decision)
+        joint = Joint(record.number, position, record.strategy, decision, join.certainty, record.dropped)
+        self.report.joints.append(joint)
 
     def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
@@ -357,11 +381,23 @@ class Recovery:
             self._answer.begin_limit()
             self._ask_again(Step.CONTINUE, 0.0)
             return
+        if self._stops_half_way(status, attempt):
+            if self._spent_budget(0.0) is None and (decision := self._chain.descends()) is not None:
+                self._ask_again(decision.step, decision.delay)
+            else:
+                self._end(Step.FINISH, StreamStatus.UNKNOWN)
+            return
         result = AttemptResult(status, self.answer, attempt.evidence.refusal)
         if self._spent_budget(0.0) is None and self._chain.leaves_to_next(result):
             self._ask_again(Step.FALL_BACK, 0.0)
         else:
             self._end(Step.FINISH, status)
+
+    def _stops_half_way(self, status: StreamStatus, attempt: RunningAttempt) -> bool:
+        """Whether a continuation ended well, added nothing, and leaves the text in the middle of something."""
+        continued = bool(attempt.request.partial_text) and not self._restart_only
+        ended = status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and attempt.evidence.finish_reason is not None
+        return continued and ended and not attempt.record.characters and is_unfinished(self.answer)
 
     def _goes_on_after_length(self, attempt: RunningAttempt) -> bool:
         return (
@@ -379,6 +415,8 @@ class Recovery:
         reason = decision.reason or self._spent_budget(decision.delay)
         if reason is None:
             self._ask_again(decision.step, decision.delay)
+        elif fault.kind is FaultKind.UNVERIFIED_JOINT and self._length_rounds:
+            self._end(Step.FINISH, StreamStatus.LENGTH)  # as it was before it was asked to go on after the limit
         elif self._adds_nothing(attempt):
             self._end(Step.FINISH, StreamStatus.UNKNOWN)  # an error behind what may be the whole answer helps nobody
         else:

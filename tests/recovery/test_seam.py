@@ -53,6 +53,13 @@ def shown(said: str, continuation: str, *, strategy: Strategy = "ask", size: int
     return "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True)
 
 
+def is_kept(said: str, rest: str, *, size: int, strategy: Strategy = "ask") -> bool:
+    """Whether nothing is taken away from what follows exactly: all of it is shown, or none, to be asked for again."""
+    seam = Seam(said, anchor_for(said, strategy), strategy=strategy)
+    result = "".join(map(seam.feed, pieces(rest, size))) + seam.finish(complete=True)
+    return result == ("" if seam.refused else rest) or (strategy == "ask" and result == " " + rest)
+
+
 def ids(table: list[tuple[str, ...]]) -> list[str]:
     return [f"{row[0]}-{row[1]}" for row in table]
 
@@ -107,14 +114,14 @@ def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, res
 @given(said=ANY, rest=ANY, size=CHUNKS)
 def test_nothing_is_deleted_that_does_not_repeat(said: str, rest: str, size: int) -> None:
     assume(not rest.startswith(anchor_of(said)) and not repeats_at_once(said, rest))
-    assert shown(said, rest, size=size) == rest
+    assert is_kept(said, rest, size=size)
 
 
 @given(said=ANY, rest=ANY, size=CHUNKS, strategy=st.sampled_from(["prefill", "append"]))
 def test_nothing_is_deleted_from_a_bare_continuation(said: str, rest: str, size: int, strategy: Strategy) -> None:
     anchor = anchor_for(said, strategy)
     assume(not (anchor and rest.startswith(anchor)) and not repeats_at_once(said, rest))
-    assert shown(said, rest, strategy=strategy, size=size) == rest
+    assert is_kept(said, rest, size=size, strategy=strategy)
 
 
 TELLING = [
@@ -273,19 +280,102 @@ def test_white_space_behind_the_anchor_is_not_shown_twice() -> None:
     assert shown(said, '"' + anchor_of(said).strip() + '"\n\nThey walked.') == "They walked."
 
 
-def test_a_retelling_that_goes_another_way_is_shown_in_full() -> None:
-    said = PROSE[:250]
-    other = PROSE[:180] + " but not this time, and so the story takes another turn."
-    seam = Seam(said, anchor_of(said))
-    assert "".join(map(seam.feed, other)) + seam.finish(complete=True) == other
-    assert (seam.decision, seam.dropped) == ("as_is", 0)
+DRIFTS = [
+    ("another word", "ask", PROSE[:250], PROSE[:180] + " but not this time, and so it takes another turn."),
+    ("another word", "prefill", PROSE[:250], PROSE[:180] + " but not this time, and so it takes another turn."),
+    ("behind a courtesy", "ask", PROSE[:250], "Sure! " + PROSE[:40] + "is out of order."),
+    ("behind line breaks", "ask", PROSE[:250], "\n\n" + PROSE[:40] + "is out of order."),
+    ("ends within it", "ask", PROSE[:250], PROSE[:36]),
+    ("ends within it", "prefill", PROSE[:250], PROSE[:36]),
+    ("a short one", "prefill", "The keeper of", "The keeper of the lighthouse is Ada."),
+]
+
+
+@pytest.mark.parametrize("shows_unverified", [True, False])
+@pytest.mark.parametrize(("strategy", "said", "continuation"), [row[1:] for row in DRIFTS], ids=ids(DRIFTS))
+def test_a_new_beginning_is_never_shown(
+    strategy: Strategy, said: str, continuation: str, shows_unverified: bool
+) -> None:
+    for size in (1, 7, 10**9):
+        seam = Seam(said, anchor_for(said, strategy), strategy=strategy, shows_unverified=shows_unverified)
+        assert "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True) == ""
+        assert (seam.settled, seam.refused, seam.certainty) == (True, True, "unverified")
+        assert seam.dropped == len(continuation)
+        assert seam.feed("more") == ""
+
+
+def test_a_refrain_is_no_new_beginning() -> None:
+    refrain = "Row the boat, row the boat, all along the stream,\n"
+    said = refrain + "and further.\n" + refrain + "and back.\n"
+    assert shown(said, refrain[:-2] + " that carries us home.\n", size=1).endswith("home.\n")
+
+
+CERTAINTIES = [
+    ("verified", "ask", "anchor", {}),
+    ("verified", "ask", "quoted_anchor", {}),
+    ("verified", "ask", "polite_anchor", {}),
+    ("aligned", "ask", "restart", {}),
+    ("aligned", "ask", "restart_sentence", {}),
+    ("aligned", "ask", "overlap64", {}),
+    ("unverified", "ask", "exact", {}),
+    ("unverified", "ask", "polite_exact", {}),
+    ("aligned", "prefill", "exact", {}),
+    ("verified", "prefill", "exact", {"writes_on": True}),
+    ("verified", "append", "exact", {}),
+]
+
+
+@pytest.mark.parametrize("size", [1, 10**9])
+@pytest.mark.parametrize(
+    ("certainty", "strategy", "habit", "options"), CERTAINTIES, ids=["-".join(row[:3]) for row in CERTAINTIES]
+)
+def test_how_sure_a_join_is(
+    certainty: str, strategy: Strategy, habit: str, options: dict[str, bool], size: int
+) -> None:
+    said, rest = PROSE[:178], PROSE[178:]
+    continuation = CONTINUATION_STYLES[habit](PROSE, said, anchor_of(said))
+    for shows_unverified in (True, False):
+        seam = Seam(said, anchor_for(said, strategy), strategy=strategy, shows_unverified=shows_unverified, **options)
+        result = "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True)
+        refused = certainty == "unverified" and not shows_unverified
+        assert (seam.certainty, seam.refused, result) == (certainty, refused, "" if refused else rest)
+        assert seam.dropped == len(continuation) - len(result)
+
+
+def test_where_nothing_came_nothing_is_sure_or_refused() -> None:
+    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), shows_unverified=False)
+    assert seam.finish(complete=True) == ""
+    assert (seam.certainty, seam.refused) == (None, False)
+
+
+GLUED = [
+    ("capital", "The keeper of the l", "Ada Morn.", " Ada Morn."),
+    ("capital behind a digit", "at a distance of about 93", "The sun is blue.", " The sun is blue."),
+    ("list number", "and harvest the ri", "8. Water them.", " 8. Water them."),
+    ("a word that goes on", "The keeper of the l", "ighthouse.", "ighthouse."),
+    ("camel case", "Use readLine or read", "All here.", "All here."),
+    ("unit", "about 8 k", "B of memory.", "B of memory."),
+    ("generation", "a modem for 5", "G networks.", "G networks."),
+    ("space", "The keeper of the ", "Ada Morn.", "Ada Morn."),
+    ("decimal", "pi is 3", ".14.", ".14."),
+]
+
+
+@pytest.mark.parametrize(("said", "continuation", "result"), [row[1:] for row in GLUED], ids=[row[0] for row in GLUED])
+def test_two_words_are_never_glued(said: str, continuation: str, result: str) -> None:
+    for size in (1, 10**9):
+        assert shown(said, continuation, size=size) == result
+        seam = Seam(said, strategy=Strategy.PREFILL)
+        assert "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True) == continuation
+        assert seam.certainty == ("aligned" if result == continuation else "unverified")
 
 
 def test_no_habit_loses_anything_that_was_not_shown() -> None:
     for habit in sorted(CONTINUATION_STYLES):
         for cut in range(41, len(PROSE), 7):
             _, result = continue_in(habit, PROSE, cut)
-            if habit != "anchor_stripped":  # here the anchor lacks the white space which the rest begins with
+            if habit not in ("anchor_stripped", "near_restart"):
+                # The anchor lacks the white space which the rest begins with; a drift is asked for again.
                 assert result.endswith(PROSE[cut:]), (habit, cut)
 
 
@@ -350,7 +440,7 @@ def test_a_continuation_that_ends_within_the_anchor_was_the_rest() -> None:
 
 def test_no_more_than_max_held_characters_is_held_back() -> None:
     text = "Certainly, " + "well and indeed " * 20
-    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held_characters=30)
+    seam = Seam(PROSE[:96], anchor_of(PROSE[:96]), max_held_characters=30)
     results = [seam.feed(char) for char in text]
     assert "".join(results) == text
     assert seam.most_held == 30
@@ -358,7 +448,7 @@ def test_no_more_than_max_held_characters_is_held_back() -> None:
 
 def test_nothing_is_held_back_for_long() -> None:
     ticks = count()
-    seam = Seam(PROSE[:90], anchor_of(PROSE[:90]), max_held_seconds=3, clock=lambda: float(next(ticks)))
+    seam = Seam(PROSE[:96], anchor_of(PROSE[:96]), max_held_seconds=3, clock=lambda: float(next(ticks)))
     assert "".join(map(seam.feed, "Certainly, ")) == "Certainly, "
     assert seam.settled
 
@@ -420,7 +510,9 @@ def test_the_work_of_a_join_is_bounded(said: str, begins: str) -> None:
         partial.sift(positions)
     assert partial.work.done <= MOST_WORK
     assert len(partial._beginnings) <= 2 * (2 * WINDOW) + 1
-    assert shown(said, repeat + " and the rest", size=7).endswith(" and the rest")
+    seam = Seam(said, anchor_of(said))
+    result = "".join(map(seam.feed, pieces(repeat + " and the rest", 7))) + seam.finish(complete=True)
+    assert seam.refused or result.endswith(" and the rest")
 
 
 def test_without_work_left_nothing_is_deleted() -> None:

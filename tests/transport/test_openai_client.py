@@ -56,14 +56,14 @@ def test_request_that_continues(reader: Reader, wire: respx.MockRouter) -> None:
     assert second["messages"][:1] == first["messages"]
     assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
     assert second["messages"][1]["content"] == "The sky is"
-    assert "<<<The sky is>>>" in second["messages"][2]["content"]
+    assert second["messages"][2]["content"].endswith("copying this text exactly:\n\nThe sky is")
     assert not any(message["role"] == "system" for message in second["messages"])
     assert {k: v for k, v in first.items() if k != "messages"} == {k: v for k, v in second.items() if k != "messages"}
 
 
 def test_request_that_prefills(reader: Reader, wire: respx.MockRouter) -> None:
     url = "http://vllm/v1/chat/completions"
-    route = answers(wire, events("The sky ", "is "), events(" blue.", finish="stop"), url=url)
+    route = answers(wire, events("The sky ", "is "), events("blue.", finish="stop"), url=url)
     inner = OpenAILike(
         model="m",
         api_base="http://vllm/v1",

@@ -4,16 +4,18 @@
     LooseAnchorMatcher    the anchor with other white space or quotation marks, or between marks
     OverlapMatcher        any part of the partial text, repeated to its very end
     RepeatEndMatcher      what stands behind such a repeat
+    GluedWordMatcher      a word that a plain join would glue to the last one
 
 A matcher is "open" until it is "found" or "dead". What may come before a repeat is in `preambles.py`.
 """
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Literal
 
-from ...report import JoinDecision
+from ...report import Certainty, JoinDecision
 from .measures import ENOUGH, weight
 from .overlap import SIFTED_AFTER, PartialText
 
@@ -27,11 +29,16 @@ class Rank(IntEnum):
     REOPENED_BLOCK = 3
     PREAMBLE = 4
     SHORT_REPEAT = 5  # "S" may be repeated by "Sure, "
+    NONE = 6  # explains nothing, and waits for more
 
 
 _PAIRS = dict(zip("“„«»‘‹「『《<([（【", "”“»«’›」』》>)]）】", strict=True)) | {"…": "", ".": ""}
 MARKS = frozenset(_PAIRS) | frozenset("\"'`*_>")
 _SAME = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u2011": "-"})
+
+_NUMBER_BEGUN, _LIST_NUMBER = re.compile(r"\d+[.)]?"), re.compile(r"\d+[.)]\s")
+_LONGEST_NUMBER = 5  # "100. "
+_SHORT_WORDS = ("I ", "I'", "I’", "A ")
 
 
 class Matcher:
@@ -41,10 +48,12 @@ class Matcher:
         state: "open" while it may still come true.
         drop: Characters of the continuation that are not to be shown, once it is found.
         decision: What it stands for, once it is found.
+        certainty: How sure a join by it is, once it is found.
     """
 
     rank = Rank.REPEAT
     decision = JoinDecision.ANCHOR
+    certainty = Certainty.UNVERIFIED
 
     def __init__(self, partial: PartialText) -> None:
         self.partial = partial
@@ -71,6 +80,8 @@ class Matcher:
 class ExactAnchorMatcher(Matcher):
     """The anchor, as asked for. It counts whatever it is: short, periodic or white space."""
 
+    certainty = Certainty.VERIFIED
+
     def __init__(self, partial: PartialText, anchor: str, *, rank: Rank = Rank.EXACT_ANCHOR) -> None:
         super().__init__(partial)
         self.rank = rank
@@ -93,6 +104,8 @@ class ExactAnchorMatcher(Matcher):
 
 class LooseAnchorMatcher(Matcher):
     """The anchor, but for white space and typography, and perhaps between marks."""
+
+    certainty = Certainty.VERIFIED
 
     def __init__(self, partial: PartialText, anchor: str, *, opening: str = "") -> None:
         super().__init__(partial)
@@ -209,6 +222,7 @@ class RepeatEndMatcher(Matcher):
     def __init__(self, partial: PartialText, position: int, drop: int, *, opening: str, decision: JoinDecision) -> None:
         super().__init__(partial)
         self.decision = decision
+        self.certainty = Certainty.VERIFIED if decision == JoinDecision.ANCHOR else Certainty.ALIGNED
         self.drop = drop
         piece = partial.text[position : partial.end]
         self._again = partial.trailing_space + opening + piece
@@ -239,6 +253,45 @@ class RepeatEndMatcher(Matcher):
         again = self._matched - len(self.partial.trailing_space)
         repeats_on = again >= min(ENOUGH, len(self._again) // 2)
         self.state = "dead" if repeats_on or self._is_letter else "found"
+
+
+class GluedWordMatcher(Matcher):
+    """What would be glued to the last word: a capital, or the number of a list. Explains nothing by itself.
+
+    Attributes:
+        is_glued: Whether a word would be, which nobody writes who goes on exactly.
+    """
+
+    rank = Rank.NONE
+
+    def __init__(self, partial: PartialText) -> None:
+        super().__init__(partial)
+        self.is_glued = False
+        self._text = ""
+        self._before = "" if partial.trailing_space or partial.fence else partial.text[-2:]
+        last = self._before[-1:]
+        if not (last.isalnum() or last in (",", "，")) or partial.has_inner_capitals:
+            self.state = "dead"
+
+    def match(self, index: int, char: str) -> list[Matcher]:
+        self._text += char
+        glued = self._glued()
+        if glued is not None:
+            self.is_glued, self.state = glued, "dead"
+        return []
+
+    def _glued(self) -> bool | None:
+        """Whether it is glued; None while that is open."""
+        first, second = self._text[0], self._text[1:2]
+        if first.isupper():
+            if self._before[-1].isupper():
+                return False
+            if not second:
+                return None
+            return second.islower() or (self._before.isalpha() and first + second in _SHORT_WORDS)
+        if not first.isdecimal() or not self._before[-1].isalpha() or len(self._text) > _LONGEST_NUMBER:
+            return False
+        return None if _NUMBER_BEGUN.fullmatch(self._text) else _LIST_NUMBER.fullmatch(self._text) is not None
 
 
 def _normalized(anchor: str) -> str:

@@ -23,6 +23,8 @@ WINDOW = 16_384  # characters at the beginning and at the end of the text in whi
 MOST_WORK = 4_000_000  # characters compared in search of proof: about 10 ms
 TAIL = 16  # characters at the end of the text: where they occur nowhere else, no longer piece does
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
+ANEW = 30  # characters of the answer's beginning that show that it begins anew
+LEAST_ANEW = 12  # where the partial text is shorter than that, all of it does, from here on
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
 VOCABULARY = 12  # different letters that a text must have before a short piece may be proof
 
@@ -41,12 +43,15 @@ class PartialText:
 
     Args:
         text: The partial text.
-        new_message: Whether the continuation is a message of its own, which may open again what is open.
+        new_message: Whether the continuation is a message of its own, which may tell any part again, and open again
+            what is open. Otherwise only an echo of the whole text is a repeat.
+        new_turn: Whether the continuation may turn out to be a new answer that begins like this one.
     """
 
-    def __init__(self, text: str, *, new_message: bool = True) -> None:
+    def __init__(self, text: str, *, new_message: bool = True, new_turn: bool = True) -> None:
         self.text = text
         self.new_message = new_message
+        self.new_turn = new_turn
         self.end = len(text.rstrip())
         self.trailing_space = text[self.end :]
         self.work = Work(MOST_WORK)
@@ -60,6 +65,8 @@ class PartialText:
         return list(self._positions[char])
 
     def _find_positions(self, char: str) -> list[int]:
+        if not self.new_message:
+            return [0] if self.text.startswith(char) and self.end > 0 else []
         near = max(0, self.end - NEAR)
         found = _outermost([p for p in self._beginnings if p < near and self.text[p] == char], MOST_BEGINNINGS)
         position = self.text.find(char, near, self.end)
@@ -70,8 +77,9 @@ class PartialText:
         return found
 
     def sift(self, positions: list[int]) -> list[int]:
-        """Return the positions that would be proof. Of very many, only the outermost are looked at."""
-        return [p for p in _outermost(positions, MOST_CANDIDATES) if self.is_proof(p)]
+        """Return the positions that would be proof, or show a new beginning. Of very many, look at the outermost."""
+        outermost = _outermost(positions, MOST_CANDIDATES)
+        return [p for p in outermost if self.is_proof(p) or (p == 0 and self.new_turn and self.head != "")]
 
     def is_proof(self, position: int) -> bool:
         """Return whether a continuation that says everything from `position` to the end again repeats it."""
@@ -111,6 +119,33 @@ class PartialText:
         before = before.rstrip(_CLOSERS)
         return before.endswith(tuple(_STOPS if spaced else _WIDE_STOPS))
 
+    # How the text begins
+
+    @cached_property
+    def head(self) -> str:
+        """The beginning by which a new answer is known; "" where the text itself says it again, or says little."""
+        head = self.text[: min(ANEW, self.end)]
+        if len(head) < LEAST_ANEW or not is_varied(head, 6) or is_periodic(head):
+            return ""
+        return "" if self.text.find(head, 1) != -1 else head
+
+    def is_told_anew(self, text: str, *, complete: bool) -> bool:
+        """Return whether `text` begins the answer anew and drifts away from it before its end.
+
+        Args:
+            text: The beginning of a continuation, without what may come before an answer.
+            complete: Whether this is all of it; then it is enough that it tells no more than the beginning.
+        """
+        if not self.head or not self.new_turn:
+            return False
+        whole = self.text[: self.end]
+        if text.startswith(self.head):
+            return not text.startswith(whole) or (self.end <= ANEW and text.count(whole) == 1)
+        told = text.rstrip()
+        if not complete or weight(told) < ENOUGH or not is_varied(told, 6):
+            return False
+        return self.text.startswith(told) and self.text.find(told, 1) == -1
+
     # What the text ends in
 
     @cached_property
@@ -147,7 +182,7 @@ class PartialText:
         return not self.trailing_space and (last.isalnum() or unicodedata.category(last)[0] == "M")
 
     @cached_property
-    def _has_inner_capitals(self) -> bool:
+    def has_inner_capitals(self) -> bool:
         """Whether capitals occur inside its words, as in code."""
         return any(char.isupper() and before.islower() for before, char in pairwise(self.text[-2 * NEAR :]))
 
@@ -170,6 +205,8 @@ class PartialText:
 
     def _find_proof(self, position: int) -> bool:
         piece = self.text[position : self.end]
+        if not self.new_message and self._is_whole(piece) and not any(0 < p < self.end for p in self._beginnings):
+            return False  # one line or sentence may well be said twice
         if self.fence and position == self.fence.start():
             return self.names_a_language and self.end - self.fence.end() >= 4
         if self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece):
@@ -251,7 +288,7 @@ class PartialText:
             return letters >= (3 if self._is_inside_word else 4)
         if self._is_inside_word:  # a capital would follow in the middle of it
             lower = words[1:].islower() or len(words) == 1
-            return letters >= 4 or (lower and not self._has_inner_capitals)
+            return letters >= 4 or (lower and not self.has_inner_capitals)
         # A whole word: "Bora" may well be followed by another one, "The" is not, nor what was not before.
         ordinary = f" {words.lower()} " in self.text or f"{words} " in self.text[:position]
         return words.isalpha() and ordinary

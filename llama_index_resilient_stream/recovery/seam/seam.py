@@ -20,12 +20,15 @@ from collections.abc import Callable
 
 from ...report import Certainty, JoinDecision, Strategy
 from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
-from .matchers import ExactAnchorMatcher, Matcher, OverlapMatcher
+from .matchers import MARKS, ExactAnchorMatcher, GluedWordMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
+from .phrases import opens_politely
 from .preambles import PreambleMatcher, initial_matchers
 from .thoughts import ThoughtFilter
 
 _MOST_MATCHERS = 64  # a dozen is usual; white space behind a polite sentence makes ever more
+
+_LEADING = " \t\r\n" + "".join(sorted(MARKS))
 
 
 class Seam:
@@ -38,6 +41,8 @@ class Seam:
         partial_text: The text that the reader has.
         anchor: What the continuation was asked, or is bound, to begin with; "" if nothing.
         strategy: How the model was asked to go on.
+        shows_unverified: Whether what cannot be verified or aligned is shown. Otherwise it is refused.
+        writes_on: Whether the server is known to write on from a prefill.
         max_held_characters: Most characters (Unicode code points) that are held back undecided.
         max_held_seconds: Longest time in seconds that something is held back undecided.
         clock: Returns seconds.
@@ -45,8 +50,10 @@ class Seam:
     Attributes:
         settled: Text passes straight through from here on; `feed` need not be called any more.
         decision: A `JoinDecision`; "" while undecided.
-        certainty: How sure the join is; None while undecided.
-        refused: Nothing can be joined, and nothing was shown.
+        certainty: How sure the join is; None while undecided, and where nothing came. A prefill whose server is not
+            known to write on is "aligned" unless a word would be glued to the last one.
+        refused: Nothing can be joined, and nothing was shown. So it is always where the answer began anew and then
+            took another way.
         dropped: Characters of the continuation that are not shown since they repeat.
         leftover: What a cut continuation had to withhold although it might have been new.
         most_held: The most characters that were held back at once, undecided.
@@ -58,6 +65,8 @@ class Seam:
         anchor: str = "",
         *,
         strategy: Strategy = Strategy.ASK,
+        shows_unverified: bool = True,
+        writes_on: bool = False,
         max_held_characters: int = 400,
         max_held_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
@@ -70,6 +79,9 @@ class Seam:
         self.leftover = ""
         self.most_held = 0
         self._strategy = strategy
+        self._shows_unverified = shows_unverified
+        self._writes_on = writes_on
+        self._gap = ""  # that keeps two words apart
         self._max_held_characters = max_held_characters
         self._max_held_seconds = max_held_seconds
         self._clock = clock
@@ -79,23 +91,34 @@ class Seam:
         self._halves = HalfJoiner()
         writes_anew = strategy in (Strategy.ASK, Strategy.PREFILL)
         self._thoughts = ThoughtFilter(partial_text, marked_only=strategy != Strategy.ASK) if writes_anew else None
-        self._matchers = self._all_matchers(partial_text, anchor) if partial_text else []
+        self._partial = self._seen_by_model(partial_text)
+        self._glue = GluedWordMatcher(self._partial)
+        self._matchers = self._all_matchers(anchor) if partial_text else []
         self._followed: list[OverlapMatcher] = []
 
-    def _all_matchers(self, partial_text: str, anchor: str) -> list[Matcher]:
+    def _seen_by_model(self, partial_text: str) -> PartialText:
         text = sendable(partial_text)
         if text != partial_text:  # what came in halves may be lost on the server: it repeats the text up to there
             text = text.rstrip().rstrip("".join(char for char in text[-8:] if char > "\uffff") + REPLACEMENT)
-        partial = PartialText(text, new_message=self._strategy == Strategy.ASK)
+        asks = self._strategy == Strategy.ASK
+        return PartialText(text, new_message=asks, new_turn=asks or self._strategy == Strategy.PREFILL)
+
+    def _all_matchers(self, anchor: str) -> list[Matcher]:
+        partial = self._partial
         matchers: list[Matcher] = [ExactAnchorMatcher(partial, anchor)] if anchor else []
-        if partial_text.strip():
+        if partial.text.strip():
             matchers += initial_matchers(partial, anchor)
             if self._strategy == Strategy.ASK:
                 matchers.append(PreambleMatcher(partial, anchor))
+        if self._strategy != Strategy.APPEND:
+            matchers.append(self._glue)
         return matchers
 
     def feed(self, text: str) -> str:
         """Take a piece of the continuation. Returns what can be shown now."""
+        if self.refused:
+            self._drop += len(text)
+            return ""
         if self.settled or not text:
             return text
         if self._thoughts is not None and not self._thoughts.done and not (text := self._thoughts.feed(text)):
@@ -106,7 +129,9 @@ class Seam:
             self._settle()
         while index < len(text) and not self.settled:
             index = self._take(text, index)
-        return self._release() + text[index:] + self._halves.finish() if self.settled else ""
+        if not self.settled:
+            return ""
+        return self._passed_on(self._release() + text[index:] + self._halves.finish())
 
     def finish(self, *, complete: bool) -> str:
         """End the continuation. Returns what is left to show.
@@ -122,8 +147,8 @@ class Seam:
         if complete:
             for matcher in self._open_matchers:
                 matcher.finish()
-            self._decide()
-            return self._release() + self._halves.finish()
+            self._decide(complete=True)
+            return self._passed_on(self._release() + self._halves.finish())
         held = "".join(self._held) + self._halves.finish()
         if self.is_repeating:
             self._drop += len(held)
@@ -197,23 +222,56 @@ class Seam:
             if self._length >= self._max_held_characters:
                 self._settle()
 
-    def _decide(self) -> None:
+    def _decide(self, *, complete: bool = False) -> None:
         best = self._best()
         open_ranks = [matcher.rank for matcher in self._open_matchers]
         if not open_ranks or (best is not None and best.rank < min(open_ranks)):
-            self._settle()
+            self._settle(complete=complete)
 
     def _best(self) -> Matcher | None:
         found = [matcher for matcher in self._matchers if matcher.state == "found"]
         return min(found, key=lambda matcher: (matcher.rank, -matcher.drop), default=None)
 
-    def _settle(self) -> None:
+    def _settle(self, *, complete: bool = False) -> None:
         best = self._best()
         self.decision = best.decision if best else JoinDecision.AS_IS
         if self.decision == JoinDecision.ANSWER and self._strategy in (Strategy.PREFILL, Strategy.APPEND):
             self.decision = JoinDecision.ECHO
         self._drop = best.drop if best else 0
         self.settled = True
+        if self._held:
+            self._judge(best.certainty if best else Certainty.UNVERIFIED, complete=complete)
+
+    def _judge(self, certainty: Certainty, *, complete: bool) -> None:
+        """Say how sure the join is, and refuse what cannot be joined."""
+        if certainty == Certainty.UNVERIFIED and self._begins_anew("".join(self._held), complete=complete):
+            self.certainty, self.refused = certainty, True
+            return
+        if self._strategy == Strategy.APPEND or (self._writes_on and self._strategy == Strategy.PREFILL):
+            certainty = Certainty.VERIFIED
+        elif self._strategy == Strategy.PREFILL and certainty == Certainty.UNVERIFIED:
+            certainty = Certainty.UNVERIFIED if self._glue.is_glued else Certainty.ALIGNED
+        self.certainty = certainty
+        if certainty == Certainty.UNVERIFIED:
+            self.refused = not self._shows_unverified
+            glued = self._glue.is_glued and self._strategy == Strategy.ASK and self._partial.text[-1:].isalnum()
+            self._gap = " " if glued and not self._drop else ""
+
+    def _begins_anew(self, held: str, *, complete: bool) -> bool:
+        """Whether it tells the beginning of the answer again, and not to its end."""
+        bare = held.lstrip(_LEADING)
+        if self._partial.is_told_anew(bare, complete=complete):
+            return True
+        head = self._partial.head
+        begin = held.find(head) if head and opens_politely(held) else -1
+        return begin > 0 and self._partial.is_told_anew(held[begin:], complete=complete)
+
+    def _passed_on(self, text: str) -> str:
+        """What is shown of it: nothing where it is refused."""
+        if self.refused:
+            self._drop += len(text)
+            return ""
+        return self._gap + text if text else ""
 
     def _release(self) -> str:
         held = "".join(self._held)[self._drop :]
