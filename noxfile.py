@@ -158,7 +158,7 @@ def openai3(session: nox.Session) -> None:
 def recipes(session: nox.Session) -> None:
     """docs/serving.md in Streamlit, Gradio and Chainlit too, which are too heavy for `dev`."""
     install(session, CORES["newest"], "dev", "streamlit", "gradio", "chainlit")
-    session.run("pytest", "tests/docs/test_recipes.py", *session.posargs)
+    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
 
 
 # Each in an environment of its own: what their SDKs ask for does not always go together.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,8 +25,17 @@ settings.register_profile(
 )
 settings.load_profile("default")
 
+# An HTTP client loads all certificates of its authorities, 20 ms of CPU each time, and here nobody asks another host.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+
 WORKERS_PER_CORE = 2  # tests mostly wait
 NOT_INSTALLED = re.compile(r"(\S+) is not installed: (.+)")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported by now out of the garbage collector, which many tests call, and which walks all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,15 @@ def test_the_numbers_of_the_readme() -> None:
 def test_what_the_readme_links_to_exists() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_the_sdist_has_what_a_document_links_to(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    document = (ROOT / name).read_text(encoding="utf-8")
+    for target in [name, *re.findall(r"\]\((?!https?:)([^)#]+)\)", document)]:
+        assert any(f"/{target}/".startswith(f"{each}/") for each in included), target
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)

@@ -205,6 +205,7 @@ def test_an_endpoint_heals_and_stops(
         assert lost == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
 
 
+@pytest.mark.slow
 def test_a_partial_answer_is_part_of_the_conversation(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(**LONG)
     with running("fastapi_app:app", "uvicorn-h11", folder, llm) as served:
@@ -218,12 +219,14 @@ def test_a_partial_answer_is_part_of_the_conversation(folder: Path, provider: Ca
     assert len(partial) > 90
 
 
+@pytest.mark.slow
 def test_plain_text(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(FAULTS["reset"].at(80))
     with running("fastapi_app:app", "uvicorn-h11", folder, llm) as served:
         assert httpx.get(served.url + "/text?question=why", timeout=30).text == TEXT
 
 
+@pytest.mark.slow
 def test_a_reader_whom_the_server_cuts_off_is_told(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(**LONG)
     environment = surroundings(folder, llm)
@@ -239,6 +242,7 @@ def test_a_reader_whom_the_server_cuts_off_is_told(folder: Path, provider: Calla
         was_stopped(llm)
 
 
+@pytest.mark.slow
 def test_behind_nginx(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(token=8, delay=0.005)
     lines = BLOCKS["location.conf"].splitlines()
@@ -276,6 +280,7 @@ def follow(url: str, after: str = "", characters: int = 10**6) -> tuple[str, str
     return said, at, end
 
 
+@pytest.mark.slow
 def test_coming_back_to_another_worker(folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(token=8, delay=0.01)
     with contextlib.ExitStack() as stack:
@@ -311,6 +316,7 @@ def test_coming_back_to_another_worker(folder: Path, provider: Callable[..., Fau
         was_stopped(llm, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_page_that_comes_back(browser: Any, folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(token=8, delay=0.01)
@@ -391,6 +397,7 @@ def ask(browser: Any, selector: str, question: str) -> None:
     field.send_keys("\ue007")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_page_in_a_browser(browser: Any, folder: Path, provider: Callable[..., FaultServer]) -> None:
     llm = provider(FAULTS["reset"].at(80), None, "http_401", token=8, delay=0.002)

@@ -41,11 +41,21 @@ GRACEFUL = {
 # They cancel what goes on when their patience is over. The others kill their workers, some of them a moment later.
 TELLING = ("uvicorn-h11", "uvicorn-httptools")  # hypercorn on most days
 SHORT = 30
+SECOND_WAYS = ("uvicorn-httptools", "gunicorn-asgi")  # to run a server that is tested in any case: slow tests
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(server, marks=pytest.mark.xdist_group(f"fastapi-{server}")) for server in GRACEFUL],
+    params=[
+        pytest.param(
+            server,
+            marks=[
+                pytest.mark.xdist_group(f"fastapi-{server}"),
+                *([pytest.mark.slow] if server in SECOND_WAYS else []),
+            ],
+        )
+        for server in GRACEFUL
+    ],
 )
 def app(request: pytest.FixtureRequest) -> Iterator[Running]:
     with serving("support.serve_apps:asgi", request.param, args=GRACEFUL[request.param], env=WITHOUT_GC) as running:

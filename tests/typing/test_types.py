@@ -46,6 +46,7 @@ def pyright(tmp_path: Path) -> dict[Path, dict[int, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [mypy, pyright], ids=["mypy", "pyright"])
 def test_strict_checkers_pass_typical_uses_and_find_mistakes(check: object, tmp_path: Path) -> None:
     found = check(tmp_path)  # type: ignore[operator]
