@@ -18,6 +18,7 @@ from .engines.trace import Trace, TraceSummary, trace
 from .errors import (
     ConfigurationError,
     EmptyStreamError,
+    ErrorBodyError,
     ErrorFinishError,
     ResilientStreamError,
     StreamFault,
@@ -53,6 +54,7 @@ __all__ = [
     "ConfigurationError",
     "Continuation",
     "EmptyStreamError",
+    "ErrorBodyError",
     "ErrorFinishError",
     "Fault",
     "FaultEvent",

@@ -9,6 +9,7 @@ ResilientStreamError
  |    |-- RejectedAnswerError      the app's own `reject` did not accept the beginning
  |    |-- UnverifiedJointError     nothing shows that a continuation goes on where the answer was cut
  |    `-- StreamTimeoutError       also a TimeoutError: no progress in time, or the deadline passed
+ |-- ErrorBodyError                the server answered 200 with an error in place of a stream; found as __cause__
  `-- ConfigurationError            also a ValueError: says what was wrong and the line that fixes it
 """
 
@@ -126,6 +127,27 @@ class StreamTimeoutError(StreamFault, TimeoutError):
     """No progress within first_token_timeout or idle_timeout seconds, or the deadline passed."""
 
     code = "llm/stream-timeout"
+
+
+class ErrorBodyError(ResilientStreamError):
+    """The server answered with status 200, and with an error as JSON in place of a stream.
+
+    Its text and its code decide whether it is asked again, as those of an error status would.
+
+    Args:
+        body: the JSON. It is not part of the message, nor of what is pickled: it may repeat keys and prompts.
+    """
+
+    __slots__ = ("body",)  # in a slot it is no part of what is pickled or shown by vars()
+
+    body: Any
+
+    def __init__(self, body: Any = None) -> None:
+        super().__init__("The server answered with an error in place of a stream.")
+        self.body = body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
 
 
 class ConfigurationError(ResilientStreamError, ValueError):

@@ -17,7 +17,7 @@ from ..recovery.finish_reasons import OPEN, FinishReason, finish_reason_of, open
 from ..recovery.machine import Recovery
 from ..recovery.refusals import refusal_in_kwargs, refusal_of
 from ..report import StreamStatus
-from .tool_calls import arguments_are_whole
+from .tool_calls import arguments_are_whole, last_call_id, with_repaired_calls
 
 RESET_KEY = "resilient_reset"
 """In a chunk's `additional_kwargs`: forget the text so far; `message.content` is the new telling."""
@@ -47,6 +47,8 @@ class Reader:
         self._refusal = ""
         self._tools: str | None = None
         self._written: defaultdict[Any, str] = defaultdict(str)
+        self._ids: dict[Any, Any] = {}  # of the calls that are written
+        self._closed: set[Any] = set()
 
     def chat(self, response: ChatResponse) -> Chunk:
         """A chunk of a chat stream."""
@@ -56,6 +58,8 @@ class Reader:
         finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
         blocks = blocks_of(message)
         tools = self._calls_of(response, blocks) if extra or _more_than_text(blocks) else None
+        if self._written:
+            response = self._marked(response, over=finish_reason is not None)
         if text and finish_reason is None:
             chunk = Chunk(text, response, True, None, tools)
             if not self._server_is_known:  # the first one with text: it is the same in all that follow
@@ -75,8 +79,24 @@ class Reader:
             return None
         piece = dig(response.raw, "delta", "partial_json")
         if isinstance(piece, str):
-            self._written[read(response.raw, "index")] += piece
+            index = read(response.raw, "index")
+            self._written[index] += piece
+            self._ids[index] = last_call_id(response.message)
         return calls if all(map(_may_be_whole, self._written.values())) else calls + OPEN
+
+    def _marked(self, response: ChatResponse, *, over: bool) -> ChatResponse:
+        """The chunk, with a mark on the arguments that are not whole yet.
+
+        Nothing is the arguments of a tool without parameters, but only when its block is closed or the turn is over.
+        """
+        if read(response.raw, "type") == "content_block_stop":
+            self._closed.add(read(response.raw, "index"))
+        unfinished = {
+            self._ids[index]
+            for index, arguments in self._written.items()
+            if not _may_be_whole(arguments) or not (arguments.strip() or over or index in self._closed)
+        }
+        return with_repaired_calls(response, unfinished) if unfinished else response
 
     def _text_of(self, response: ChatResponse) -> str:
         if response.delta:

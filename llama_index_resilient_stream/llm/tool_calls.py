@@ -7,13 +7,17 @@ whole can only be seen in its raw arguments. They are a string, or a mapping whe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 
 from ..compat.llama_index import blocks_of, copied
 from ..recovery.attributes import read
+
+
+class RepairedArguments(dict[str, Any]):
+    """Arguments of a call that is still being written, as LlamaIndex repaired them. Equal to a plain dict of them."""
 
 
 def arguments_are_whole(arguments: Any) -> bool:
@@ -27,7 +31,7 @@ def arguments_are_whole(arguments: Any) -> bool:
         arguments: a JSON text, a mapping, or None.
 
     Returns:
-        False also for JSON that is no object, such as `3` or `[1]`.
+        False also for JSON that is no object, such as `3` or `[1]`, and for `RepairedArguments`.
     """
     if isinstance(arguments, (str, bytes)):
         if not arguments.strip():
@@ -36,7 +40,45 @@ def arguments_are_whole(arguments: Any) -> bool:
             arguments = json.loads(arguments, strict=False)
         except ValueError:
             return False
-    return arguments is None or isinstance(arguments, Mapping)
+    return arguments is None or (isinstance(arguments, Mapping) and not isinstance(arguments, RepairedArguments))
+
+
+def with_repaired_calls(response: ChatResponse, ids: Collection[Any]) -> ChatResponse:
+    """Return a copy of a chunk in which the arguments of the calls with these ids are known to be repaired ones.
+
+    Nothing that can be seen or compared is different in it. The chunk of the wrapped class is not changed: its blocks
+    are in later chunks, too.
+
+    Args:
+        response: a chunk of a stream.
+        ids: the `tool_call_id` of calls that are still being written.
+    """
+    message = response.message
+    changes: dict[str, Any] = {}
+    if calls := message.additional_kwargs.get("tool_calls"):  # before there were blocks for them
+        calls = [_repaired(call) if _id_of(call) in ids else call for call in calls]
+        changes["additional_kwargs"] = {**message.additional_kwargs, "tool_calls": calls}
+    if blocks := blocks_of(message):
+        changes["blocks"] = [_repaired(block) if _id_of(block) in ids else block for block in blocks]
+    return copied(response, message=copied(message, **changes))
+
+
+def _repaired(call: Any) -> Any:
+    for name in ("tool_kwargs", "input"):
+        if isinstance(arguments := read(call, name), Mapping):
+            repaired = {name: RepairedArguments(arguments)}
+            return {**call, **repaired} if isinstance(call, dict) else copied(call, **repaired)
+    return call
+
+
+def last_call_id(message: ChatMessage) -> Any:
+    """Return the id of the last call in a message, which is the one that is being written; None where it has none."""
+    calls = [*(message.additional_kwargs.get("tool_calls") or ()), *filter(_is_call_block, blocks_of(message))]
+    return _id_of(calls[-1]) if calls else None
+
+
+def _id_of(call: Any) -> Any:
+    return read(call, "tool_call_id") or read(call, "id")
 
 
 def has_cut_calls(message: ChatMessage) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from ..compat.generators import behind
 from ..recovery.events import Ended
+from .error_body import ErrorBody
 from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
@@ -56,6 +57,7 @@ class Upstream:
     def __init__(self, scope: Cancellation | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
         self.watch: TerminatorWatch | None = None
+        self._error_body: ErrorBody | None = None
         self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
         # The garbage collector may drop a stream, and so break its read, while this very thread is in here.
@@ -85,10 +87,20 @@ class Upstream:
                 raise ReaderLeftError
             self._socket = sock
 
-    def opened(self, response: Any, watch: TerminatorWatch | None, close: Callable[[], Any]) -> None:
-        """Take over the response to a request, to be closed by `close`, and the watch over it if it is a stream."""
+    def opened(
+        self, response: Any, watch: TerminatorWatch | None, error_body: ErrorBody, close: Callable[[], Any]
+    ) -> None:
+        """Take over the response to a request, to be closed by `close`, and what looks at its body.
+
+        Args:
+            response: the HTTP client's.
+            watch: the watch over the body if it is called an event stream.
+            error_body: what may be an error in place of one.
+            close: closes the response.
+        """
         self._closers.append(close)
         self.watch = watch or self.watch
+        self._error_body = error_body
         self._know_socket_of(response)
 
     def disconnect(self) -> None:
@@ -103,6 +115,8 @@ class Upstream:
 
     def ended(self, error: Exception | None = None) -> Ended:
         """The end of this attempt's stream, by itself or with `error`, and what our HTTP client saw of it."""
+        if error is None and self._error_body is not None:
+            error = self._error_body.error()
         if self.watch is None:
             return Ended(error)
         return Ended(error, self.watch.terminated, self.watch.finish_reason)

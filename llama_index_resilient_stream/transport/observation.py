@@ -14,6 +14,7 @@ import anyio
 import httpx
 
 from .connection import Upstream
+from .error_body import ErrorBody
 from .sockets import short_reads, watch_connections, watch_connections_async
 from .terminator import TerminatorWatch, promises
 
@@ -84,17 +85,21 @@ class _Body(httpx.SyncByteStream):
         self._parts = iter(self._stream)
         self._connection = response.extensions.get("network_stream") if drains else None
         self._watch = _watch(response)
+        self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         self._upstream = upstream
         response.stream = self
         if upstream is not None:
-            upstream.opened(response, self._watch, response.close)
+            upstream.opened(response, self._watch, self._error_body, response.close)
 
     def __iter__(self) -> Iterator[bytes]:
         if self._watch is None:
-            yield from self._parts
+            for part in self._parts:
+                self._error_body.feed(part)
+                yield part
             return
         for part in self._parts:
             self._watch.feed(part)
+            self._error_body.feed(part)
             yield part
             if self._watch.terminated:
                 yield from self._last_parts()
@@ -127,17 +132,20 @@ class _AsyncBody(httpx.AsyncByteStream):
         self._stream = response.stream
         self._parts = aiter(self._stream)
         self._watch = _watch(response)
+        self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         response.stream = self
         if upstream is not None:
-            upstream.opened(response, self._watch, response.aclose)
+            upstream.opened(response, self._watch, self._error_body, response.aclose)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._watch is None:
             async for part in self._parts:
+                self._error_body.feed(part)
                 yield part
             return
         async for part in self._parts:
             self._watch.feed(part)
+            self._error_body.feed(part)
             yield part
             if self._watch.terminated:
                 break

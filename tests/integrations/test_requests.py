@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -189,3 +190,62 @@ def test_half_an_object_every_time_is_an_error(made: Callable[[Stub], LLM], name
     stub.texts = [TEXT[:9]] * 9
     with pytest.raises(StreamInterruptedError):
         call(llm, name, twin)
+
+
+# What LlamaIndex's Anthropic class shows of a call while it is written: arguments that are repaired already
+
+PIECES = [1, 9, len(TEXT) - 1]
+
+
+def handed_out(llm: Any, twin: str) -> list[list[dict[str, Any]]]:
+    """What `get_tool_calls_from_response` makes of each chunk of a stream, up to where it breaks off."""
+    given: list[list[dict[str, Any]]] = []
+
+    def take(chunk: Any) -> None:
+        calls = llm.get_tool_calls_from_response(chunk, error_on_no_tool_call=False)
+        given.append([call.tool_kwargs for call in calls])
+
+    async def aread() -> None:
+        async for chunk in await llm.astream_chat_with_tools([FunctionTool.from_defaults(fn=sing)], user_msg="Sing."):
+            take(chunk)
+
+    try:
+        if twin == "async":
+            asyncio.run(aread())
+        else:
+            for chunk in llm.stream_chat_with_tools([FunctionTool.from_defaults(fn=sing)], user_msg="Sing."):
+                take(chunk)
+    except StreamInterruptedError:
+        pass
+    return given
+
+
+STREAMING_CALLS = {name: LLMS[name] for name in ("openai-functions", "openai-like", "anthropic-functions")}
+
+
+@pytest.mark.parametrize("made", STREAMING_CALLS.values(), ids=STREAMING_CALLS)
+def test_a_call_is_handed_out_when_it_is_whole(made: Callable[[Stub], LLM], twin: str, stub: Stub) -> None:
+    given = handed_out(ResilientLLM(made(stub), policy=QUICK), twin)
+    assert given[-1] == [json.loads(TEXT)]
+    assert all(calls in ([], [{}], [json.loads(TEXT)]) for calls in given)
+
+
+@pytest.mark.parametrize("after", PIECES)
+@pytest.mark.parametrize("made", STREAMING_CALLS.values(), ids=STREAMING_CALLS)
+def test_half_a_call_is_never_handed_out(made: Callable[[Stub], LLM], after: int, twin: str, stub: Stub) -> None:
+    stub.texts = [TEXT[:after]] * 9
+    assert all(calls in ([], [{}]) for calls in handed_out(ResilientLLM(made(stub), policy=QUICK), twin))
+
+
+@pytest.mark.parametrize("after", PIECES)
+def test_half_of_anthropic_s_call_is_no_call_without_arguments(after: int, twin: str, stub: Stub) -> None:
+    stub.texts = [TEXT[:after], TEXT]
+    given = handed_out(ResilientLLM(LLMS["anthropic-functions"](stub), policy=QUICK), twin)
+    assert [calls for calls in given if calls] == [[json.loads(TEXT)]] * sum(map(bool, given))
+    assert given[-1] == [json.loads(TEXT)]
+
+
+@pytest.mark.parametrize("text", ["", "{}", " {} "])
+def test_a_call_without_arguments_is_handed_out_at_its_end(text: str, twin: str, stub: Stub) -> None:
+    stub.texts = [text]
+    assert handed_out(ResilientLLM(LLMS["anthropic-functions"](stub), policy=QUICK), twin)[-1] == [{}]

@@ -17,7 +17,12 @@ from llama_index.core.tools import FunctionTool
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, StreamInterruptedError
 from llama_index_resilient_stream.compat.llama_index import HAS_BLOCKS
 from llama_index_resilient_stream.llm.chunks import Reader
-from llama_index_resilient_stream.llm.tool_calls import arguments_are_whole, without_cut_calls
+from llama_index_resilient_stream.llm.tool_calls import (
+    RepairedArguments,
+    arguments_are_whole,
+    has_cut_calls,
+    without_cut_calls,
+)
 from llama_index_resilient_stream.recovery.finish_reasons import OPEN
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
 from support.readers import QUICK
@@ -69,6 +74,8 @@ CUTS = [1, 12, ARGUMENTS.index("0, "), ARGUMENTS.index(', "to"'), len(ARGUMENTS)
         ("[1]", False),
         ('"a"', False),
         ([1], False),
+        (RepairedArguments({"a": 1}), False),
+        (RepairedArguments(), False),
     ],
     ids=repr,
 )
@@ -97,17 +104,18 @@ def as_inputs(*arguments: Any) -> ChatMessage:
 
 
 def in_blocks(*arguments: Any) -> ChatMessage:
-    blocks = [ToolCallBlock(tool_name="pay", tool_kwargs=a) for a in arguments]
+    blocks = [ToolCallBlock(tool_call_id="1", tool_name="pay", tool_kwargs=a) for a in arguments]
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
 
 
+IN_BLOCKS = pytest.param(in_blocks, marks=pytest.mark.skipif(ToolCallBlock is None, reason="no tool call blocks here"))
 SHAPES = pytest.mark.parametrize(
     "shape",
     [
         in_dicts,
         in_objects,
         as_inputs,
-        pytest.param(in_blocks, marks=pytest.mark.skipif(ToolCallBlock is None, reason="no tool call blocks here")),
+        IN_BLOCKS,
     ],
 )
 
@@ -234,6 +242,40 @@ def test_a_call_that_the_integration_repairs_while_it_comes_is_open_until_it_is_
     prints = [reads.chat(_anthropic_chunk(0, piece, {"amount": 1})).tools for piece in pieces]
     assert [OPEN in (each or "") for each in prints] == [False, True, False, False]
     assert OPEN in (reads.chat(_anthropic_chunk(1, "{", {})).tools or ""), "another call begins"
+
+
+def _event(kind: str, piece: str | None = None, **delta: Any) -> dict[str, Any]:
+    if piece is not None:
+        delta["partial_json"] = piece
+    return {"type": kind, "index": 0, "delta": SimpleNamespace(**delta)}
+
+
+@pytest.mark.parametrize(
+    ("events", "whole"),
+    [
+        ([_event("content_block_delta", "")], False),
+        ([_event("content_block_delta", '{"amount": 1')], False),
+        ([_event("content_block_delta", '{"amount": 1'), _event("content_block_stop")], False),
+        ([_event("content_block_delta", '{"amount": 1'), _event("message_delta", stop_reason="tool_use")], False),
+        ([_event("content_block_delta", '{"amount": 1'), _event("content_block_delta", "}")], True),
+        ([_event("content_block_delta", '{"amount": 1}'), _event("content_block_stop")], True),
+        ([_event("content_block_delta", ""), _event("content_block_stop")], True),
+        ([_event("content_block_delta", ""), _event("message_delta", stop_reason="tool_use")], True),
+    ],
+)
+@pytest.mark.parametrize("shape", [as_inputs, IN_BLOCKS])
+def test_what_was_repaired_is_known_chunk_by_chunk(
+    events: list[Any], whole: bool, shape: Callable[..., ChatMessage]
+) -> None:
+    reads = Reader()
+    for event in events:
+        message = shape({"amount": 1})
+        response = ChatResponse(message=message, delta="", raw=event)
+        chunk = reads.chat(response)
+    assert chunk.payload == response, "nothing else is different"
+    assert message == shape({"amount": 1}), "the wrapped class's own is as it was"
+    assert not has_cut_calls(message)
+    assert has_cut_calls(chunk.payload.message) is not whole
 
 
 # Functions by metadata and methods, without LlamaIndex's base class

@@ -102,7 +102,7 @@ DULL = _table(
         FaultKind.SERVER: """
             server internalserver internal api apistatus modelstream badgateway dataloss aborted cancelled
             unknown network upstream generation incompletegeneration textgeneration eventstream
-            internalfailure response sdk midstreamfallback googleapicall hfhubhttp engine""",
+            internalfailure response errorbody sdk midstreamfallback googleapicall hfhubhttp engine""",
         FaultKind.CONFLICT: "conflict tooearly",
         FaultKind.BAD_REQUEST: """
             badrequest invalidrequest invalidargument invalidparameter validation unprocessableentity notfound
