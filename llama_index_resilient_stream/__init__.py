@@ -31,7 +31,17 @@ from .policy import AttemptResult, RecoveryPolicy, StreamEnd, retry_if_fault, re
 from .providers import Provider, register_provider
 from .recovery.continuation import Continuation, Turn
 from .recovery.faults import Fault
-from .report import Attempt, FaultKind, GiveUpReason, Strategy, StreamReport, StreamStatus
+from .report import (
+    Attempt,
+    Certainty,
+    FaultKind,
+    GiveUpReason,
+    JoinDecision,
+    Joint,
+    Strategy,
+    StreamReport,
+    StreamStatus,
+)
 
 __version__ = "0.1.0"
 
@@ -39,6 +49,7 @@ __all__ = [
     "Attempt",
     "AttemptResult",
     "Callback",
+    "Certainty",
     "ConfigurationError",
     "Continuation",
     "EmptyStreamError",
@@ -47,6 +58,8 @@ __all__ = [
     "FaultEvent",
     "FaultKind",
     "GiveUpReason",
+    "JoinDecision",
+    "Joint",
     "Provider",
     "RecoveryPolicy",
     "ResilientAsyncStream",

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from llama_index.core.instrumentation.events import BaseEvent
 
-from .report import FaultKind, Strategy, StreamReport
+from .report import FaultKind, Joint, Strategy, StreamReport
 
 __all__ = [
     "HOOKS",
@@ -50,6 +50,8 @@ class TokenEvent:
     """The model that said it."""
     reset: bool = False
     """A restarted turn tells it differently: forget what came before; `text` is a blank line and the new telling."""
+    joint: Joint | None = None
+    """On the first piece of a continuation: how it was joined to what was said, and how sure that is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -68,6 +69,17 @@ def test_the_whole_story_in_order(reader: Reader) -> None:
     assert report.status is StreamStatus.COMPLETE
     assert report.seconds >= resume.seconds >= fault.seconds
     assert {entry.stream_id for entry in diary.entries} == {report.stream_id}
+
+
+@pytest.mark.parametrize(("style", "certainty"), [("anchor", "verified"), ("exact", "unverified")])
+def test_the_first_piece_of_a_continuation_says_how_it_was_joined(reader: Reader, style: str, certainty: str) -> None:
+    diary = Diary()
+    llm = ScriptedLLM("One two three", [Cut(8, RESET)], token=2, continuation_style=style)
+    policy = replace(QUICK, unverified="show")
+    result = reader(ResilientLLM(llm, policy=policy, callbacks=[diary]))
+    told = [entry.joint for entry in diary.entries if isinstance(entry, TokenEvent) and entry.joint is not None]
+    assert told == result.report.joints
+    assert [(joint.attempt, joint.position, joint.certainty) for joint in told] == [(2, 8, certainty)]
 
 
 async def test_coroutine_functions_on_an_async_stream() -> None:

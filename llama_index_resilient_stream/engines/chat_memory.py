@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from ..compat.llama_index import copied, message_text
 from ..llm.call_log import CallLog
-from ..llm.chunks import PARTIAL_KEY
+from ..llm.chunks import PARTIAL_KEY, UNVERIFIED_KEY
 from ..report import StreamStatus
 
 _UNFINISHED = (StreamStatus.INTERRUPTED, StreamStatus.CANCELLED)
@@ -37,15 +37,21 @@ class MarkingMemory:
     def _kept(self, message: ChatMessage) -> ChatMessage | None:
         """The message as it is to be written. None: not at all."""
         report = self._calls.report
-        if message.role != MessageRole.ASSISTANT or report is None or report.status not in _UNFINISHED:
+        if message.role != MessageRole.ASSISTANT or report is None:
             return message
+        if report.status not in _UNFINISHED:
+            return message if report.verified or not self._mark else _marked(message, UNVERIFIED_KEY, "true")
         if not message_text(message).strip() and not message.additional_kwargs.get("tool_calls"):
             return None  # the engine writes down an empty answer too
         if not self._mark:
             return message
-        return copied(message, additional_kwargs={**message.additional_kwargs, PARTIAL_KEY: str(report.status)})
+        return _marked(message, PARTIAL_KEY, str(report.status))
 
     def __getattr__(self, name: str) -> Any:
         if name == "_memory":
             raise AttributeError(name)
         return getattr(self._memory, name)
+
+
+def _marked(message: ChatMessage, key: str, value: str) -> ChatMessage:
+    return copied(message, additional_kwargs={**message.additional_kwargs, key: value})

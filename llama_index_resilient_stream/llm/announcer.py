@@ -23,7 +23,7 @@ from ..errors import ConfigurationError
 from ..recovery.events import Chunk, Request
 from ..recovery.finish_reasons import FinishMeaning, meaning_of
 from ..recovery.machine import Recovery
-from ..report import Attempt, StreamReport, StreamStatus
+from ..report import Attempt, Joint, StreamReport, StreamStatus
 
 logger = logging.getLogger("llama_index_resilient_stream")
 dispatcher = get_dispatcher(__name__)
@@ -106,6 +106,7 @@ class _Announcer:
         self._index = 0
         self._ended = False
         self._failed: set[tuple[str, int]] = set()
+        self._joints = 0  # that were announced
         self.watches_tokens = bool(self._hooks["on_token"])
 
     def _token(self, chunk: Chunk, recovery: Recovery) -> TokenEvent | None:
@@ -123,9 +124,16 @@ class _Announcer:
             attempt.number,
             attempt.model,
             chunk.reset,
+            self._new_joint(report),
         )
         self._index += 1
         return event
+
+    def _new_joint(self, report: StreamReport) -> Joint | None:
+        if len(report.joints) == self._joints:
+            return None
+        self._joints = len(report.joints)
+        return report.joints[-1]
 
     def _fault(self, recovery: Recovery) -> FaultEvent:
         report, fault = recovery.report, recovery.fault

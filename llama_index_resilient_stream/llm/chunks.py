@@ -25,8 +25,12 @@ STATUS_KEY = "resilient_status"
 """In the last chunk's `additional_kwargs`, with `on_exhausted="partial"`: the `StreamStatus` of an answer given up."""
 PARTIAL_KEY = "resilient_partial"
 """In `additional_kwargs` of a message in a chat memory: the answer is not whole; the value is its `StreamStatus`."""
+UNVERIFIED_KEY = "resilient_unverified"
+"""In `additional_kwargs` of a message in a chat memory: nothing shows that its parts belong together; see
+`StreamReport.joints`."""
 ESTIMATE_KEY = "usage_estimated"
 """In `additional_kwargs` beside merged token counts that are in part an estimate."""
+_MARKS = frozenset({PARTIAL_KEY, UNVERIFIED_KEY})
 
 Response = ChatResponse | CompletionResponse
 Read = Callable[[Any], Chunk]
@@ -160,9 +164,9 @@ def _is_thinking(response: Response) -> bool:
 
 def without_mark(message: ChatMessage) -> ChatMessage:
     """A message as it can be sent: older llms-openai copy `additional_kwargs` into the request."""
-    if PARTIAL_KEY not in message.additional_kwargs:
+    if _MARKS.isdisjoint(message.additional_kwargs):
         return message
-    kept = {name: value for name, value in message.additional_kwargs.items() if name != PARTIAL_KEY}
+    kept = {name: value for name, value in message.additional_kwargs.items() if name not in _MARKS}
     return copied(message, additional_kwargs=kept)
 
 

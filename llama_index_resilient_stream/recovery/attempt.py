@@ -96,6 +96,7 @@ class RunningAttempt:
         self.record = record
         self.request = request
         self.join = join
+        self.joint_is_noted = False
         self.evidence = Evidence()
         self.limit = model.first_token_timeout
         """Seconds that may pass until the next sign of progress."""

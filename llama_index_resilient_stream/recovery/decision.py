@@ -62,16 +62,17 @@ class Ladder:
         """Whether there is no other way left."""
         return len(self._rungs) < 2
 
-    def descend(self) -> bool:
-        """Go to the next way; False where there is none."""
+    def descend(self, failed: Strategy) -> bool:
+        """Go to the next way; False where there is none. The attempt that failed may have shown a better one."""
+        if failed is not self.strategy:
+            return True
         if self.is_last:
             return False
         self._tried += 1
         return True
 
-    def refuse(self) -> bool:
+    def refuse(self, refused: Strategy) -> bool:
         """The server refused this way, now and later. Go to the next other one; False where there is none."""
-        refused = self.strategy
         if all(rung is refused for rung in self._rungs):
             return False
         self._model.learned.refused_strategies.add(refused)
@@ -135,11 +136,10 @@ class ModelChain:
 
     def decide(self, fault: Fault, attempt: RunningAttempt) -> Decision:
         """What to do about this fault."""
-        continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
-        if continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse():
+        if self._refuses_continuation(fault, attempt):
             return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
         if fault.kind is FaultKind.UNVERIFIED_JOINT:
-            return self._other_way(fault)
+            return self._other_way(attempt.request.strategy)
         error = fault.error if fault.error is not None else StreamFault(fault.message)
         state = self._backoff.failed(fault, error)
         retryable = self._is_retryable(fault, state)
@@ -150,16 +150,21 @@ class ModelChain:
             return Decision(Step.FALL_BACK, retryable=retryable)
         return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
 
-    def descends(self) -> Decision | None:
+    def _refuses_continuation(self, fault: Fault, attempt: RunningAttempt) -> bool:
+        """Whether the API refused our way to continue, and not the question, and there is another way."""
+        continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
+        return continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse(attempt.request.strategy)
+
+    def descends(self, failed: Strategy) -> Decision | None:
         """What to do where a continuation added nothing to half a sentence; None where nothing is left to try."""
-        if self._ladder.descend():
+        if self._ladder.descend(failed):
             return Decision(Step.DESCEND)
         return Decision(Step.FALL_BACK) if self._next_model() else None
 
-    def _other_way(self, fault: Fault) -> Decision:
-        if self.strategy is Strategy.PREFILL and self._ladder.refuse():
+    def _other_way(self, failed: Strategy) -> Decision:
+        if failed is Strategy.PREFILL and self._ladder.refuse(failed):
             return Decision(Step.DESCEND)
-        return self.descends() or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
+        return self.descends(failed) or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
 
     def leaves_to_next(self, result: AttemptResult) -> bool:
         """Whether an answer that ended without a fault is asked of the next model all the same."""

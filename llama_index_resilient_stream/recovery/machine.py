@@ -131,8 +131,10 @@ class Recovery:
         attempt = self._current
         self.last_payload = event.payload
         shown = attempt.receive(event, self._answer)
-        if attempt.rejected or attempt.refused:
-            return self._on_end(Ended())
+        if attempt.join is not None:
+            if attempt.rejected or attempt.refused:
+                return self._on_end(Ended())
+            self._note_joint(attempt)
         return shown
 
     def next_delay(self) -> float | None:
@@ -353,11 +355,12 @@ class Recovery:
 
     def _note_joint(self, attempt: RunningAttempt) -> None:
         join, record = attempt.join, attempt.record
-        if join is None or join.certainty is None or not record.characters:
+        if join is None or join.certainty is None or not record.characters or attempt.joint_is_noted:
             return
+        attempt.joint_is_noted = True
         position = len(attempt.request.partial_text)
         decision = JoinDecision(join.decision)
-        joint = Joint(record.number, position, record.strategy, decision, join.certainty, record.dropped)
+        joint = Joint(record.number, position, record.strategy, decision, join.certainty, join.dropped)
         self.report.joints.append(joint)
 
     def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
@@ -382,7 +385,10 @@ class Recovery:
             self._ask_again(Step.CONTINUE, 0.0)
             return
         if self._stops_half_way(status, attempt):
-            if self._spent_budget(0.0) is None and (decision := self._chain.descends()) is not None:
+            if (
+                self._spent_budget(0.0) is None
+                and (decision := self._chain.descends(attempt.request.strategy)) is not None
+            ):
                 self._ask_again(decision.step, decision.delay)
             else:
                 self._end(Step.FINISH, StreamStatus.UNKNOWN)

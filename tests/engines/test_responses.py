@@ -25,7 +25,7 @@ from llama_index_resilient_stream import (
     resilient,
 )
 from llama_index_resilient_stream.engines.chat_writer import has_writer
-from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
+from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY, UNVERIFIED_KEY
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM, Stall
 from support.engines import CHATS, MODE, MODES_OF_CHAT, NODES, RESET, aask, ask, chat_engine, query_engine
 from support.readers import QUICK
@@ -598,6 +598,17 @@ def test_the_next_turn_knows_and_the_mark_stays_at_home() -> None:
     assert [str(message.content) for message in sent] == ["First?", SHORT[:5], "Second?"]
     assert all(PARTIAL_KEY not in message.additional_kwargs for message in sent)
     assert marks(engine) == [None, "interrupted", None, None]
+
+
+@pytest.mark.parametrize("mark", [True, False], ids=["marked", "unmarked"])
+def test_the_memory_says_where_nothing_shows_that_the_parts_belong_together(mark: bool) -> None:
+    inner = scripted([Cut(5, RESET), None], continuation_style="exact")
+    engine = resilient(chat_engine(ResilientLLM(inner, policy=replace(QUICK, unverified="show")), "simple"), mark=mark)
+    ask(engine, "First?")
+    ask(engine, "Second?")
+    marks = [UNVERIFIED_KEY in message.additional_kwargs for message in engine.chat_history]
+    assert marks == [False, mark, False, False]
+    assert all(UNVERIFIED_KEY not in message.additional_kwargs for message in inner.calls[-1].messages)
 
 
 # After the fact

@@ -289,7 +289,7 @@ def test_thinking_blocks_survive(strategy: str, reader: Reader) -> None:
         Turn([Thought("Where was I?"), *again]),
     )
     kwargs = {} if strategy == "continued" else {"tools": [{"type": "function"}]}
-    result = reader(ResilientLLM(llm, policy=QUICK), **kwargs)
+    result = reader(ResilientLLM(llm, policy=replace(QUICK, unverified="show")), **kwargs)
     assert result.whole == result.text == "".join(halves)
     blocks = result.chunks[-1].message.blocks
     thoughts = [block.content for block in blocks if type(block).__name__ == "ThinkingBlock"]
@@ -302,7 +302,7 @@ def test_thinking_blocks_survive(strategy: str, reader: Reader) -> None:
 @needs_thinking_blocks
 def test_thinking_survives_where_the_continuation_thinks_no_more(reader: Reader) -> None:
     llm = PartsLLM(Turn([Thought("Hm."), "One two "], RESET), Turn(["three "], RESET), Turn(["four."]))
-    result = reader(ResilientLLM(llm, policy=QUICK))
+    result = reader(ResilientLLM(llm, policy=replace(QUICK, unverified="show")))
     assert result.whole == "One two three four."
     assert [type(block).__name__ for block in result.chunks[-1].message.blocks] == ["ThinkingBlock", "TextBlock"]
 

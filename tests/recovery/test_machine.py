@@ -283,7 +283,7 @@ def test_partial_text_instead_of_an_error() -> None:
 
 
 def test_text_held_back_is_shown_before_giving_up() -> None:
-    recovery = Recovery([MODEL], replace(NO_WAIT, stop=stop_after_attempt(2)))
+    recovery = Recovery([MODEL], replace(NO_WAIT, stop=stop_after_attempt(2), unverified="show"))
     feed(recovery, "The quick brown fox jumps over the lazy dog", end=RESET)
     assert recovery.request
     recovery.receive(Chunk(" Su", progress=True))  # may become a courtesy, may be new

@@ -78,7 +78,7 @@ def test_request_that_prefills(reader: Reader, wire: respx.MockRouter) -> None:
     assert first["top_k"] == second["top_k"] == 5
     assert second["continue_final_message"] is True
     assert second["add_generation_prompt"] is False
-    assert second["messages"][-1] == {"role": "assistant", "content": "The sky is"}
+    assert second["messages"][-1] == {"role": "assistant", "content": "The sky is "}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ TAIL = 16  # characters at the end of the text: where they occur nowhere else, n
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
 ANEW = 30  # characters of the answer's beginning that show that it begins anew
 LEAST_ANEW = 12  # where the partial text is shorter than that, all of it does, from here on
-LEAST_WORDS = 6  # in lower case, that a text must have before one to three letters may be proof
+LEAST_WORDS = 6  # different ones in lower case, that a text must have before one to three letters may be proof
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
 VOCABULARY = 12  # different letters that a text must have before a short piece may be proof
 
@@ -202,8 +202,8 @@ class PartialText:
     @cached_property
     def _is_prose(self) -> bool:
         """Whether it has some ordinary words, so that two letters in a row are seen to be no words of it."""
-        words = self.text[-2 * NEAR :].split()
-        return sum(word.isalpha() and word.islower() for word in words) >= LEAST_WORDS
+        words = set(self.text[-2 * NEAR :].split())
+        return sum(len(word) > 1 and word.isalpha() and word.islower() for word in words) >= LEAST_WORDS
 
     @cached_property
     def _vocabulary(self) -> int:
@@ -224,11 +224,11 @@ class PartialText:
 
     def _find_proof(self, position: int) -> bool:
         piece = self.text[position : self.end]
-        if self._may_be_said_again(piece):
+        if self._may_be_said_twice(piece):
             return False
         if self.fence and position == self.fence.start():
             return self.names_a_language and self.end - self.fence.end() >= 4
-        if self._repeats_itself(position, piece):
+        if self._proves_nothing(position, piece):
             return False
         begins = self.is_beginning(position)
         if weight(self.text[position:]) >= ENOUGH:
@@ -236,17 +236,17 @@ class PartialText:
         short = begins and position > 0 and self._is_short_proof(position, piece)
         return short or self._ends_anchor(position, piece)
 
-    def _repeats_itself(self, position: int, piece: str) -> bool:
-        return self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece)
-
     def _ends_anchor(self, position: int, piece: str) -> bool:
         """Return whether the piece is what is left of the anchor without its first words, and at least three words."""
         if position < max(self.anchor_start, 1) or not self.text[position - 1].isspace() or len(piece.split()) < 3:
             return False
         return weight(piece) >= LEAST_ANEW and is_varied(piece, 6) and not self._is_known(piece)
 
-    def _may_be_said_again(self, piece: str) -> bool:
-        """Return whether the whole text is one line or sentence, which a text that is written on may well say twice."""
+    def _proves_nothing(self, position: int, piece: str) -> bool:
+        return self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece)
+
+    def _may_be_said_twice(self, piece: str) -> bool:
+        """Return whether this is one whole line or sentence, which a text that is written on may well say again."""
         return not self.new_message and self._is_whole(piece) and not any(0 < p < self.end for p in self._beginnings)
 
     def _is_long_proof(self, piece: str, begins: bool) -> bool:
@@ -320,13 +320,13 @@ class PartialText:
         if " " in words:
             return letters >= (3 if self._is_inside_word else 4)
         if self._is_inside_word:  # a capital would follow in the middle of it
-            lower = (words[1:].islower() or len(words) == 1) and self._is_prose
-            return letters >= 4 or (lower and not self.has_inner_capitals)
-        if not self._is_prose:
-            return False
-        # A whole word: "Bora" may well be followed by another one, "The" is not, nor what was not before.
-        ordinary = f" {words.lower()} " in self.text or f"{words} " in self.text[:position]
-        return words.isalpha() and ordinary
+            lower = words[1:].islower() or len(words) == 1
+            return letters >= 4 or (lower and self._is_prose and not self.has_inner_capitals)
+        return self._is_prose and words.isalpha() and self._is_ordinary(words, position)
+
+    def _is_ordinary(self, word: str, position: int) -> bool:
+        """Return whether it is a word like "The". "Bora" may well be followed by another one."""
+        return f" {word.lower()} " in self.text or f"{word} " in self.text[:position]
 
     def _opens_without_capital(self, words: str) -> bool:
         amount = weight(words)

@@ -130,15 +130,16 @@ class Seam:
         """Take a piece of the continuation. Returns what can be shown now."""
         if self._decided or not text:
             return self._passed_on(text)
-        if self._thoughts is not None and not self._thoughts.done and not (text := self._thoughts.feed(text)):
-            return ""
-        text = self._halves.feed(text)
+        text = self._halves.feed(self._without_thoughts(text))
         if self._is_overdue():
             self._settle()
         index = 0
         while index < len(text) and not self._decided:
             index = self._take(text, index)
         return self._passed_on(self._release() + text[index:] + self._halves.finish()) if self._decided else ""
+
+    def _without_thoughts(self, text: str) -> str:
+        return text if self._thoughts is None or self._thoughts.done else self._thoughts.feed(text)
 
     def finish(self, *, complete: bool) -> str:
         """End the continuation. Returns what is left to show.
@@ -278,14 +279,14 @@ class Seam:
         if certainty == Certainty.UNVERIFIED and self._begins_anew("".join(self._held), complete=complete):
             self.certainty, self.refused = certainty, True
             return
-        self.certainty = self._certainty(certainty)
+        self.certainty = self._certainty_for_strategy(certainty)
         if self.certainty == Certainty.UNVERIFIED:
             self.refused = not self._shows_unverified
             glued = self._glue.is_glued and self._strategy == Strategy.ASK and self._partial.text[-1:].isalnum()
             self._gap = " " if glued and not self._drop else ""
 
-    def _certainty(self, found: Certainty) -> Certainty:
-        """How sure the join is: what was found of it counts, and what was asked for."""
+    def _certainty_for_strategy(self, found: Certainty) -> Certainty:
+        """How sure the join is, given how the model was asked to go on."""
         if self._strategy == Strategy.APPEND or (self._writes_on and self._strategy == Strategy.PREFILL):
             return Certainty.VERIFIED
         if self._strategy == Strategy.PREFILL and found == Certainty.UNVERIFIED and not self._glue.is_glued:
