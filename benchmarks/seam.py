@@ -103,7 +103,9 @@ def run(sample: Sample, quick: bool) -> Tallies:
         said, rest = sample.text[:cut], sample.text[cut:]
         for name, style in CONTINUATION_STYLES.items():
             strategy = STRATEGY.get(name, "ask")
-            anchor = Continuation(strategy=strategy).anchor(said)
+            # White space comes again only where it had to be left away.
+            asked = Continuation(strategy=strategy, keeps_trailing_space=name != "resent_space")
+            anchor = asked.anchor(said)
             continuation = style(sample.text, said, anchor)
             if name == "exact" and rest.startswith(anchor):
                 continue  # nobody could tell it from the anchor
