@@ -2,7 +2,8 @@
 
 Every text of the corpus is cut after every character, continued in every style that models have, in pieces of 1 and
 of 4 characters and as a whole. A join is exact if the reader ends up with the text itself. What is not exact is either
-"repeated" (something is shown twice) or "lost" (something is missing, which is worse).
+"repeated" (something is shown twice), "refused" (nothing is shown, and the model is asked in another way) or "lost"
+(something is missing, which is worse).
 
 Only cases are counted in which a style shows: a model that opens a fence again does so inside a fence. Exits with 1 if
 an aim is missed.
@@ -52,6 +53,7 @@ class Tally:
 
     cases: int = 0
     exact: int = 0
+    refused: int = 0
     lost: int = 0
     unequal: int = 0  # the result depended on the chunks
     held: Counter[int] = field(default_factory=Counter)  # most characters held back at once, where undecided
@@ -59,6 +61,7 @@ class Tally:
     def add(self, other: Tally) -> None:
         self.cases += other.cases
         self.exact += other.exact
+        self.refused += other.refused
         self.lost += other.lost
         self.unequal += other.unequal
         self.held += other.held
@@ -66,6 +69,10 @@ class Tally:
     @property
     def exact_rate(self) -> float:
         return 100 * self.exact / self.cases if self.cases else 100.0
+
+    @property
+    def refused_rate(self) -> float:
+        return 100 * self.refused / self.cases if self.cases else 0.0
 
     @property
     def lost_rate(self) -> float:
@@ -96,7 +103,9 @@ def run(sample: Sample, quick: bool) -> Tallies:
         said, rest = sample.text[:cut], sample.text[cut:]
         for name, style in CONTINUATION_STYLES.items():
             strategy = STRATEGY.get(name, "ask")
-            anchor = Continuation(strategy=strategy).anchor(said)
+            # White space comes again only where it had to be left away.
+            asked = Continuation(strategy=strategy, keeps_trailing_space=name != "resent_space")
+            anchor = asked.anchor(said)
             continuation = style(sample.text, said, anchor)
             if name == "exact" and rest.startswith(anchor):
                 continue  # nobody could tell it from the anchor
@@ -116,14 +125,15 @@ def judge(tally: Tally, said: str, anchor: str, strategy: Strategy, continuation
     result = shown.pop()
     tally.cases += 1
     tally.exact += result == rest
-    tally.lost += not result.endswith(rest)
+    tally.refused += seam.refused
+    tally.lost += not seam.refused and not result.endswith(rest)
     tally.unequal += bool(shown)
 
 
 def join(seam: Seam, continuation: str, size: int) -> Iterator[str]:
     for start in range(0, len(continuation), size):
         if seam.settled:
-            yield continuation[start:]
+            yield "" if seam.refused else continuation[start:]
             return
         yield seam.feed(continuation[start : start + size])
     yield seam.finish(complete=True)
@@ -163,14 +173,17 @@ def of_style(tallies: Tallies, style: str, *, repetitive: bool) -> Tally:
 
 
 def print_habits(tallies: Tallies) -> None:
-    print(f"\n{'':26}{'-------- ordinary text --------':>34}{'--- repetitive text ---':>28}")
-    print(f"{'style':26}{'cases':>8}{'exact':>9}{'lost':>8}{'aim':>9}{'cases':>10}{'exact':>9}{'lost':>9}")
+    print(f"\n{'':26}{'------------ ordinary text ------------':>44}{'--- repetitive text ---':>28}")
+    print(
+        f"{'style':26}{'cases':>8}{'exact':>9}{'refused':>10}{'lost':>8}{'aim':>9}{'cases':>10}{'exact':>9}{'lost':>9}"
+    )
     for style in CONTINUATION_STYLES:
         plain = of_style(tallies, style, repetitive=False)
         again = of_style(tallies, style, repetitive=True)
         aim = f"{AIMS[style]:.0f} %" if style in AIMS else ""
         print(
-            f"{style:26}{plain.cases:8}{plain.exact_rate:7.2f} %{plain.lost_rate:6.2f} %{aim:>9}"
+            f"{style:26}{plain.cases:8}{plain.exact_rate:7.2f} %{plain.refused_rate:8.2f} %{plain.lost_rate:6.2f} %"
+            f"{aim:>9}"
             f"{again.cases:10}{again.exact_rate:7.2f} %{again.lost_rate:7.2f} %"
         )
 

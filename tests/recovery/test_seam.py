@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
-from llama_index_resilient_stream.recovery.seam import Seam
+from llama_index_resilient_stream.recovery.seam import Seam, marks_around_anchor
 from llama_index_resilient_stream.recovery.seam.measures import NEAR
 from llama_index_resilient_stream.recovery.seam.overlap import MOST_BEGINNINGS, MOST_WORK, WINDOW, PartialText
 from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
@@ -89,6 +89,7 @@ CHUNKS = st.integers(1, 9)
 @example(said="aaaa" * 30, rest="a" * 50, size=1, length=40)
 @example(said="ab" * 40, rest="ab" * 40, size=3, length=40)
 def test_an_exact_anchor_is_always_taken_at_its_word(said: str, rest: str, size: int, length: int) -> None:
+    assume(not rest.startswith(">>>"))  # the mark that may close an anchor
     anchor = said[-length:]
     seam = Seam(said, anchor)
     result = "".join(map(seam.feed, pieces(anchor + rest, size))) + seam.finish(complete=True)
@@ -368,6 +369,75 @@ def test_two_words_are_never_glued(said: str, continuation: str, result: str) ->
         seam = Seam(said, strategy=Strategy.PREFILL)
         assert "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True) == continuation
         assert seam.certainty == ("aligned" if result == continuation else "unverified")
+
+
+MARKED = [
+    ("closing mark alone", "{anchor}>>>{rest}"),
+    ("closing mark behind the whole answer", "{said}>>>{rest}"),
+    ("opening mark, shortened anchor", "<<<{end}{rest}"),
+    ("both marks, shortened anchor", "<<<{end}>>>{rest}"),
+    ("marks around everything", "<<<{anchor}{rest}>>>"),
+    ("marks around everything, line break", "<<<{anchor}{rest}>>>\n"),
+    ("marks around a shortened anchor and everything", "<<<{end}{rest}>>>"),
+    ("shortened anchor without marks", "{end}{rest}"),
+]
+
+
+@pytest.mark.parametrize("marks", [("", ""), ("<<<", ">>>"), ("[[", "]]"), ("###", "###")], ids="".join)
+@pytest.mark.parametrize("shape", [row[1] for row in MARKED], ids=[row[0] for row in MARKED])
+def test_marks_around_the_anchor_never_reach_a_reader(shape: str, marks: tuple[str, str]) -> None:
+    cut = PROSE.index(" not at all")
+    said, rest = PROSE[:cut], PROSE[cut:]
+    anchor = anchor_of(said)
+    if marks[0]:
+        shape = shape.replace("<<<", marks[0]).replace(">>>", marks[1])
+    continuation = shape.format(anchor=anchor, said=said, end=anchor.split(" ", 2)[2], rest=rest)
+    for size in (1, 4, 10**9):
+        seam = Seam(said, anchor, marks=marks, shows_unverified=False)
+        result = "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True)
+        assert (result, seam.settled, seam.refused) == (rest, True, False)
+        assert seam.dropped == len(continuation) - len(rest)
+
+
+def test_an_anchor_and_its_marks_add_nothing() -> None:
+    anchor = anchor_of(PROSE[:178])
+    for continuation in (anchor + ">>>", f"<<<{anchor}>>>"):
+        assert shown(PROSE[:178], continuation, size=1) == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "rest"),
+    [
+        ("Start Python in a terminal and then type at its prompt:\n", ">>> print(1)\n"),
+        ("In this language the unsigned shift to the right is written x", ">>>1 or so."),
+        ("The prompt >>> is shown. It is the prompt that ends with", ">>> and not another one."),
+    ],
+    ids=["prompt", "operator", "known to the text"],
+)
+def test_a_mark_that_is_text_is_kept_behind_the_anchor(said: str, rest: str) -> None:
+    for size in (1, 10**9):
+        assert shown(said, anchor_of(said) + rest, size=size) == rest
+
+
+def test_a_cut_where_a_mark_may_come_loses_nothing() -> None:
+    said = PROSE[:178]
+    seam = Seam(said, anchor_of(said))
+    assert seam.feed(f"<<<{anchor_of(said)} not until >>") + seam.finish(complete=False) == " not until "
+    assert seam.leftover == ">>"
+
+
+@pytest.mark.parametrize(
+    ("wording", "marks"),
+    [
+        ("Go on: <<<{anchor}>>>", ("<<<", ">>>")),
+        ("Copy [[{anchor}]], please.", ("[[", "]]")),
+        ("Copy this:\n\n{anchor}", ("", "")),
+        ("Copy {anchor}.", ("", "")),
+        ("Go on.", ("", "")),
+    ],
+)
+def test_the_marks_of_a_wording(wording: str, marks: tuple[str, str]) -> None:
+    assert marks_around_anchor(wording) == marks
 
 
 def test_no_habit_loses_anything_that_was_not_shown() -> None:

@@ -1,6 +1,7 @@
 """Joins a continuation to the partial text, without repeating or losing a character."""
 
+from .anchor_marks import marks_around_anchor
 from .restart import RestartJoin
 from .seam import Seam
 
-__all__ = ["RestartJoin", "Seam"]
+__all__ = ["RestartJoin", "Seam", "marks_around_anchor"]

@@ -54,6 +54,8 @@ class Matcher:
     rank = Rank.REPEAT
     decision = JoinDecision.ANCHOR
     certainty = Certainty.UNVERIFIED
+    opening = ""
+    """White space and marks that came just before it."""
 
     def __init__(self, partial: PartialText) -> None:
         self.partial = partial
@@ -110,7 +112,7 @@ class LooseAnchorMatcher(Matcher):
     def __init__(self, partial: PartialText, anchor: str, *, opening: str = "") -> None:
         super().__init__(partial)
         self._anchor = anchor
-        self._opening = opening
+        self.opening = opening
         self._expected = _normalized(anchor)
         self._closing = "".join(_PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
         self._space = partial.trailing_space
@@ -133,7 +135,7 @@ class LooseAnchorMatcher(Matcher):
                 position = self.partial.end - len(self._anchor)
                 return [
                     RepeatEndMatcher(
-                        self.partial, position, index + 1, opening=self._opening, decision=JoinDecision.ANCHOR
+                        self.partial, position, index + 1, opening=self.opening, decision=JoinDecision.ANCHOR
                     )
                 ]
         elif not (char.isspace() and self._expected[self._matched - 1 : self._matched] == " "):
@@ -161,7 +163,7 @@ class OverlapMatcher(Matcher):
 
     def __init__(self, partial: PartialText, *, opening: str = "") -> None:
         super().__init__(partial)
-        self._opening = opening
+        self.opening = opening
         self._candidates: list[int] = []  # positions at which the repeat may have begun
         self._matched = 0
 
@@ -176,18 +178,23 @@ class OverlapMatcher(Matcher):
         if complete in self._candidates:
             self._candidates.remove(complete)
             if self.partial.is_proof(complete):
-                decision = self.partial.decision_at(complete)
-                begun = [RepeatEndMatcher(self.partial, complete, index + 1, opening=self._opening, decision=decision)]
+                decision = self._decision_at(complete)
+                begun = [RepeatEndMatcher(self.partial, complete, index + 1, opening=self.opening, decision=decision)]
         if not self._candidates:
             self.state = "dead"
         return begun
 
+    def _decision_at(self, position: int) -> JoinDecision:
+        if self.opening.strip() in self.partial.openings and position >= self.partial.anchor_start:
+            return JoinDecision.ANCHOR
+        return self.partial.decision_at(position)
+
     def _advance(self, char: str) -> None:
         if self._matched == 0:
             self._candidates = self.partial.positions_of(char)
-            if self._opening:  # where the partial text has it too, another matcher follows the repeat from there
+            if self.opening:  # where the partial text has it too, another matcher follows the repeat from there
                 ends = self.partial.text.endswith
-                self._candidates = [p for p in self._candidates if not ends(self._opening, 0, p)]
+                self._candidates = [p for p in self._candidates if not ends(self.opening, 0, p)]
         else:
             text, behind = self.partial.text, self._matched
             self._candidates = [p for p in self._candidates if text[p + behind] == char]
@@ -222,6 +229,7 @@ class RepeatEndMatcher(Matcher):
     def __init__(self, partial: PartialText, position: int, drop: int, *, opening: str, decision: JoinDecision) -> None:
         super().__init__(partial)
         self.decision = decision
+        self.opening = opening
         self.certainty = Certainty.VERIFIED if decision == JoinDecision.ANCHOR else Certainty.ALIGNED
         self.drop = drop
         piece = partial.text[position : partial.end]

@@ -25,6 +25,7 @@ TAIL = 16  # characters at the end of the text: where they occur nowhere else, n
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
 ANEW = 30  # characters of the answer's beginning that show that it begins anew
 LEAST_ANEW = 12  # where the partial text is shorter than that, all of it does, from here on
+LEAST_WORDS = 6  # different ones in lower case, that a text must have before one to three letters may be proof
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
 VOCABULARY = 12  # different letters that a text must have before a short piece may be proof
 
@@ -46,12 +47,24 @@ class PartialText:
         new_message: Whether the continuation is a message of its own, which may tell any part again, and open again
             what is open. Otherwise only an echo of the whole text is a repeat.
         new_turn: Whether the continuation may turn out to be a new answer that begins like this one.
+        anchor_length: Characters at the end that the model was asked to begin with.
+        openings: Marks that may be put before the anchor.
     """
 
-    def __init__(self, text: str, *, new_message: bool = True, new_turn: bool = True) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        new_message: bool = True,
+        new_turn: bool = True,
+        anchor_length: int = 0,
+        openings: tuple[str, ...] = (),
+    ) -> None:
         self.text = text
         self.new_message = new_message
         self.new_turn = new_turn
+        self.openings = openings
+        self.anchor_start = len(text) - anchor_length if anchor_length else len(text)
         self.end = len(text.rstrip())
         self.trailing_space = text[self.end :]
         self.work = Work(MOST_WORK)
@@ -187,6 +200,12 @@ class PartialText:
         return any(char.isupper() and before.islower() for before, char in pairwise(self.text[-2 * NEAR :]))
 
     @cached_property
+    def _is_prose(self) -> bool:
+        """Whether it has some ordinary words, so that two letters in a row are seen to be no words of it."""
+        words = set(self.text[-2 * NEAR :].split())
+        return sum(len(word) > 1 and word.isalpha() and word.islower() for word in words) >= LEAST_WORDS
+
+    @cached_property
     def _vocabulary(self) -> int:
         return sum(map(str.isalpha, set(self.text[-2 * NEAR :])))
 
@@ -214,7 +233,14 @@ class PartialText:
         begins = self.is_beginning(position)
         if weight(self.text[position:]) >= ENOUGH:
             return self._is_long_proof(piece, begins)
-        return begins and position > 0 and self._is_short_proof(position, piece)
+        short = begins and position > 0 and self._is_short_proof(position, piece)
+        return short or self._ends_anchor(position, piece)
+
+    def _ends_anchor(self, position: int, piece: str) -> bool:
+        """Return whether the piece is what is left of the anchor without its first words, and at least three words."""
+        if position < max(self.anchor_start, 1) or not self.text[position - 1].isspace() or len(piece.split()) < 3:
+            return False
+        return weight(piece) >= LEAST_ANEW and is_varied(piece, 6) and not self._is_known(piece)
 
     def _proves_nothing(self, position: int, piece: str) -> bool:
         return self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece)
@@ -295,10 +321,12 @@ class PartialText:
             return letters >= (3 if self._is_inside_word else 4)
         if self._is_inside_word:  # a capital would follow in the middle of it
             lower = words[1:].islower() or len(words) == 1
-            return letters >= 4 or (lower and not self.has_inner_capitals)
-        # A whole word: "Bora" may well be followed by another one, "The" is not, nor what was not before.
-        ordinary = f" {words.lower()} " in self.text or f"{words} " in self.text[:position]
-        return words.isalpha() and ordinary
+            return letters >= 4 or (lower and self._is_prose and not self.has_inner_capitals)
+        return self._is_prose and words.isalpha() and self._is_ordinary(words, position)
+
+    def _is_ordinary(self, word: str, position: int) -> bool:
+        """Return whether it is a word like "The". "Bora" may well be followed by another one."""
+        return f" {word.lower()} " in self.text or f"{word} " in self.text[:position]
 
     def _opens_without_capital(self, words: str) -> bool:
         amount = weight(words)

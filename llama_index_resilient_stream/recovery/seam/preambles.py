@@ -108,7 +108,10 @@ class LeadingMarksMatcher(Matcher):
 
     def match(self, index: int, char: str) -> list[Matcher]:
         self._text += char
-        if not (char.isspace() or char in MARKS) or len(self._text) > _LONGEST_MARKS:
+        if (
+            not (char.isspace() or char in MARKS or char in "".join(self.partial.openings))
+            or len(self._text) > _LONGEST_MARKS
+        ):
             self.state = "dead"
             return []
         return repeat_matchers(
@@ -153,7 +156,7 @@ def repeat_matchers(
         matchers.append(ExactAnchorMatcher(partial, anchor, rank=Rank.REPEAT))
     if core and partial.is_distinctive(partial.end - len(core)):
         matchers.append(LooseAnchorMatcher(partial, core, opening=opening))
-    if opening.strip() in ("", "…", "..."):
+    if opening.strip() in ("", "…", "...", *partial.openings):
         matchers.append(OverlapMatcher(partial, opening=opening))
     if not opening.strip() and not after_block:
         matchers += _reopened_blocks(partial, anchor)

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from ...report import Certainty, JoinDecision, Strategy
 from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
+from .anchor_marks import GENERIC, ClosingMarkFilter
 from .matchers import MARKS, ExactAnchorMatcher, GluedWordMatcher, Matcher, OverlapMatcher
 from .overlap import PartialText
 from .phrases import opens_politely
@@ -41,6 +42,7 @@ class Seam:
         partial_text: The text that the reader has.
         anchor: What the continuation was asked, or is bound, to begin with; "" if nothing.
         strategy: How the model was asked to go on.
+        marks: What the wording puts before and behind the anchor; see `marks_around_anchor`.
         shows_unverified: Whether what cannot be verified or aligned is shown. Otherwise it is refused.
         writes_on: Whether the server is known to write on from a prefill.
         max_held_characters: Most characters (Unicode code points) that are held back undecided.
@@ -65,6 +67,7 @@ class Seam:
         anchor: str = "",
         *,
         strategy: Strategy = Strategy.ASK,
+        marks: tuple[str, str] = ("", ""),
         shows_unverified: bool = True,
         writes_on: bool = False,
         max_held_characters: int = 400,
@@ -91,17 +94,26 @@ class Seam:
         self._halves = HalfJoiner()
         writes_anew = strategy in (Strategy.ASK, Strategy.PREFILL)
         self._thoughts = ThoughtFilter(partial_text, marked_only=strategy != Strategy.ASK) if writes_anew else None
-        self._partial = self._seen_by_model(partial_text)
+        self._marks = marks if marks[0] else GENERIC
+        self._closing: ClosingMarkFilter | None = None
+        self._decided = self.settled
+        self._partial = self._seen_by_model(partial_text, anchor)
         self._glue = GluedWordMatcher(self._partial)
         self._matchers = self._all_matchers(anchor) if partial_text else []
         self._followed: list[OverlapMatcher] = []
 
-    def _seen_by_model(self, partial_text: str) -> PartialText:
+    def _seen_by_model(self, partial_text: str, anchor: str) -> PartialText:
         text = sendable(partial_text)
         if text != partial_text:  # what came in halves may be lost on the server: it repeats the text up to there
             text = text.rstrip().rstrip("".join(char for char in text[-8:] if char > "\uffff") + REPLACEMENT)
         asks = self._strategy == Strategy.ASK
-        return PartialText(text, new_message=asks, new_turn=asks or self._strategy == Strategy.PREFILL)
+        return PartialText(
+            text,
+            new_message=asks,
+            new_turn=asks or self._strategy == Strategy.PREFILL,
+            anchor_length=len(anchor) if asks else 0,
+            openings=(self._marks[0],) if asks and anchor else (),
+        )
 
     def _all_matchers(self, anchor: str) -> list[Matcher]:
         partial = self._partial
@@ -116,20 +128,15 @@ class Seam:
 
     def feed(self, text: str) -> str:
         """Take a piece of the continuation. Returns what can be shown now."""
-        if self.refused:
-            self._drop += len(text)
-            return ""
-        if self.settled or not text:
-            return text
+        if self._decided or not text:
+            return self._passed_on(text)
         text = self._halves.feed(self._without_thoughts(text))
-        index = 0
         if self._is_overdue():
             self._settle()
-        while index < len(text) and not self.settled:
+        index = 0
+        while index < len(text) and not self._decided:
             index = self._take(text, index)
-        if not self.settled:
-            return ""
-        return self._passed_on(self._release() + text[index:] + self._halves.finish())
+        return self._passed_on(self._release() + text[index:] + self._halves.finish()) if self._decided else ""
 
     def _without_thoughts(self, text: str) -> str:
         return text if self._thoughts is None or self._thoughts.done else self._thoughts.feed(text)
@@ -143,13 +150,16 @@ class Seam:
         """
         if self.settled:
             return ""
+        if self._decided:
+            return self._finish_closing(complete=complete)
         if self._thoughts is not None and (rest := self._thoughts.finish()):
             return self.feed(rest) + self.finish(complete=complete)
         if complete:
             for matcher in self._open_matchers:
                 matcher.finish()
             self._decide(complete=True)
-            return self._passed_on(self._release() + self._halves.finish())
+            text = self._passed_on(self._release() + self._halves.finish())
+            return text + self._finish_closing(complete=True)
         held = "".join(self._held) + self._halves.finish()
         if self.is_repeating:
             self._drop += len(held)
@@ -180,7 +190,8 @@ class Seam:
     @property
     def dropped(self) -> int:
         """Characters of the continuation that were not shown: repeats, courtesies and thoughts."""
-        return self._drop + (self._thoughts.skipped if self._thoughts is not None else 0)
+        marks = self._closing.dropped if self._closing is not None else 0
+        return self._drop + marks + (self._thoughts.skipped if self._thoughts is not None else 0)
 
     def _take(self, text: str, index: int) -> int:
         """Match the text from this index. Returns the index up to which it was matched."""
@@ -213,7 +224,7 @@ class Seam:
             begun += matcher.match(index, seen)
         self._matchers = [matcher for matcher in (*self._matchers, *begun) if matcher.state != "dead"][:_MOST_MATCHERS]
         self._decide()
-        if self.settled:
+        if self._decided:
             return
         if self.is_repeating:
             self._follow()
@@ -239,9 +250,29 @@ class Seam:
         if self.decision == JoinDecision.ANSWER and self._strategy in (Strategy.PREFILL, Strategy.APPEND):
             self.decision = JoinDecision.ECHO
         self._drop = best.drop if best else 0
-        self.settled = True
+        self._decided = self.settled = True
         if self._held:
             self._judge(best.certainty if best else Certainty.UNVERIFIED, complete=complete)
+        if best is not None and self.certainty in (Certainty.VERIFIED, Certainty.ALIGNED):
+            self._expect_closing_mark(best.opening)
+
+    def _expect_closing_mark(self, opening: str) -> None:
+        """The mark may come behind the anchor. Where no wording has it, it may not look like a part of the text."""
+        closing, partial = self._marks[1], self._partial
+        opened = opening.strip().endswith(self._marks[0])
+        plausible = closing not in partial.text and "\n" not in partial.trailing_space and not partial.fence
+        if self._strategy == Strategy.ASK and closing and (opened or plausible):
+            self._closing = ClosingMarkFilter(closing, opened=opened, expected=self._marks != GENERIC)
+            self.settled = False
+
+    def _finish_closing(self, *, complete: bool) -> str:
+        if self._closing is None:
+            return ""
+        self.settled = True
+        if complete:
+            return self._closing.finish()
+        self.leftover = self._closing.withheld()
+        return ""
 
     def _judge(self, certainty: Certainty, *, complete: bool) -> None:
         """Say how sure the join is, and refuse what cannot be joined."""
@@ -276,7 +307,11 @@ class Seam:
         if self.refused:
             self._drop += len(text)
             return ""
-        return self._gap + text if text else ""
+        if self._closing is not None and not self.settled and text:
+            text = self._closing.feed(text)
+            self.settled = self._closing.done
+        gap, self._gap = self._gap, ""
+        return gap + text
 
     def _release(self) -> str:
         held = "".join(self._held)[self._drop :]
