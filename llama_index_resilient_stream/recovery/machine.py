@@ -45,7 +45,7 @@ from .ending import is_unfinished
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
 from .faults.messages import Explanation, NoExplanation
-from .seam import RestartJoin, Seam
+from .seam import RestartJoin, Seam, marks_around_anchor
 from .states import TRANSITIONS, State, Step
 from .usage import UsageMeter, estimate_tokens
 from .verdict import Context, Verdict, judge
@@ -268,6 +268,7 @@ class Recovery:
             strategy=strategy,
             shows_unverified=policy.unverified == "show" or self._chain.is_last_way,
             writes_on=self._chain.writes_on,
+            marks=marks_around_anchor(continuation.wording),
             max_held_characters=policy.max_held_characters,
             max_held_seconds=policy.max_held_seconds,
             clock=self.clock,
