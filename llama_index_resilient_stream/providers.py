@@ -164,6 +164,9 @@ SERVERS: dict[str, Prefilling] = {
 }
 """Servers that write on from a last assistant turn, and what they want with it."""
 
+KEEPING_SERVERS = frozenset({"llama.cpp"})
+"""Servers that keep a stream where the request asks for it, see `transport/kept_stream.py`."""
+
 _FINGERPRINTS = {
     "llama.cpp": re.compile(r"b\d+-"),  # b4719-0f2bbe65: the build and the commit
     "tgi": re.compile(r"\d+\.\d+\.\d+(-dev\d+)?-((sha-)?[0-9a-f]{7}|native)"),  # 3.0.1-sha-bb9095a: version and image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from ..errors import StreamFault
@@ -16,6 +17,7 @@ from .faults import Fault
 from .states import Step
 
 _NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
+_LOST_ON_THE_WAY = (FaultKind.TRANSPORT, FaultKind.TIMEOUT, FaultKind.TRUNCATED, FaultKind.CORRUPT)
 _CONTINUATION_REFUSED = (FaultKind.PREFILL_REFUSED, FaultKind.BAD_REQUEST)
 
 
@@ -103,6 +105,7 @@ class ModelChain:
         self._policy = policy
         self._clock = clock
         self._last_fault: Fault | None = None
+        self._backoff: Backoff
         self._begin_model()
 
     @property
@@ -136,14 +139,32 @@ class ModelChain:
         self._backoff.progress(at)
         self._last_fault = None
 
+    def replays(self, fault: Fault, attempt: RunningAttempt) -> Decision | None:
+        """Whether the rest of a stream that its server keeps is asked for, as far as the policy goes on at all.
+
+        A replay that brings nothing new and ends as if it were whole may be all that is kept: it is followed by one
+        more. One that the network broke is followed by as many as `stop` has.
+        """
+        if attempt.resumed is not None and attempt.is_barren and fault.kind in (FaultKind.TRUNCATED, FaultKind.CORRUPT):
+            return None if attempt.resumed.is_barren else Decision(Step.REPLAY)
+        if fault.kind not in _LOST_ON_THE_WAY or (attempt.is_barren and fault.kind is FaultKind.TIMEOUT):
+            return None
+        backoff = copy(self._backoff)  # nothing is counted where it is not replayed
+        state = backoff.failed(fault, _error_of(fault))
+        if not self._is_retryable(fault, state) or (delay := backoff.delay(state)) is None:
+            return None
+        self._backoff = backoff
+        return Decision(Step.REPLAY, delay)
+
     def decide(self, fault: Fault, attempt: RunningAttempt) -> Decision:
         """What to do about this fault."""
+        if attempt.is_barren:
+            return Decision(Step.DESCEND, free=1)
         if self._refuses_continuation(fault, attempt):
             return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
         if fault.kind is FaultKind.UNVERIFIED_JOINT:
             return self._other_way(attempt.request.strategy)
-        error = fault.error if fault.error is not None else StreamFault(fault.message)
-        state = self._backoff.failed(fault, error)
+        state = self._backoff.failed(fault, _error_of(fault))
         retryable = self._is_retryable(fault, state)
         self._last_fault = fault
         if retryable and (delay := self._delay(fault, state)) is not None:
@@ -211,6 +232,10 @@ class ModelChain:
             stop = STOP_WITH_FALLBACKS
         self._backoff = Backoff(stop, self._policy.wait, self._clock)
         self._ladder = Ladder(self.model)
+
+
+def _error_of(fault: Fault) -> BaseException:
+    return fault.error if fault.error is not None else StreamFault(fault.message)
 
 
 def _why(fault: Fault, retryable: bool) -> GiveUpReason:

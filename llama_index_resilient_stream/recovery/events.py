@@ -52,6 +52,8 @@ class Ended:
 
     None: none came, or nobody looked.
     """
+    kept: bool = False
+    """Whether its server keeps the stream, so that the rest of it can be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,10 @@ class Request:
     extra: Mapping[str, Any] = field(default_factory=dict)
     spent_tokens: int = 0
     """Estimate of what the output limit has to be reduced by."""
+    keep: bool = False
+    """Whether the server is asked to keep the stream."""
+    original: Request | None = None
+    """Of a replay: the request whose stream is read on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,10 @@ class Model:
     first_token_timeout: float | None = 60.0
     prefills_on: Mapping[str, Prefilling] = field(default_factory=dict)
     """How to continue on servers that show who they are; empty where the way to continue was chosen by the user."""
+    keep: bool = False
+    """Whether its server is taken for one that keeps streams, whatever its streams show."""
+    keeps_on: frozenset[str] = frozenset()
+    """Which servers keep streams; empty where the way to continue was chosen by the user."""
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
     learned: Learned = field(default_factory=Learned)
@@ -116,6 +126,11 @@ class Model:
     def prefilling(self) -> Prefilling | None:
         """How its server writes on, where it has shown that it is one that does."""
         return self.prefills_on.get(self.learned.server) if self.learned.server is not None else None
+
+    @property
+    def keeps_streams(self) -> bool:
+        """Whether its server can be asked to keep a stream."""
+        return self.keep or self.learned.server in self.keeps_on
 
     def distrusts(self, word: str) -> bool:
         """Whether this finish reason proves nothing, coming from this model."""

@@ -6,13 +6,17 @@ The synchronous one and the asynchronous one stand side by side, same names, sam
    a fault of the stream.
 2. `Exception` is caught, `BaseException` never: leaving is no fault.
 3. No `asyncio.timeout` is held across a `yield`; time counts only while we wait for the provider.
-4. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
+4. A stream that its server keeps is handed on to the attempt that reads it on. In any other case the server is told
+   to stop it: closing the connection does not.
+5. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
    `cancel()` takes effect at the next token.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
 from typing import Protocol, TypeVar
@@ -21,10 +25,16 @@ from ..errors import StreamTimeoutError
 from ..recovery.events import Chunk, Ended, Request
 from ..recovery.machine import Recovery
 from ..transport.connection import Upstream
+from ..transport.kept_stream import KeptStream
 from .scope import Scope
+from .threads import joined, start_thread
 from .watchdog import AsyncAttemptReader, AttemptReader, InterruptibleWait, PlainReader, WatchedReader
 
 T = TypeVar("T")
+
+logger = logging.getLogger("llama_index_resilient_stream")
+
+_STOP = 1.0  # seconds that a server gets to be told that nobody wants the rest
 
 Open = Callable[[Upstream, Request], Iterator[Chunk]]
 AsyncOpen = Callable[[Upstream, Request], AsyncIterator[Chunk]]
@@ -161,13 +171,14 @@ def _drive(
 ) -> Generator[T, None, None]:
     watched = watched and _has_limits(recovery)
     make_reader: Callable[..., AttemptReader] = WatchedReader if watched else PlainReader
+    kept: KeptStream | None = None
     try:
         while not scope.cancelled:
             request = recovery.request
             if request.strategy != "first":
                 observer.resume(recovery, request)
             part = Scope(scope)
-            upstream = Upstream(part)
+            upstream = Upstream(part, kept)
             attempt = make_reader(partial(open_stream, upstream, request), upstream, part)
             try:
                 yield from _read(
@@ -177,9 +188,11 @@ def _drive(
                 attempt.close()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
+                kept = _handed_on(upstream.kept, recovery)
             if scope.cancelled or not _goes_on(recovery, observer, sleep):
                 return
     finally:
+        _stop(kept)
         outcome.settle()
         observer.end(recovery)
 
@@ -203,6 +216,31 @@ def _read(
             yield chunk.payload if chunk.untouched else show(chunk)
         if not recovery.streaming:
             return
+
+
+def _handed_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
+    """The stream that the next attempt reads on. Any other one is stopped."""
+    if recovery.reads_on:
+        return kept
+    _stop(kept)
+    return None
+
+
+def _stop(kept: KeptStream | None) -> None:
+    """Tell the server to stop generating.
+
+    In a thread, as the garbage collector may drop a stream while this one uses the very connections that are needed.
+    """
+    if kept is not None and kept.runs_on:
+        thread = start_thread("resilient-stream-stop", _stop_quietly, kept, context=contextvars.Context())
+        thread.join(_STOP)
+
+
+def _stop_quietly(kept: KeptStream) -> None:
+    try:
+        kept.stop()
+    except Exception as error:
+        logger.debug("stopping the stream that the server keeps failed: %s", type(error).__name__)
 
 
 def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
@@ -251,11 +289,12 @@ async def _adrive(
 ) -> AsyncGenerator[T, None]:
     wait.start()
     receive, tell = recovery.receive, observer.watches_tokens
+    kept: KeptStream | None = None
     try:
         while not scope.cancelled:
             request = await _abegin(recovery, observer)
             part = Scope(scope)
-            upstream = Upstream(part)
+            upstream = Upstream(part, kept)
             attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
                 # What _read does: there is no `yield from` here, and another generator would cost every token.
@@ -272,12 +311,50 @@ async def _adrive(
                 await attempt.aclose()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
+                kept = await _ahanded_on(upstream.kept, recovery)
             if not await _agoes_on(recovery, observer, sleep, wait):
                 return
     finally:
         wait.stop_timer()
-        outcome.settle()
-        await observer.end(recovery)
+        try:
+            await _astop(kept)
+        finally:
+            outcome.settle()
+            await observer.end(recovery)
+
+
+async def _ahanded_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
+    if recovery.reads_on:
+        return kept
+    await _astop(kept)
+    return None
+
+
+_stopping: set[asyncio.Task[None]] = set()  # loops hold tasks weakly
+
+
+async def _astop(kept: KeptStream | None) -> None:
+    """Tell the server to stop generating.
+
+    In a task of its own, since ours may have been cancelled, by a task group again and again.
+    """
+    if kept is None or not kept.runs_on:
+        return
+    if not kept.is_asynchronous:
+        thread = start_thread("resilient-stream-stop", _stop_quietly, kept, context=contextvars.Context())
+        await joined(thread, _STOP)
+        return
+    task = asyncio.get_running_loop().create_task(_astop_quietly(kept), context=contextvars.Context())
+    _stopping.add(task)
+    task.add_done_callback(_stopping.discard)
+    await asyncio.wait([task], timeout=_STOP)
+
+
+async def _astop_quietly(kept: KeptStream) -> None:
+    try:
+        await kept.astop()
+    except Exception as error:
+        logger.debug("stopping the stream that the server keeps failed: %s", type(error).__name__)
 
 
 async def _abegin(recovery: Recovery, observer: AsyncObserver) -> Request:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from ..compat.generators import behind
 from ..recovery.events import Ended
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
 from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
@@ -52,10 +53,13 @@ class Upstream:
 
     Args:
         scope: the attempt's. Once it is cancelled nothing is sent any more on its behalf.
+        kept: the stream that this attempt reads on, where it asks for the rest of one.
     """
 
-    def __init__(self, scope: Cancellation | None = None) -> None:
+    def __init__(self, scope: Cancellation | None = None, kept: KeptStream | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
+        self.kept = kept
+        """The stream behind it, where the server is asked to keep it."""
         self.watch: TerminatorWatch | None = None
         self._error_body: ErrorBody | None = None
         self._closers: list[Callable[[], Any]] = []
@@ -79,6 +83,13 @@ class Upstream:
         finally:
             with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
                 _ASKING.reset(token)
+
+    def keep(self) -> None:
+        """Have the server keep the stream, so that it can be read on."""
+        if self.kept is None:
+            self.kept = KeptStream()
+        else:
+            self.kept.resume()
 
     def connect(self, sock: object) -> None:
         """A request is about to be sent over this socket, unless it is too late for that."""
@@ -117,9 +128,10 @@ class Upstream:
         """The end of this attempt's stream, by itself or with `error`, and what our HTTP client saw of it."""
         if error is None and self._error_body is not None:
             error = self._error_body.error()
+        kept = self.kept is not None and self.kept.is_kept
         if self.watch is None:
-            return Ended(error)
-        return Ended(error, self.watch.terminated, self.watch.finish_reason)
+            return Ended(error, kept=kept)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason, kept)
 
     # What whoever reads the stream does
 

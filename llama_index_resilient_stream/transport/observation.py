@@ -15,6 +15,7 @@ import httpx
 
 from .connection import Upstream
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
 from .sockets import short_reads, watch_connections, watch_connections_async
 from .terminator import TerminatorWatch, promises
 
@@ -37,19 +38,25 @@ def send_observed(
     Raises:
         ReaderLeftError: nobody waits for the answer any more.
     """
-    if connections:
-        watch_connections(request)
     upstream = Upstream.current()
+    kept = None if upstream is None else upstream.kept
+    sent = request if kept is None else kept.outgoing(request, send)
+    if connections:
+        watch_connections(sent)
     if upstream is None:
-        response = send(request, **options)
+        response = send(sent, **options)
     else:
         upstream.check()
         try:
-            response = send(request, **options)
-        except Exception:
+            response = send(sent, **options)
+        except Exception as error:
+            if kept is not None:
+                kept.failed(error)
             upstream.disconnect()
             upstream.check()  # the SDK would try again, for a reader who is gone
             raise
+    if sent is not request:
+        response.request = request  # which the SDK means, whatever was sent in its place
     if not response.is_closed:
         _Body(response, upstream, drains=connections)
     elif upstream is not None:
@@ -65,11 +72,21 @@ async def send_observed_async(
     connections: bool,
 ) -> httpx.Response:
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
+    upstream = Upstream.current()
+    kept = None if upstream is None else upstream.kept
+    sent = request if kept is None else kept.outgoing(request, send, asynchronous=True)
     if connections:
-        watch_connections_async(request)
-    response = await send(request, **options)
+        watch_connections_async(sent)
+    try:
+        response = await send(sent, **options)
+    except Exception as error:
+        if kept is not None:
+            kept.failed(error)
+        raise
+    if sent is not request:
+        response.request = request
     if not response.is_closed:
-        _AsyncBody(response, Upstream.current())
+        _AsyncBody(response, upstream)
     return response
 
 
@@ -82,9 +99,10 @@ class _Body(httpx.SyncByteStream):
     def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
         assert isinstance(response.stream, httpx.SyncByteStream)
         self._stream = response.stream
-        self._parts = iter(self._stream)
-        self._connection = response.extensions.get("network_stream") if drains else None
         self._watch = _watch(response)
+        kept = _kept(response, upstream, self._watch)
+        self._parts = iter(self._stream) if kept is None else kept.recorded(iter(self._stream))
+        self._connection = response.extensions.get("network_stream") if drains else None
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         self._upstream = upstream
         response.stream = self
@@ -130,8 +148,9 @@ class _AsyncBody(httpx.AsyncByteStream):
     def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._stream = response.stream
-        self._parts = aiter(self._stream)
         self._watch = _watch(response)
+        kept = _kept(response, upstream, self._watch)
+        self._parts = aiter(self._stream) if kept is None else kept.recorded_async(aiter(self._stream))
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         response.stream = self
         if upstream is not None:
@@ -174,3 +193,12 @@ def _watch(response: httpx.Response) -> TerminatorWatch | None:
         return None
     encoding = response.headers.get("content-encoding", "")
     return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
+
+
+def _kept(response: httpx.Response, upstream: Upstream | None, watch: TerminatorWatch | None) -> KeptStream | None:
+    """The kept stream whose body this is; None where it is none."""
+    kept = None if upstream is None else upstream.kept
+    if kept is None or not kept.answered(response):
+        return None
+    kept.watch = watch
+    return kept
