@@ -95,7 +95,9 @@ class Learned:
     refused_strategies: set[Strategy] = field(default_factory=set)
     """Ways to continue that its API refused, or answered by a new turn."""
     server: str | None = None
-    """The server behind it, as its streams show."""
+    """The server behind it, as its streams or its list of models show."""
+    asked_for_owner: bool = False
+    """Its server was asked for the owner of its models."""
     warned_of_own_retries: bool = False
     warned_of_finish_reasons: set[str] = field(default_factory=set)
     """Words that nobody knows, and that the log has named."""
@@ -126,6 +128,11 @@ class Model:
     def prefilling(self) -> Prefilling | None:
         """How its server writes on, where it has shown that it is one that does."""
         return self.prefills_on.get(self.learned.server) if self.learned.server is not None else None
+
+    @property
+    def wants_owner(self) -> bool:
+        """Whether it would help to know whose models its server has."""
+        return bool(self.prefills_on) and self.learned.server is None and not self.learned.asked_for_owner
 
     @property
     def keeps_streams(self) -> bool:

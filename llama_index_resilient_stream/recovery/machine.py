@@ -188,6 +188,20 @@ class Recovery:
         return self._resumed is not None
 
     @property
+    def wants_owner(self) -> bool:
+        """Whether to find out, before asking on, which server the last attempt came from."""
+        goes_on = self.state is State.WAITING and not self.reads_on and not self._restart_only and bool(self.answer)
+        return goes_on and self.model is self.asked_model and self.model.wants_owner
+
+    def learn_server(self, server: str | None) -> None:
+        """Note which server it is; None: nobody knows."""
+        learned = self.model.learned
+        learned.asked_for_owner = True
+        before = self.usage.cost_of_asking(self._sent_along())
+        learned.server = server
+        self.report.extra_tokens += self.usage.cost_of_asking(self._sent_along()) - before
+
+    @property
     def answer(self) -> str:
         """The whole text so far, as the reader has it."""
         return self._answer.text

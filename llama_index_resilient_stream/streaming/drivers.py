@@ -15,26 +15,22 @@ The synchronous one and the asynchronous one stand side by side, same names, sam
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from functools import partial
 from typing import Protocol, TypeVar
 
 from ..errors import StreamTimeoutError
+from ..providers import server_owning
 from ..recovery.events import Chunk, Ended, Request
 from ..recovery.machine import Recovery
 from ..transport.connection import Upstream
 from ..transport.kept_stream import KeptStream
 from .scope import Scope
-from .threads import joined, start_thread
+from .side_requests import aowner_of_models, astop_kept, owner_of_models, stop_kept
 from .watchdog import AsyncAttemptReader, AttemptReader, InterruptibleWait, PlainReader, WatchedReader
 
 T = TypeVar("T")
 
-logger = logging.getLogger("llama_index_resilient_stream")
-
-_STOP = 1.0  # seconds that a server gets to be told that nobody wants the rest
 
 Open = Callable[[Upstream, Request], Iterator[Chunk]]
 AsyncOpen = Callable[[Upstream, Request], AsyncIterator[Chunk]]
@@ -191,8 +187,10 @@ def _drive(
                 kept = _handed_on(upstream.kept, recovery)
             if scope.cancelled or not _goes_on(recovery, observer, sleep):
                 return
+            if recovery.wants_owner:
+                recovery.learn_server(server_owning(owner_of_models(upstream.inquiry, scope)))
     finally:
-        _stop(kept)
+        stop_kept(kept)
         outcome.settle()
         observer.end(recovery)
 
@@ -222,25 +220,8 @@ def _handed_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None
     """The stream that the next attempt reads on. Any other one is stopped."""
     if recovery.reads_on:
         return kept
-    _stop(kept)
+    stop_kept(kept)
     return None
-
-
-def _stop(kept: KeptStream | None) -> None:
-    """Tell the server to stop generating.
-
-    In a thread, as the garbage collector may drop a stream while this one uses the very connections that are needed.
-    """
-    if kept is not None and kept.runs_on:
-        thread = start_thread("resilient-stream-stop", _stop_quietly, kept, context=contextvars.Context())
-        thread.join(_STOP)
-
-
-def _stop_quietly(kept: KeptStream) -> None:
-    try:
-        kept.stop()
-    except Exception as error:
-        logger.debug("stopping the stream that the server keeps failed: %s", type(error).__name__)
 
 
 def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
@@ -314,10 +295,12 @@ async def _adrive(
                 kept = await _ahanded_on(upstream.kept, recovery)
             if not await _agoes_on(recovery, observer, sleep, wait):
                 return
+            if recovery.wants_owner:
+                recovery.learn_server(server_owning(await aowner_of_models(upstream.inquiry, scope, wait)))
     finally:
         wait.stop_timer()
         try:
-            await _astop(kept)
+            await astop_kept(kept)
         finally:
             outcome.settle()
             await observer.end(recovery)
@@ -326,35 +309,8 @@ async def _adrive(
 async def _ahanded_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
     if recovery.reads_on:
         return kept
-    await _astop(kept)
+    await astop_kept(kept)
     return None
-
-
-_stopping: set[asyncio.Task[None]] = set()  # loops hold tasks weakly
-
-
-async def _astop(kept: KeptStream | None) -> None:
-    """Tell the server to stop generating.
-
-    In a task of its own, since ours may have been cancelled, by a task group again and again.
-    """
-    if kept is None or not kept.runs_on:
-        return
-    if not kept.is_asynchronous:
-        thread = start_thread("resilient-stream-stop", _stop_quietly, kept, context=contextvars.Context())
-        await joined(thread, _STOP)
-        return
-    task = asyncio.get_running_loop().create_task(_astop_quietly(kept), context=contextvars.Context())
-    _stopping.add(task)
-    task.add_done_callback(_stopping.discard)
-    await asyncio.wait([task], timeout=_STOP)
-
-
-async def _astop_quietly(kept: KeptStream) -> None:
-    try:
-        await kept.astop()
-    except Exception as error:
-        logger.debug("stopping the stream that the server keeps failed: %s", type(error).__name__)
 
 
 async def _abegin(recovery: Recovery, observer: AsyncObserver) -> Request:

@@ -63,6 +63,7 @@ class FaultServer:
             `X-Conversation-Id` is generated to its end, whoever reads it, and can be read again. See `kept_streams`.
         respect_max_tokens: Whether an answer ends with `length` after `max_tokens` (or `max_completion_tokens`).
         model: The name of the model.
+        owned_by: The owner of the model, as its list of models has it: "vllm", "organization_owner" (LM Studio).
 
     Raises:
         ConfigurationError: There is no such fault or continuation style.
@@ -82,9 +83,13 @@ class FaultServer:
         keeps_streams: bool = False,
         respect_max_tokens: bool = False,
         model: str = "scripted",
+        owned_by: str = "testing",
     ) -> None:
         self.text = text
         self.model = model
+        self._owned_by = owned_by
+        self.lists_sent = 0
+        """How often its list of models was asked for."""
         self.requests: list[RecordedRequest] = []
         self.replays: list[RecordedRequest] = []
         """Requests for the rest of a stream that it keeps, also of one that it does not."""
@@ -259,7 +264,8 @@ class FaultServer:
         connection.respond(204, b"", "application/json")
 
     def _models(self, connection: Connection, record: RecordedRequest) -> None:
-        model = {"id": self.model, "object": "model", "created": 0, "owned_by": "testing"}
+        self.lists_sent += 1
+        model = {"id": self.model, "object": "model", "created": 0, "owned_by": self._owned_by}
         _respond_json(connection, 200, {"object": "list", "data": [model]})
 
     def _chat(self, conversation_id: str, connection: Connection, record: RecordedRequest) -> None:

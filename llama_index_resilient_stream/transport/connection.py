@@ -22,6 +22,7 @@ from ..compat.generators import behind
 from ..recovery.events import Ended
 from .error_body import ErrorBody
 from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry
 from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
@@ -60,6 +61,8 @@ class Upstream:
         self._scope = _Detached() if scope is None else scope
         self.kept = kept
         """The stream behind it, where the server is asked to keep it."""
+        self.inquiry: OwnerInquiry | None = None
+        """Asks which server it was, once a request was sent to one that can be asked."""
         self.watch: TerminatorWatch | None = None
         self._error_body: ErrorBody | None = None
         self._closers: list[Callable[[], Any]] = []

@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from ..errors import TruncatedStreamError
+from .model_owner import ENDPOINTS
 from .terminator import TerminatorWatch
 
 MOST = 4 * 1024 * 1024
@@ -32,7 +33,6 @@ OVERLAP = 2048
 """Bytes that are asked for again, a few events, to see that both sides mean the same ones."""
 
 _HEADER = "X-Conversation-Id"
-_ENDPOINTS = ("/chat/completions", "/completions")
 _OF_THE_BODY = ("content-length", "content-type", "transfer-encoding", _HEADER.lower())
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _BRIEF = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), 1.0)}  # seconds, for the request to stop
@@ -83,7 +83,7 @@ class KeptStream:
             send: sends a request, as the HTTP client does. Also used to stop the stream.
             asynchronous: whether `send` is a coroutine function.
         """
-        if not request.url.path.endswith(_ENDPOINTS):
+        if not request.url.path.endswith(ENDPOINTS):
             return request
         self._send, self.is_asynchronous = send, asynchronous
         if not self._body and self._again_from is None:
@@ -172,7 +172,7 @@ class KeptStream:
         """A request to the same server about the stream, with the headers of the one that began it."""
         began = self._request
         base = began.url.path
-        for endpoint in _ENDPOINTS:
+        for endpoint in ENDPOINTS:
             base = base.removesuffix(endpoint)
         base = base if base.endswith("/v1") else f"{base}/v1"
         headers = [(name, value) for name, value in began.headers.multi_items() if name.lower() not in _OF_THE_BODY]

@@ -16,6 +16,7 @@ import httpx
 from .connection import Upstream
 from .error_body import ErrorBody
 from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry, can_be_asked
 from .sockets import short_reads, watch_connections, watch_connections_async
 from .terminator import TerminatorWatch, promises
 
@@ -41,6 +42,7 @@ def send_observed(
     upstream = Upstream.current()
     kept = None if upstream is None else upstream.kept
     sent = request if kept is None else kept.outgoing(request, send)
+    _note_inquiry(upstream, request, send, asynchronous=False)
     if connections:
         watch_connections(sent)
     if upstream is None:
@@ -75,6 +77,7 @@ async def send_observed_async(
     upstream = Upstream.current()
     kept = None if upstream is None else upstream.kept
     sent = request if kept is None else kept.outgoing(request, send, asynchronous=True)
+    _note_inquiry(upstream, request, send, asynchronous=True)
     if connections:
         watch_connections_async(sent)
     try:
@@ -193,6 +196,13 @@ def _watch(response: httpx.Response) -> TerminatorWatch | None:
         return None
     encoding = response.headers.get("content-encoding", "")
     return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
+
+
+def _note_inquiry(
+    upstream: Upstream | None, request: httpx.Request, send: Callable[..., Any], *, asynchronous: bool
+) -> None:
+    if upstream is not None and can_be_asked(request):
+        upstream.inquiry = OwnerInquiry(request, send, asynchronous=asynchronous)
 
 
 def _kept(response: httpx.Response, upstream: Upstream | None, watch: TerminatorWatch | None) -> KeptStream | None:
