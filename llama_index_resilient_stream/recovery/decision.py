@@ -44,6 +44,7 @@ class Ladder:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._failed: list[Strategy] = []  # in this answer
+        self._refused: set[Strategy] = set()  # in this answer
 
     @property
     def strategy(self) -> Strategy:
@@ -72,17 +73,23 @@ class Ladder:
         self._failed.append(failed)
         return True
 
-    def refuse(self, refused: Strategy) -> bool:
-        """The server refused this way, now and later. Go to the next other one; False where there is none."""
-        if all(rung is refused for rung in self._rungs):
-            return False
-        self._model.learned.refused_strategies.add(refused)
-        return True
+    def refuse(self, refused: Strategy) -> None:
+        """The server refused this way. Go to the next other one.
+
+        A refused prefill is not tried again later. The other ways are nothing that an API does not know: what was
+        refused is this one request.
+        """
+        if refused is Strategy.PREFILL:
+            self._model.learned.refused_strategies.add(refused)
+        self._refused.add(refused)
 
     @property
     def _rungs(self) -> list[Strategy]:
         """What is left to try; never nothing."""
-        rungs = [rung for rung in self._all_rungs() if rung not in self._model.learned.refused_strategies]
+        refused = self._refused | self._model.learned.refused_strategies
+        rungs = [rung for rung in self._all_rungs() if rung not in refused]
+        if not rungs:
+            return [Strategy.RESTART]  # the question itself was accepted
         for failed in self._failed:
             if failed in rungs:
                 rungs.remove(failed)
@@ -174,9 +181,12 @@ class ModelChain:
         return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
 
     def _refuses_continuation(self, fault: Fault, attempt: RunningAttempt) -> bool:
-        """Whether the API refused our way to continue, and not the question, and there is another way."""
+        """Whether the API refused our way to continue, and not the question. Then there is another way."""
         continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
-        return continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse(attempt.request.strategy)
+        if not continued or fault.kind not in _CONTINUATION_REFUSED:
+            return False
+        self._ladder.refuse(attempt.request.strategy)
+        return True
 
     def descends(self, failed: Strategy) -> Decision | None:
         """What to do where a continuation added nothing to half a sentence; None where nothing is left to try."""
@@ -185,7 +195,8 @@ class ModelChain:
         return Decision(Step.FALL_BACK) if self._next_model() else None
 
     def _other_way(self, failed: Strategy) -> Decision:
-        if failed is Strategy.PREFILL and self._ladder.refuse(failed):
+        if failed is Strategy.PREFILL:
+            self._ladder.refuse(failed)
             return Decision(Step.DESCEND)
         return self.descends(failed) or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
 

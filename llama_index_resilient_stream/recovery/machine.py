@@ -298,7 +298,7 @@ class Recovery:
         """What to ask, and how what comes is joined to the answer."""
         partial_text, policy, keep = self.answer, self.policy, self.model.keeps_streams
         if strategy in (Strategy.FIRST, Strategy.RESTART):
-            join: Join | None = RestartJoin(partial_text) if partial_text else None
+            join: Join | None = self._restart_join(partial_text) if partial_text else None
             if join is None and policy.reject is not None:
                 join = Head(policy.reject, policy.reject_characters)
             return Request(self._chain.index, strategy, partial_text, keep=keep), join
@@ -325,6 +325,18 @@ class Recovery:
             keep,
         )
         return request, seam
+
+    def _restart_join(self, partial_text: str) -> Join:
+        """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
+        if self._restart_only or self.model.continuation.strategy is Strategy.RESTART:
+            return RestartJoin(partial_text)
+        return Seam(
+            partial_text,
+            shows_unverified=False,
+            max_held_characters=self.policy.max_held_characters,
+            max_held_seconds=self.policy.max_held_seconds,
+            clock=self.clock,
+        )
 
     def _spent_tokens(self, anchor: str) -> int:
         """What the text so far takes of the output limit. No chunk has less than a token, so its chunks are enough."""

@@ -16,6 +16,7 @@ from llama_index_resilient_stream import ResilientLLM
 from llama_index_resilient_stream.providers import SERVERS, server_owning
 from llama_index_resilient_stream.report import Certainty
 from llama_index_resilient_stream.testing import FAULTS, FaultServer, WireFault
+from llama_index_resilient_stream.testing.faults import WireFaultKind
 from llama_index_resilient_stream.testing.http_connection import Connection
 from support.readers import QUICK, TEXT, Reader, openai_like, question
 from support.sdk_clients import needs_observed_sdk_clients
@@ -153,3 +154,56 @@ def test_every_owner_is_of_a_server_that_writes_on() -> None:
     assert all(server_owning(owner) in SERVERS for owner in ("vllm", "sglang", "llamacpp", "library"))
     assert server_owning("openai") is None
     assert server_owning(None) is None
+
+
+# What a server refuses of our own making
+
+BAD = WireFault(WireFaultKind.STATUS, status=400, message="messages: the conversation is not valid")
+UNPROCESSABLE = WireFault(WireFaultKind.STATUS, status=422, message="unknown field")
+
+
+@pytest.mark.parametrize("refusal", [BAD, UNPROCESSABLE], ids=["400", "422"])
+@pytest.mark.parametrize(
+    ("settings", "chat", "tried"),
+    [
+        pytest.param({"continuation": "prefill"}, True, ["prefill", "ask"], id="prefill"),
+        pytest.param({"continuation": "ask"}, True, ["ask", "restart"], id="ask"),
+        pytest.param({}, True, ["ask", "restart"], id="auto"),
+        pytest.param({}, False, ["append", "restart"], id="append"),
+        pytest.param({"continuation": "replay"}, True, ["ask", "restart"], id="replay"),
+    ],
+)
+def test_a_refusal_of_our_own_continuation_goes_down_the_ladder(
+    reader: Reader,
+    serve: Callable[..., FaultServer],
+    refusal: WireFault,
+    settings: dict[str, Any],
+    chat: bool,
+    tried: list[str],
+) -> None:
+    server = serve(TEXT, [RESET, refusal, None])
+    llm = ResilientLLM(openai_like(server, is_chat_model=chat), policy=QUICK, **settings)
+    result = reader(llm)
+    assert result.error is None
+    assert result.text == result.whole == TEXT
+    used = [str(attempt.strategy) for attempt in result.report.attempts if attempt.strategy != "replay"]
+    assert used == ["first", *tried]
+
+
+def test_where_everything_is_refused_the_fault_that_began_it_is_the_cause(
+    reader: Reader, serve: Callable[..., FaultServer]
+) -> None:
+    server = serve(TEXT, [RESET, BAD, BAD, BAD, BAD])
+    result = reader(ResilientLLM(openai_like(server), continuation="prefill", policy=QUICK))
+    assert result.error is not None
+    assert isinstance(result.error.__cause__, httpx.ReadError)
+    assert result.text == TEXT[:60]
+    assert [str(attempt.strategy) for attempt in result.report.attempts] == ["first", "prefill", "ask", "restart"]
+
+
+def test_a_request_that_was_refused_once_is_no_way_that_is_refused_for_ever(
+    reader: Reader, serve: Callable[..., FaultServer]
+) -> None:
+    server = serve(TEXT, [RESET, BAD, None, RESET, None])
+    llm = ResilientLLM(openai_like(server), policy=QUICK)
+    assert [reader(llm).report.attempts[1].strategy for _ in range(2)] == ["ask", "ask"]
