@@ -52,6 +52,8 @@ class Ended:
 
     None: none came, or nobody looked.
     """
+    answered: bool = False
+    """Whether the server had begun to answer, as far as somebody looked. What fails then fails over what it sent."""
 
 
 @dataclass(frozen=True, slots=True)

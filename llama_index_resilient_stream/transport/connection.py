@@ -117,9 +117,10 @@ class Upstream:
         """The end of this attempt's stream, by itself or with `error`, and what our HTTP client saw of it."""
         if error is None and self._error_body is not None:
             error = self._error_body.error()
+        answered = self._error_body is not None
         if self.watch is None:
-            return Ended(error)
-        return Ended(error, self.watch.terminated, self.watch.finish_reason)
+            return Ended(error, answered=answered)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered)
 
     # What whoever reads the stream does
 

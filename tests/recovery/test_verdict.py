@@ -9,6 +9,7 @@ import pytest
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError
+from llama_index_resilient_stream.errors import ErrorBodyError
 from llama_index_resilient_stream.policy import StreamEnd
 from llama_index_resilient_stream.recovery.continuation import Continuation
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
@@ -16,6 +17,7 @@ from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, 
 from llama_index_resilient_stream.recovery.machine import Recovery
 
 RESET = ConnectionResetError("reset")
+WRONG = TypeError("can only concatenate str (not 'list') to str")
 STOP = FinishReason(FinishMeaning.COMPLETE, "stop")
 TOOL = FinishReason(FinishMeaning.TOOL, "tool_calls")
 LENGTH = FinishReason(FinishMeaning.LENGTH, "length")
@@ -104,6 +106,15 @@ CASES = {
     "filter-on-the-wire-alone": Case([], "filtered", Ended(finish_reason=FILTER)),
     "stop-on-the-wire": Case([text("Hi")], "complete", Ended(finish_reason=STOP)),
     "stop-on-the-wire-untrusted": Case([text("Hi")], "truncated", Ended(finish_reason=STOP), untrusted=("stop",)),
+    "stop-on-the-wire-then-reset": Case([text("Hi")], "complete", Ended(RESET, True, STOP)),
+    "stop-on-the-wire-before-the-first-word-failed": Case([], "corrupt", Ended(WRONG, True, STOP, answered=True)),
+    "stop-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, STOP)),
+    "stop-on-the-wire-behind-an-error": Case([text("Hi")], "server", Ended(ErrorBodyError({"error": "x"}), True, STOP)),
+    "length-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, LENGTH)),
+    "filter-on-an-event-that-failed": Case([text("Hi")], "filtered", Ended(WRONG, True, FILTER)),
+    "usage-behind-stop-failed": Case([text("Hi"), word(STOP)], "complete", Ended(WRONG, True, STOP)),
+    "failed-over-an-answer": Case([], "corrupt", Ended(WRONG, answered=True)),
+    "failed-before-an-answer": Case([], "unknown", Ended(WRONG)),
     # empty answers and refusals
     "empty": Case([word(STOP)], "empty"),
     "empty-accepted": Case([word(STOP)], "complete", settings={"policy": RecoveryPolicy(empty="accept")}),

@@ -40,6 +40,7 @@ from .tables import (
     NETWORK_ERRNO,
     PREFILL_REFUSED,
     QUOTA,
+    QUOTA_OF_A_PLAN,
     RETRYABLE,
     SHARP,
     SHARP_PARTS,
@@ -197,12 +198,14 @@ _REFINEMENTS = {
         (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
         (FaultKind.PREFILL_REFUSED, PREFILL_REFUSED),
         (FaultKind.QUOTA, QUOTA),
+        (FaultKind.QUOTA, QUOTA_OF_A_PLAN),
         (FaultKind.FILTERED, FILTERED),
     ),
     FaultKind.RATE_LIMIT: ((FaultKind.QUOTA, QUOTA),),
     FaultKind.SERVER: (
         (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
         (FaultKind.QUOTA, QUOTA),
+        (FaultKind.QUOTA, QUOTA_OF_A_PLAN),
         (FaultKind.FILTERED, FILTERED),
     ),
 }
