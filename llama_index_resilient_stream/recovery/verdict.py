@@ -84,7 +84,7 @@ class Evidence:
     def note_reason(self, reason: FinishReason, *, trusted: bool) -> None:
         """Take in a finish reason. Text on the same chunk is noted after it."""
         self.text_after_reason = False
-        if not trusted and reason.kind not in _CUTS_BY_A_LIMIT:
+        if not trusted:
             self.untrusted_reason = reason
             return
         known = self.finish_reason
@@ -284,7 +284,10 @@ def _lacks_only_reason(seen: Evidence, end: Ended, context: Context) -> bool:
 
 
 def _status_without_reason(seen: Evidence, end: Ended, context: Context) -> StreamStatus:
-    if end.terminated is True and (seen.untrusted_reason is not None or seen.text_after_reason):
+    untrusted = seen.untrusted_reason
+    if untrusted is not None and untrusted.kind in _CUTS_BY_A_LIMIT:
+        return _STATUS[untrusted.kind]  # not proven, and the cautious reading of a clean end
+    if end.terminated is True and (untrusted is not None or seen.text_after_reason):
         return StreamStatus.COMPLETE  # its word is no end, but its protocol's is
     whole = end.terminated is True and not _is_due(context.model)
     return StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN

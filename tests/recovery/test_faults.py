@@ -696,6 +696,26 @@ def test_what_an_error_event_says(shape: Any, text: str, kind: FaultKind) -> Non
     assert (fault.kind, fault.retryable) == (kind, kind is K.SERVER)
 
 
+PLAIN: dict[str, tuple[str, FaultKind]] = {
+    "quota": ("insufficient_quota", K.QUOTA),
+    "credits": ("You have run out of credits", K.QUOTA),
+    "window": ("This model's maximum context length is 8192 tokens", K.CONTEXT_WINDOW),
+    "filter in Chinese": ("内容审核不通过", K.FILTERED),
+    "key": ("Invalid API key", K.AUTH),
+    "nobody knows": ("upstream went away", K.CORRUPT),
+    "cut JSON": ('{"choices": [{"delta": {"content": "Insufficient balance', K.CORRUPT),
+    "a piece of JSON": ('content": "Insufficient balance"}}]}', K.CORRUPT),
+    "a page": ("<html>Unauthorized</html>", K.CORRUPT),
+    "long": ("insufficient_quota " * 50, K.CORRUPT),
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), PLAIN.values(), ids=PLAIN.keys())
+def test_an_event_that_is_a_sentence_is_read(text: str, kind: FaultKind) -> None:
+    fault = classify(json.JSONDecodeError("Expecting value", text, 0), streamed=True)
+    assert (fault.kind, fault.retryable) == (kind, kind is K.CORRUPT)
+
+
 CODES_IN_BAND: dict[str, tuple[dict[str, Any], FaultKind]] = {
     "zhipu filter": ({"code": "1301", "message": "oops"}, K.FILTERED),
     "zhipu filter as number": ({"code": 1301, "message": "oops"}, K.FILTERED),

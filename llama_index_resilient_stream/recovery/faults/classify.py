@@ -26,7 +26,16 @@ from datetime import UTC, datetime
 
 from ...report import FaultKind
 from ..finish_words import FinishMeaning, meaning_of
-from .exceptions import chain, class_names, failure_mark, is_failure_of_code, status_of, text_of_error, words_of
+from .exceptions import (
+    chain,
+    class_names,
+    failure_mark,
+    is_failure_of_code,
+    plain_event,
+    status_of,
+    text_of_error,
+    words_of,
+)
 from .retry_after import seconds_asked
 from .tables import (
     AUTH,
@@ -218,11 +227,23 @@ def _refined(opinion: _Opinion) -> _Opinion:
     wordings = _REFINEMENTS.get(opinion.kind, ())
     if opinion.kind is FaultKind.SERVER and opinion.status is None:
         wordings += _REFINEMENTS_IN_BAND
+    if opinion.kind is FaultKind.CORRUPT:
+        return _said_in_plain_text(opinion)
     if wordings:
         text = text_of_error(opinion.link)
         for kind, wording in wordings:
             if wording.search(text):
                 return replace(opinion, kind=kind)
+    return opinion
+
+
+def _said_in_plain_text(opinion: _Opinion) -> _Opinion:
+    """Return the opinion on an event that is no JSON, of another kind where it is a plain sentence about an error."""
+    text = plain_event(opinion.link)
+    wordings = ((FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW), (FaultKind.QUOTA, QUOTA), (FaultKind.FILTERED, FILTERED))
+    for kind, wording in (*wordings, (FaultKind.AUTH, AUTH)):
+        if text and wording.search(text):
+            return replace(opinion, kind=kind)
     return opinion
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -168,6 +169,16 @@ def text_of_error(error: BaseException) -> str:
         values = (node.get(name) for name in ("message", "Message", "msg", "error_msg", "detail", "error"))
         texts += [value for value in values if isinstance(value, str)]
     return "\n".join(text[:_MOST_TEXT] for text in texts[:8])
+
+
+_LONGEST_SENTENCE = 500
+
+
+def plain_event(error: BaseException) -> str:
+    """Return the event that could not be read as JSON, where it is a sentence; "" where it is cut JSON, or a page."""
+    text = read(error, "doc") if isinstance(error, json.JSONDecodeError) else None
+    is_sentence = isinstance(text, str) and len(text) <= _LONGEST_SENTENCE and not re.search(r'[<{}\[\]"]', text)
+    return str(text) if is_sentence else ""
 
 
 def bodies(error: BaseException) -> Iterator[dict[Any, Any]]:
