@@ -72,6 +72,14 @@ CASES = {
     "pause-is-no-end": Case([text("Hi"), word(PAUSE)], "truncated"),
     "silent": Case([text("Hi")], "truncated"),
     "silent-in-a-class-that-never-tells": Case([text("Hi")], "unknown", sends=False),
+    "silent-terminated": Case([text("Hi")], "truncated", Ended(terminated=True)),
+    "silent-terminated-nobody-knows": Case([text("Hi")], "complete", Ended(terminated=True), sends=None),
+    "silent-terminated-in-a-class-that-never-tells": Case([text("Hi")], "complete", Ended(terminated=True), sends=False),
+    "silent-not-terminated-in-a-class-that-never-tells": Case(
+        [text("Hi")], "truncated", Ended(terminated=False), sends=False
+    ),
+    "reset-in-a-class-that-never-tells": Case([text("Hi")], "transport", BROKEN, sends=False),
+    "reset-behind-the-terminator": Case([text("Hi")], "complete", Ended(RESET, True), sends=False),
     # a reason that more followed
     "stamped-then-reset": Case(stamped("a", "b", "c"), "transport", BROKEN),
     "stamped-once-then-reset": Case(stamped("a"), "transport", BROKEN),
@@ -119,6 +127,7 @@ CASES = {
     "stop-on-the-wire-behind-an-error": Case([text("Hi")], "server", Ended(ErrorBodyError({"error": "x"}), True, STOP)),
     "length-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, LENGTH)),
     "filter-on-an-event-that-failed": Case([text("Hi")], "filtered", Ended(WRONG, True, FILTER)),
+    "failed-in-front-of-the-terminator": Case([text("Hi")], "corrupt", Ended(WRONG, True), sends=False),
     "usage-behind-stop-failed": Case([text("Hi"), word(STOP)], "complete", Ended(WRONG, True, STOP)),
     "failed-over-an-answer": Case([], "corrupt", Ended(WRONG, answered=True)),
     "failed-before-an-answer": Case([], "unknown", Ended(WRONG)),
