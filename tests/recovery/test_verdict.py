@@ -74,7 +74,9 @@ CASES = {
     "silent-in-a-class-that-never-tells": Case([text("Hi")], "unknown", sends=False),
     "silent-terminated": Case([text("Hi")], "truncated", Ended(terminated=True)),
     "silent-terminated-nobody-knows": Case([text("Hi")], "complete", Ended(terminated=True), sends=None),
-    "silent-terminated-in-a-class-that-never-tells": Case([text("Hi")], "complete", Ended(terminated=True), sends=False),
+    "silent-terminated-in-a-class-that-never-tells": Case(
+        [text("Hi")], "complete", Ended(terminated=True), sends=False
+    ),
     "silent-not-terminated-in-a-class-that-never-tells": Case(
         [text("Hi")], "truncated", Ended(terminated=False), sends=False
     ),

@@ -52,6 +52,29 @@ ERRORS: dict[str, tuple[Any, FaultKind]] = {
 }
 
 
+# Events that are errors, without the key that SDKs look for, which LlamaIndex stumbles over
+HOPELESS: dict[str, tuple[dict[str, Any], FaultKind]] = {
+    "vllm": (
+        {
+            "object": "error",
+            "message": "temperature must be positive.",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+        FaultKind.BAD_REQUEST,
+    ),
+    "vllm-window": (
+        {"object": "error", "message": "This model's maximum context length is 8192 tokens.", "code": 400},
+        FaultKind.CONTEXT_WINDOW,
+    ),
+    "code": ({"code": "insufficient_quota", "message": "You exceeded your quota."}, FaultKind.QUOTA),
+    "type": ({"type": "error", "message": "Insufficient balance"}, FaultKind.QUOTA),
+    "detail": ({"detail": "Invalid API key"}, FaultKind.AUTH),
+    "filter": ({"code": 1301, "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}, FaultKind.FILTERED),
+}
+
+
 @pytest.fixture(
     params=[
         pytest.param(True, id="our-client"),
@@ -105,4 +128,29 @@ def test_an_error_in_front_of_a_good_end_is_a_fault(
     with EventServer(BEFORE, event, STOP, DONE, then=REST) as server:
         result = reader(llm(server, clients))
     assert result.report.faults == [kind]
+    assert (result.text, result.report.status) == ("Half an answer.", StreamStatus.COMPLETE)
+
+
+@pytest.mark.parametrize(("event", "kind"), HOPELESS.values(), ids=HOPELESS)
+@pytest.mark.parametrize("before", [[], [BEFORE]], ids=["first", "amid-text"])
+def test_an_error_without_its_key_is_read(
+    reader: Reader, clients: dict[str, Any], before: list[Any], event: dict[str, Any], kind: FaultKind
+) -> None:
+    with EventServer(*before, event, DONE) as server:
+        result = reader(llm(server, clients))
+    assert len(server.requests) == 1
+    if kind is FaultKind.FILTERED and before:
+        assert result.report.status is StreamStatus.FILTERED
+        return
+    assert result.report.faults == [kind]
+    assert result.error is not None
+    said = event.get("message") or event["detail"]
+    assert said.rstrip(".") in str(result.error)
+
+
+def test_an_error_without_its_key_that_passes_is_asked_again(reader: Reader, clients: dict[str, Any]) -> None:
+    event = {"object": "error", "message": "The engine restarts.", "type": "InternalServerError", "code": 503}
+    with EventServer(BEFORE, event, DONE, then=REST) as server:
+        result = reader(llm(server, clients))
+    assert result.report.faults == [FaultKind.OVERLOADED]
     assert (result.text, result.report.status) == ("Half an answer.", StreamStatus.COMPLETE)

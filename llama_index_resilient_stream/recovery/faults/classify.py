@@ -272,7 +272,7 @@ def _by_type(links: Sequence[BaseException], streamed: bool) -> _Opinion:
     """Read an integration's own failure: a broken event if events were coming, a bug if none had."""
     failure = next(filter(is_failure_of_code, links), None)
     if streamed and failure is not None:
-        return _Opinion(FaultKind.CORRUPT, failure)
+        return _said_in_plain_text(_Opinion(FaultKind.CORRUPT, failure))
     return _Opinion(FaultKind.UNKNOWN, links[0])
 
 
