@@ -168,7 +168,9 @@ class Attempt:
     first_token: float | None = None
     ended: float | None = None
     requests: int = 1
-    """Requests that it may have taken: the wrapped LLM's client retries by itself before the first token."""
+    """Requests that it took: the wrapped LLM's client retries by itself before the first token. Counted where the HTTP
+    client is seen (`http_client()`, and the OpenAI and Anthropic SDKs' own); elsewhere the most that a failed attempt
+    may have taken."""
     chunks: int = 0
     characters: int = 0
     """New characters (Unicode code points) that it added to the answer."""

@@ -75,7 +75,7 @@ class Head:
 
 @dataclass(slots=True)
 class _Received:
-    """What has come of one stream. Its texts and calls are noted only where its server keeps it."""
+    """What has come of one stream, noted only where its server keeps it."""
 
     chunks: int = 0
     texts: list[str] = field(default_factory=list)
@@ -118,6 +118,8 @@ class RunningAttempt:
         """Seconds that may pass until the next sign of progress."""
         self.resumed = resumed
         self.received = _Received()
+        self.compares = request.keep or resumed is not None
+        """Whether chunks go through `had` before they are received."""
         self.has_joint = False
         """Whether the report has the joint of a replay."""
         self.is_another_stream = False
@@ -128,13 +130,11 @@ class RunningAttempt:
         self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
-        """Take in one chunk; give back what to show of it."""
-        if self._had(chunk):
-            return ()
-        self.record.chunks += 1
-        evidence = self.evidence
+        """Take in one chunk; give back what to show of it. Runs once per token."""
+        record, evidence = self.record, self.evidence
+        record.chunks += 1
         evidence.events = True
-        if chunk.progress:
+        if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
         if chunk.carries_more:
             self._note(chunk)
@@ -144,18 +144,18 @@ class RunningAttempt:
             return self._joined(chunk, self.join, answer)
         if self._repeats_calls:
             chunk.untouched = False
-        if chunk.text:
+        if text := chunk.text:
             evidence.text = True
-            self._show(chunk.text, answer)
+            answer.add(text)
+            record.characters += len(text)
         return (chunk,)
 
-    def _had(self, chunk: Chunk) -> bool:
+    def had(self, chunk: Chunk) -> bool:
         """Whether this chunk came before, in the attempt that this one resumes."""
         received = self.received
         received.chunks += 1
-        if self.request.keep:
-            received.texts.append(chunk.text)
-            received.calls = chunk.tools or received.calls
+        received.texts.append(chunk.text)
+        received.calls = chunk.tools or received.calls
         if self.resumed is None or received.chunks > self.resumed.received.chunks:
             return False
         self.is_another_stream = received.differs_at_end(self.resumed.received)

@@ -105,6 +105,8 @@ class Recovery:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = State.READY
+        self.streaming = False
+        """Whether the current attempt is to be read on."""
         self.policy = policy
         self.clock = clock
         self.report = StreamReport(stream_id=uuid.uuid4().hex)
@@ -140,15 +142,16 @@ class Recovery:
         if self.state is not State.STREAMING:
             self._go(Step.ASK)
             self._attempt = self._begin_attempt()
-        return self._current.request
+        return self.attempt.request
 
     def receive(self, event: Chunk | Ended) -> Sequence[Chunk]:
         """Take in one event; give back what to show now."""
         if isinstance(event, Ended):
             return self._on_end(event)
-        attempt = self._current
+        attempt = self._attempt  # past the property: this runs once per token
+        assert attempt is not None, "nothing was asked yet"
         self.last_payload = event.payload
-        shown = attempt.receive(event, self._answer)
+        shown = () if attempt.compares and attempt.had(event) else attempt.receive(event, self._answer)
         if attempt.join is not None or attempt.resumed is not None:
             if attempt.rejected or attempt.refused:
                 return self._on_end(Ended())
@@ -169,13 +172,8 @@ class Recovery:
         if self.over:
             return
         if self.state is State.STREAMING:
-            self._close_attempt(self._current, None)
+            self._close_attempt(self.attempt, None)
         self._end(Step.CANCEL, StreamStatus.CANCELLED)
-
-    @property
-    def streaming(self) -> bool:
-        """Whether the current attempt is to be read on."""
-        return self.state is State.STREAMING
 
     @property
     def over(self) -> bool:
@@ -207,9 +205,10 @@ class Recovery:
         return self._answer.text
 
     @property
-    def limit(self) -> float | None:
-        """Seconds that may pass until the next sign of progress."""
-        return self._attempt.limit if self._attempt is not None else None
+    def attempt(self) -> RunningAttempt:
+        """The attempt that was begun last."""
+        assert self._attempt is not None, "nothing was asked yet"
+        return self._attempt
 
     @property
     def model(self) -> Model:
@@ -219,7 +218,7 @@ class Recovery:
     @property
     def asked_model(self) -> Model:
         """The model that was asked last."""
-        return self._chain.models[self._current.request.model]
+        return self._chain.models[self.attempt.request.model]
 
     @property
     def elapsed(self) -> float:
@@ -238,11 +237,7 @@ class Recovery:
             self.state = TRANSITIONS[self.state, step]
         except KeyError:
             raise AssertionError(f"An answer that is {self.state} cannot {step}.") from None
-
-    @property
-    def _current(self) -> RunningAttempt:
-        assert self._attempt is not None, "nothing was asked yet"
-        return self._attempt
+        self.streaming = self.state is State.STREAMING
 
     def _end(self, step: Step, status: StreamStatus) -> None:
         self._go(step)
@@ -256,7 +251,7 @@ class Recovery:
     def _ask_again(self, step: Step, delay: float) -> None:
         self._go(step)
         if step is Step.REPLAY:
-            self._resumed = self._current
+            self._resumed = self.attempt
         else:
             self.usage.ask_again(self._sent_along())
         self._delay = delay
@@ -353,15 +348,15 @@ class Recovery:
     # The end of an attempt
 
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
-        attempt = self._current
+        attempt = self.attempt
         verdict = self._judge(attempt, end)
-        if end.kept and verdict.fault is not None and self._replays(verdict.fault, attempt):
+        if end.kept and verdict.fault is not None and self._replays(verdict.fault, attempt, end.requests):
             return ()
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
         if attempt.rejected or attempt.refused:  # perhaps only now, by the beginning that was still held back
             verdict = self._judge(attempt, end)
-        self._close_attempt(attempt, verdict.fault)
+        self._close_attempt(attempt, verdict.fault, end.requests)
         self._note_outcome(verdict, attempt)
         if verdict.fault is None or self._has_said_all(attempt):
             self._after_status(verdict.status or StreamStatus.UNKNOWN, attempt)
@@ -369,14 +364,14 @@ class Recovery:
             self._after_fault(verdict.fault, attempt)
         return [*shown, *self._last_words(attempt)] if self.over else shown
 
-    def _replays(self, fault: Fault, attempt: RunningAttempt) -> bool:
+    def _replays(self, fault: Fault, attempt: RunningAttempt, requests: int | None) -> bool:
         """Go on with the rest of the same stream, where the policy has it. Nothing of the attempt is settled then."""
         if attempt.got_on:
             self._chain.progress(self.clock())
         decision = self._chain.replays(fault, attempt)
         if decision is None or self._spent_budget(decision.delay, asks=False) is not None:
             return False
-        self._note_end(attempt, fault)
+        self._note_end(attempt, fault, requests)
         self._ask_again(decision.step, decision.delay)
         return True
 
@@ -408,7 +403,7 @@ class Recovery:
             return _fault(FaultKind.TRUNCATED, TruncatedStreamError(), retryable=True)
         return verdict
 
-    def _note_end(self, attempt: RunningAttempt, fault: Fault | None) -> None:
+    def _note_end(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None) -> None:
         record = attempt.record
         record.ended = self.elapsed
         self.fault = fault
@@ -416,10 +411,11 @@ class Recovery:
             record.fault, record.detail = fault.kind, fault.message
             if fault.retryable and not record.chunks and not isinstance(fault.error, StreamFault):
                 record.requests += self.model.own_retries
+        record.requests = record.requests if requests is None else requests
 
-    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None) -> None:
+    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None = None) -> None:
         record = attempt.record
-        self._note_end(attempt, fault)
+        self._note_end(attempt, fault, requests)
         if attempt.join is not None:
             record.seam, record.held = attempt.join.decision, attempt.join.most_held
             record.dropped = attempt.join.dropped
@@ -557,6 +553,6 @@ class Recovery:
         self.error.question = self._question
         self.error.restart_only = self._restart_only
         # A provider's refusal of our own continuation is not what befell the answer.
-        ours = not decision.retryable and bool(self._current.request.partial_text)
+        ours = not decision.retryable and bool(self.attempt.request.partial_text)
         cause = self._first_fault if ours and self._first_fault is not None else fault
         self.error.__cause__ = cause.error

@@ -40,20 +40,19 @@ def send_observed(
         ReaderLeftError: nobody waits for the answer any more.
     """
     upstream = Upstream.current()
-    kept = None if upstream is None else upstream.kept
-    sent = request if kept is None else kept.outgoing(request, send)
-    _note_inquiry(upstream, request, send, asynchronous=False)
+    sent = _outgoing(upstream, request, send, asynchronous=False)
     if connections:
         watch_connections(sent)
     if upstream is None:
         response = send(sent, **options)
     else:
         upstream.check()
+        upstream.sends()
         try:
             response = send(sent, **options)
         except Exception as error:
-            if kept is not None:
-                kept.failed(error)
+            if upstream.kept is not None:
+                upstream.kept.failed(error)
             upstream.disconnect()
             upstream.check()  # the SDK would try again, for a reader who is gone
             raise
@@ -62,7 +61,7 @@ def send_observed(
     if not response.is_closed:
         _Body(response, upstream, drains=connections)
     elif upstream is not None:
-        upstream.disconnect()
+        upstream.answered(response)
     return response
 
 
@@ -75,21 +74,23 @@ async def send_observed_async(
 ) -> httpx.Response:
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
     upstream = Upstream.current()
-    kept = None if upstream is None else upstream.kept
-    sent = request if kept is None else kept.outgoing(request, send, asynchronous=True)
-    _note_inquiry(upstream, request, send, asynchronous=True)
+    sent = _outgoing(upstream, request, send, asynchronous=True)
     if connections:
         watch_connections_async(sent)
+    if upstream is not None:
+        upstream.sends()
     try:
         response = await send(sent, **options)
     except Exception as error:
-        if kept is not None:
-            kept.failed(error)
+        if upstream is not None and upstream.kept is not None:
+            upstream.kept.failed(error)
         raise
     if sent is not request:
         response.request = request
     if not response.is_closed:
         _AsyncBody(response, upstream)
+    elif upstream is not None:
+        upstream.answered(response)
     return response
 
 
@@ -198,11 +199,18 @@ def _watch(response: httpx.Response) -> TerminatorWatch | None:
     return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
 
 
-def _note_inquiry(
+def _outgoing(
     upstream: Upstream | None, request: httpx.Request, send: Callable[..., Any], *, asynchronous: bool
-) -> None:
-    if upstream is not None and can_be_asked(request):
+) -> httpx.Request:
+    """What to send in place of this request: itself, or one for the rest of a stream that its server keeps."""
+    if upstream is None:
+        return request
+    if can_be_asked(request):
         upstream.inquiry = OwnerInquiry(request, send, asynchronous=asynchronous)
+    if upstream.kept is None:
+        return request
+    sent: httpx.Request = upstream.kept.outgoing(request, send, asynchronous=asynchronous)
+    return sent
 
 
 def _kept(response: httpx.Response, upstream: Upstream | None, watch: TerminatorWatch | None) -> KeptStream | None:
