@@ -113,7 +113,7 @@ def model_of(
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         prefills_on={} if thinks else _prefills_on(continuation),
-        keep=_wants_replay(continuation, provider),
+        keep=_wants_replay(continuation, provider) or (continuation == "auto" and _in_background(llm, question)),
         keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
         own_retries=_own_retries(llm),
         learned=learned,
@@ -148,6 +148,15 @@ def _prefills_on(wanted: Continuation | Strategy | str) -> Mapping[str, Prefilli
     """On which servers a model is made to write on from its own text: on none where the user chose another way."""
     strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
     return SERVERS if strategy in ("auto", Strategy.PREFILL, Strategy.REPLAY) else {}
+
+
+def _in_background(llm: LLM, question: Question) -> bool:
+    """Whether the user asks for responses that OpenAI keeps."""
+    return any(source.get("background") is True for source in all_settings({**_public_fields(llm), **question.kwargs}))
+
+
+def _is_of_responses_api(llm: LLM) -> bool:
+    return any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
 
 
 def _wants_replay(wanted: Continuation | Strategy | str, provider: Provider) -> bool:
@@ -287,6 +296,8 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
     """Which endpoint of which LLM, with what, and how to read what it answers."""
     request = request.original or request
     kwargs = dict(question.kwargs)
+    if request.keep and _is_of_responses_api(llm):
+        kwargs = {**kwargs, "background": True, "store": True}  # it keeps no other
     messages = [without_mark(message) for message in question.messages]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)

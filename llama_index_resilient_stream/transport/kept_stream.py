@@ -1,14 +1,8 @@
 """Streams that their server keeps: the rest of one that was lost is read, and nothing is generated twice.
 
-llama.cpp's server keeps a stream whose request has the header `X-Conversation-Id`, the last 4 MiB of it, until five
-minutes after its end:
-
-    GET /v1/stream?conv_id=ID&from=BYTE     the body from that byte on, also while it is being generated
-    DELETE /v1/stream?conv_id=ID            stops the generation, which nothing else does then
-
-An SDK reads the whole body again: first what was read of it before, from here, then the rest, from the server. So
-whatever it and LlamaIndex's class gather on the way (calls, thoughts, the message) is as if nothing had been lost, and
-the core leaves out what its reader has.
+How it is asked for is in `keeping_protocols.py`. An SDK reads the whole body again: first what was read of it before,
+from here, then the rest, from the server. So whatever it and LlamaIndex's class gather on the way (calls, thoughts, the
+message) is as if nothing had been lost, and the core leaves out what its reader has.
 
 A gateway in between may have added something to the body, so that bytes are counted wrongly, or may have damaged it.
 Then the whole body is asked for: where an event that was read is no JSON or ends the stream, and where the last bytes
@@ -18,22 +12,17 @@ that were read do not come again.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from ..errors import TruncatedStreamError
-from .model_owner import ENDPOINTS
+from .keeping_protocols import CONVERSATION_ID, KeepingProtocol, Target, protocol_of
 from .terminator import TerminatorWatch
 
 MOST = 4 * 1024 * 1024
 """Bytes of a body that are kept here. One that is longer is not resumed; the server keeps no more of it either."""
 
-OVERLAP = 2048
-"""Bytes that are asked for again, a few events, to see that both sides mean the same ones."""
-
-_HEADER = "X-Conversation-Id"
-_OF_THE_BODY = ("content-length", "content-type", "transfer-encoding", _HEADER.lower())
+_OF_THE_BODY = ("content-length", "content-type", "transfer-encoding", CONVERSATION_ID.lower())
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _BRIEF = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), 1.0)}  # seconds, for the request to stop
 
@@ -52,20 +41,23 @@ class KeptStream:
         self.is_asynchronous = False
         self.watch: TerminatorWatch | None = None
         """The watch over its body, as far as it was read."""
-        self._id = uuid.uuid4().hex  # another one for every stream: a second request with it would stop the first
         self._body = bytearray()
         self._request: Any = None  # that began it
         self._send: Callable[..., Any] | None = None
-        self._again_from: int | None = None  # of the request under way, where it asks for the rest
+        self._protocol: KeepingProtocol | None = None
+        self._reads_on = False  # the request under way asks for the rest
+        self._again = b""  # with which the rest begins
         self._uses_body = True
         self._is_too_long = self._lost = False
 
     @property
     def is_kept(self) -> bool:
         """Whether the rest of it may be had."""
-        read_again = self._again_from is not None and not self._uses_body
-        has_no_rest = read_again and self.watch is not None and self.watch.terminated is True
-        return self._request is not None and not self._lost and not has_no_rest
+        if self._request is None or self._protocol is None or self._lost:
+            return False
+        if self._reads_on and not self._uses_body and self.watch is not None and self.watch.terminated:
+            return False  # it was read again from its beginning to its end
+        return self._protocol.rest(bytearray(self._body)) is not None
 
     @property
     def runs_on(self) -> bool:
@@ -83,26 +75,30 @@ class KeptStream:
             send: sends a request, as the HTTP client does. Also used to stop the stream.
             asynchronous: whether `send` is a coroutine function.
         """
-        if not request.url.path.endswith(ENDPOINTS):
+        if self._protocol is None and (protocol := protocol_of(request)) is not None:
+            self._protocol = protocol
+        if self._protocol is None:
             return request
         self._send, self.is_asynchronous = send, asynchronous
-        if not self._body and self._again_from is None:
-            request.headers[_HEADER] = self._id
+        if not self._reads_on:
+            self._protocol.mark(request)
             request.headers["Accept-Encoding"] = "identity"  # bytes are counted as the server wrote them
             self._request = request
             return request
         self._uses_body = self._uses_body and _is_sound(self._body)
-        self._again_from = max(0, len(self._body) - OVERLAP) if self._uses_body else 0
-        return self._about("GET", f"conv_id={self._id}&from={self._again_from}", request.extensions)
+        body = self._body if self._uses_body else bytearray()
+        rest = self._protocol.rest(body)
+        assert rest is not None, "is_kept comes first"
+        self._body, (target, self._again) = body, rest
+        return self._about(target, request.extensions)
 
     def resume(self) -> None:
         """From here on, ask for the rest."""
-        if self._again_from is None:
-            self._again_from = 0
+        self._reads_on = True
 
     def failed(self, error: Exception) -> None:
         """Note that the request could not be sent, or its response did not come."""
-        if self._again_from is None and type(error).__name__ in _NEVER_SENT:
+        if not self._reads_on and type(error).__name__ in _NEVER_SENT:
             self._request = None
 
     def answered(self, response: Any) -> bool:
@@ -113,7 +109,7 @@ class KeptStream:
             return False
         ours: bool = response.status_code == 200 and kind.startswith("text/event-stream") and encoding == "identity"
         self._lost = self._is_too_long or not ours
-        refused = self._again_from is None and response.status_code != 200
+        refused = not self._reads_on and response.status_code != 200
         if refused or response.status_code == 404:
             self._request = None  # nothing runs
         return ours
@@ -134,11 +130,7 @@ class KeptStream:
 
     def _read_again(self) -> bytearray:
         """The last bytes of the body, with which the response is to begin."""
-        if self._again_from is None:
-            return bytearray()
-        if not self._uses_body:
-            self._body.clear()
-        return self._body[self._again_from :]
+        return bytearray(self._again)
 
     def _new(self, part: bytes, again: bytearray) -> bytes:
         """What is new of a part of the response. What is not, is taken from `again`."""
@@ -159,25 +151,28 @@ class KeptStream:
 
     def stop(self) -> None:
         """Tell the server that nobody wants the rest. Raises what the HTTP client raises."""
-        if self._send is not None and self.runs_on:
-            self._send(self._about("DELETE", f"conv_id={self._id}", _BRIEF)).close()
+        if self._send is not None and (target := self._stop_target) is not None:
+            self._send(self._about(target, _BRIEF)).close()
 
     async def astop(self) -> None:
         """Tell the server that nobody wants the rest, asynchronously."""
-        if self._send is not None and self.runs_on:
-            sent: Awaitable[Any] = self._send(self._about("DELETE", f"conv_id={self._id}", _BRIEF))
+        if self._send is not None and (target := self._stop_target) is not None:
+            sent: Awaitable[Any] = self._send(self._about(target, _BRIEF))
             await (await sent).aclose()
 
-    def _about(self, method: str, query: str, extensions: Any) -> Any:
+    @property
+    def _stop_target(self) -> Target | None:
+        if self._protocol is None or not self.runs_on:
+            return None
+        self._protocol.rest(bytearray(self._body))  # which finds out its id
+        return self._protocol.stop()
+
+    def _about(self, target: Target, extensions: Any) -> Any:
         """A request to the same server about the stream, with the headers of the one that began it."""
         began = self._request
-        base = began.url.path
-        for endpoint in ENDPOINTS:
-            base = base.removesuffix(endpoint)
-        base = base if base.endswith("/v1") else f"{base}/v1"
         headers = [(name, value) for name, value in began.headers.multi_items() if name.lower() not in _OF_THE_BODY]
-        url = began.url.copy_with(path=f"{base}/stream", query=query.encode())
-        return type(began)(method, url, headers=headers, extensions=dict(extensions))
+        url = began.url.copy_with(path=target.path, query=target.query.encode() or None)
+        return type(began)(target.method, url, headers=headers, extensions=dict(extensions))
 
 
 class _Recorded:
