@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import EmptyStreamError, ErrorFinishError, StreamFault, StreamTimeoutError, TruncatedStreamError
-from ..policy import Completeness, StreamEnd
+from ..policy import Completeness, StreamEnd, yes_or_no
 from ..report import FaultKind, StreamStatus
 from .events import Ended, Model
 from .faults import Fault, classify
@@ -263,7 +263,7 @@ def _asked(seen: Evidence, end: Ended, reason: FinishReason | None, context: Con
     whole = context.completeness(StreamEnd(context.text(), word, end.terminated))
     if whole is None:
         return None
-    if whole:
+    if yes_or_no("completeness", whole):
         return Verdict(StreamStatus.COMPLETE)
     return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
 
