@@ -50,10 +50,7 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         """
         self.close()
 
-    def __next__(self) -> T:
-        return self.send(None)
-
-    def send(self, value: None) -> T:
+    def send(self, value: None = None) -> T:
         """Give the next response, as `next()` does; `value` is None.
 
         Raises:
@@ -67,6 +64,8 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
                 raise
             self._recovery.cancel()  # another thread is just closing it, and may get to that only later
             raise StopIteration from None
+
+    __next__ = send
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
         """Raise an exception where the stream stands, as in any generator. It ends there."""

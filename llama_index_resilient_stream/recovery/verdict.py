@@ -72,6 +72,8 @@ class Evidence:
         """What stands as the last word, and is trusted."""
         self.untrusted_reason: FinishReason | None = None
         """What stands as the last word of a server whose word was followed by more before."""
+        self.reason_stands = False
+        """Whether a reason came that nothing has followed yet."""
         self.text_after_reason = False
         """Whether text stood on both sides of a reason, with no other reason since."""
         self.text = False
@@ -84,6 +86,7 @@ class Evidence:
     def note_reason(self, reason: FinishReason, *, trusted: bool) -> None:
         """Take in a finish reason. Text on the same chunk is noted after it."""
         self.text_after_reason = False
+        self.reason_stands = True
         if not trusted:
             self.untrusted_reason = reason
             return
@@ -98,6 +101,7 @@ class Evidence:
         assert reason is not None, "there is no reason to take back"
         self.text_after_reason = self.text
         self.finish_reason = self.untrusted_reason = None
+        self.reason_stands = False
         return reason.word
 
     def note_calls(self, calls: str) -> None:
@@ -108,11 +112,6 @@ class Evidence:
         before = self._calls.split("|") if self._calls else ()
         self._calls_grew = self._calls_grew or bool(set(before) - set(calls.split("|")))
         self._calls = calls
-
-    @property
-    def reason_stands(self) -> bool:
-        """Whether a reason came that nothing has followed yet."""
-        return self.finish_reason is not None or self.untrusted_reason is not None
 
     @property
     def reason_is_last_word(self) -> bool:

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -40,20 +39,6 @@ def test_every_python_block_of_the_readme_is_python() -> None:
 def test_the_numbers_of_the_readme() -> None:
     assert f"breaks the wire in {len(FAULTS)} ways" in README
     assert f"lets a model go on in {len(CONTINUATION_STYLES)} ways" in README.replace("\n", " ")
-
-
-def test_what_the_readme_links_to_exists() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
-
-
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_the_sdist_has_what_a_document_links_to(name: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    included = project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
-    document = (ROOT / name).read_text(encoding="utf-8")
-    for target in [name, *re.findall(r"\]\((?!https?:)([^)#]+)\)", document)]:
-        assert any(f"/{target}/".startswith(f"{each}/") for each in included), target
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
