@@ -122,9 +122,10 @@ class RecoveryPolicy:
         RecoveryPolicy(stop=stop_after_attempt(3), wait=wait_random_exponential(0.5, max=8), deadline=120)
 
     Args:
-        stop, wait: tenacity's objects, or functions of a `tenacity.RetryCallState`. They see the failures and the
-            seconds since the last new text on the current model: progress restarts patience. The default stop is
-            four failures, or two on a model that has a fallback behind it.
+        stop: when to stop asking the current model: a tenacity object, or a function of a `tenacity.RetryCallState`.
+            It sees the failures and the seconds since the last new text on this model: progress restarts patience.
+            Default: four failures, or two on a model that has a fallback behind it.
+        wait: how long to wait before the current model is asked again, in the same terms.
         retry: which failures are worth another try on the same model: one of tenacity's predicates (combine them
             with `|` and `&`), a function of a `tenacity.RetryCallState`, or exception types. The original exception
             is `state.outcome.exception()`, what was made of it `state.fault`. Default: `retry_if_fault()`.
@@ -152,8 +153,9 @@ class RecoveryPolicy:
         unverified: what to do where nothing shows that a continuation goes on where the answer was cut. "retry": show
             none of it, and try the other ways to continue first. "show": show it. Either way `report.joints` says so.
         continue_on_length: how often an answer that hit the token limit is continued.
-        max_held_characters, max_held_seconds: how much of a continuation is held back at the most while it is
-            unclear whether it repeats what was said.
+        max_held_characters: how much of a continuation is held back at the most while it is unclear whether it
+            repeats what was said.
+        max_held_seconds: for how long.
         on_exhausted: "raise" StreamInterruptedError, or end the stream normally with the "partial" text and the
             status in the report and in the last chunk's additional_kwargs.
 

@@ -914,7 +914,6 @@ def _original(error: StreamInterruptedError, question: Question) -> BaseExceptio
         return error
     report = error.report
     if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
-        original.add_note(
-            f"ResilientLLM gave up after {len(report.attempts)} attempts in {report.seconds:.1f} s ({error.reason})."
-        )
+        attempts = f"{len(report.attempts)} attempt{'s' if len(report.attempts) != 1 else ''}"
+        original.add_note(f"ResilientLLM gave up after {attempts} in {report.seconds:.1f} s ({error.reason}).")
     return original
