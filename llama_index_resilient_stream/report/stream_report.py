@@ -251,6 +251,19 @@ class StreamReport:
         """JSON-able."""
         return asdict(self)
 
+    def to_svg(self) -> str:
+        """Draw the timeline: an SVG document. Notebooks show a report so.
+
+        Example:
+            >>> Path("timeline.svg").write_text(stream.report.to_svg())
+        """
+        from .picture import picture  # for few, and drawn from what is here
+
+        return picture(self)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
     def __str__(self) -> str:
         count = len(self.attempts)
         head = [
