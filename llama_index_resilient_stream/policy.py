@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tenacity import RetryCallState, retry_base, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
 from .errors import ConfigurationError
 from .report import FaultKind, StreamStatus
@@ -115,7 +117,7 @@ DEFAULT_STOP: Stop = _DefaultStop(4)
 STOP_WITH_FALLBACKS: Stop = stop_after_attempt(2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RecoveryPolicy:
     """When to wait, when to ask again, when to ask another model, when to stop. All times are in seconds.
 
@@ -212,6 +214,13 @@ class RecoveryPolicy:
         """Whether `stop` was left to the package, so that a fallback behind a model shortens it."""
         return isinstance(self.stop, _DefaultStop)
 
+    def __repr__(self) -> str:
+        """Name the settings that are not the default."""
+        defaults = {name: each.default for name, each in type(self).__dataclass_fields__.items()}
+        own = {name: value for name in defaults if (value := getattr(self, name)) is not defaults[name]}
+        said = [f"{name}={_said(value)}" for name, value in own.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(said)})"
+
     def _check_predicate(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)
         types = value if isinstance(value, tuple) else (value,)
@@ -258,6 +267,19 @@ def matches(predicate: Predicate, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome is not None else None
         return error is not None and isinstance(error, predicate)  # type: ignore[arg-type]
     return bool(predicate(state))
+
+
+def _said(value: Any) -> str:
+    """The value as it might be written. tenacity's objects have no `repr` of their own."""
+    kind = type(value)
+    if isinstance(value, type):
+        return value.__name__
+    if not isinstance(value, retry_base | stop_base | wait_base):
+        return getattr(value, "__name__", "") or repr(value)
+    several = next((own for own in vars(value).values() if isinstance(own, tuple)), ())
+    if kind.__name__.endswith(("_any", "_all")):
+        return (" | " if kind.__name__.endswith("_any") else " & ").join(map(_said, several))
+    return f"{kind.__name__}(...)"
 
 
 def _is_exception_type(value: Any) -> bool:
