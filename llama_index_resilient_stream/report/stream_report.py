@@ -185,7 +185,7 @@ class Attempt:
     """A daemon thread stayed behind in a read that nothing can break; it ends with the client's own timeout."""
 
 
-@dataclass
+@dataclass(repr=False)
 class StreamReport:
     """The whole story of one answer. `str(report)` is a timeline."""
 
@@ -263,6 +263,9 @@ class StreamReport:
 
     def _repr_svg_(self) -> str:
         return self.to_svg()
+
+    def __repr__(self) -> str:
+        return f"<StreamReport: {str(self).splitlines()[0]}>"
 
     def __str__(self) -> str:
         count = len(self.attempts)

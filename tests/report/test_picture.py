@@ -55,6 +55,13 @@ def test_no_text_of_the_answer_is_in_it() -> None:
     assert "cable" not in report.to_svg()
 
 
+def test_a_report_says_in_a_line_what_it_is() -> None:
+    report = StreamReport(
+        status=StreamStatus.COMPLETE, characters=87, seconds=1.5, attempts=[Attempt(1, "m", Strategy.FIRST, 0)]
+    )
+    assert repr(report) == "<StreamReport: complete | 87 characters | 1 attempt | 1.50 s>"
+
+
 def test_a_notebook_shows_it() -> None:
     report = StreamReport()
     assert report._repr_svg_() == report.to_svg()
