@@ -14,7 +14,9 @@ from run_notebooks import NOTEBOOKS, run, shown
 from llama_index_resilient_stream.testing import CONTINUATION_STYLES, FAULTS
 
 ROOT = Path(__file__).parent.parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, JOINTS, TESTING = (
+    (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/joints.md", "docs/testing.md")
+)
 
 
 def test_the_first_example_runs_and_heals() -> None:
@@ -30,9 +32,24 @@ def test_every_python_block_of_the_readme_is_python() -> None:
         compile(block, "README.md", "exec")
 
 
-def test_the_numbers_of_the_readme() -> None:
-    assert f"breaks the wire in {len(FAULTS)} ways" in README
-    assert f"lets a model go on in {len(CONTINUATION_STYLES)} ways" in README.replace("\n", " ")
+def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    """Pasted block by block, as its reader does: nothing is taken for granted that was not there before."""
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 4
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input="\n\n".join(blocks) + "\n\nprint('to the end')\n",
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert "to the end" in done.stdout, done.stderr[-3000:]
+    assert not re.search(r"Error|Traceback|Warning", done.stderr), done.stderr[-3000:]
+
+
+def test_the_numbers_of_the_pages() -> None:
+    assert f"lets a simulated model go on in {len(CONTINUATION_STYLES)} ways" in JOINTS.replace("\n", " ")
+    assert f"breaks the wire in {len(FAULTS)} ways" in TESTING.replace("\n", " ")
 
 
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
