@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..policy import RecoveryPolicy
+from ..policy import RecoveryPolicy, yes_or_no
 from ..report import Attempt, Certainty
 from .answer import AnswerText
 from .events import Chunk, Model, Request
@@ -66,7 +66,7 @@ class Head:
     def _judge(self) -> str:
         held, self._held = self._held, ""
         self.settled = True
-        if held and self._reject(held):
+        if held and yes_or_no("reject", self._reject(held)):
             self.rejected = True
             self.dropped = len(held)
             return ""
