@@ -113,7 +113,7 @@ def model_of(
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         prefills_on={} if thinks else _prefills_on(continuation),
-        keep=_wants_replay(continuation, provider) or (continuation == "auto" and _in_background(llm, question)),
+        keep=_is_kept(llm, question, continuation, provider),
         keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
         own_retries=_own_retries(llm),
         learned=learned,
@@ -150,19 +150,19 @@ def _prefills_on(wanted: Continuation | Strategy | str) -> Mapping[str, Prefilli
     return SERVERS if strategy in ("auto", Strategy.PREFILL, Strategy.REPLAY) else {}
 
 
-def _in_background(llm: LLM, question: Question) -> bool:
-    """Whether the user asks for responses that OpenAI keeps."""
-    return any(source.get("background") is True for source in all_settings({**_public_fields(llm), **question.kwargs}))
-
-
-def _is_of_responses_api(llm: LLM) -> bool:
-    return any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
-
-
-def _wants_replay(wanted: Continuation | Strategy | str, provider: Provider) -> bool:
-    """Whether the user says, or the row of the class, that the server keeps its streams."""
+def _is_kept(llm: LLM, question: Question, wanted: Continuation | Strategy | str, provider: Provider) -> bool:
+    """Whether the user says, or the row of the class, that the server keeps its streams, or it is asked for that."""
     strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
-    return (provider.strategy if strategy == "auto" else strategy) == Strategy.REPLAY
+    if strategy != "auto":
+        return strategy == Strategy.REPLAY
+    settings = all_settings({**_public_fields(llm), **question.kwargs})
+    return provider.strategy == Strategy.REPLAY or any(source.get("background") is True for source in settings)
+
+
+def _arguments(llm: LLM, question: Question, request: Request) -> dict[str, Any]:
+    """The arguments of the call. OpenAI's responses are kept where they say so."""
+    kept = request.keep and any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
+    return {**question.kwargs, "background": True, "store": True} if kept else dict(question.kwargs)
 
 
 def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
@@ -295,9 +295,7 @@ class _To:
 def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
     request = request.original or request
-    kwargs = dict(question.kwargs)
-    if request.keep and _is_of_responses_api(llm):
-        kwargs = {**kwargs, "background": True, "store": True}  # it keeps no other
+    kwargs = _arguments(llm, question, request)
     messages = [without_mark(message) for message in question.messages]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
