@@ -38,6 +38,9 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         """What happened so far; the whole story once the stream is over."""
         return self._recovery.report
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.report.status}, {self.report.characters:,} characters>"
+
     @property
     def gi_frame(self) -> Any:
         """None when it is over, as of any generator: tracers look at it."""
@@ -112,6 +115,9 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
     def report(self) -> StreamReport:
         """What happened so far; the whole story once the stream is over."""
         return self._recovery.report
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.report.status}, {self.report.characters:,} characters>"
 
     @property
     def ag_frame(self) -> Any:

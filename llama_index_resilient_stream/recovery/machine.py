@@ -299,7 +299,7 @@ class Recovery:
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
         if attempt.rejected or attempt.refused:  # perhaps only now, by the beginning that was still held back
             verdict = self._judge(attempt, end)
-        self._close_attempt(attempt, verdict.fault)
+        self._close_attempt(attempt, verdict.fault, end.requests)
         self._note_outcome(verdict, attempt)
         if verdict.fault is None or self._has_said_all(attempt):
             self._after_status(verdict.status or StreamStatus.UNKNOWN, attempt)
@@ -335,7 +335,7 @@ class Recovery:
             return _fault(FaultKind.TRUNCATED, TruncatedStreamError(), retryable=True)
         return verdict
 
-    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None) -> None:
+    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None = None) -> None:
         record = attempt.record
         record.ended = self.elapsed
         self.fault = fault
@@ -343,6 +343,7 @@ class Recovery:
             record.fault, record.detail = fault.kind, fault.message
             if fault.retryable and not record.chunks and not isinstance(fault.error, StreamFault):
                 record.requests += self.model.own_retries
+        record.requests = record.requests if requests is None else requests
         if attempt.join is not None:
             record.seam, record.held = attempt.join.decision, attempt.join.most_held
             record.dropped = attempt.join.dropped
