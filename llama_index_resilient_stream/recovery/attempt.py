@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..policy import RecoveryPolicy
+from ..policy import RecoveryPolicy, yes_or_no
 from ..report import Attempt, Certainty
 from .answer import AnswerText
 from .events import Chunk, Model, Request
@@ -65,7 +65,7 @@ class Head:
     def _judge(self) -> str:
         held, self._held = self._held, ""
         self.settled = True
-        if held and self._reject(held):
+        if held and yes_or_no("reject", self._reject(held)):
             self.rejected = True
             self.dropped = len(held)
             return ""

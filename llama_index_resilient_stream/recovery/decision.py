@@ -173,11 +173,11 @@ class ModelChain:
         wanted = self._policy.fallback_on
         if wanted is None or isinstance(wanted, type | tuple) or not self._has_next:
             return False
-        return matches(wanted, self._backoff.ended(result)) and self._next_model()
+        return matches("fallback_on", wanted, self._backoff.ended(result)) and self._next_model()
 
     def _is_retryable(self, fault: Fault, state: RecoveryCallState) -> bool:
         """What the policy says; but what fails twice in the same way, whatever is sent, is not asked a third time."""
-        return matches(self._policy.retry, state) and not fault.repeats(self._last_fault)
+        return matches("retry", self._policy.retry, state) and not fault.repeats(self._last_fault)
 
     def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""
@@ -192,7 +192,7 @@ class ModelChain:
     def _falls_back(self, fault: Fault, state: RecoveryCallState) -> bool:
         if self._policy.fallback_on is None:
             return fault.kind not in _NO_FALLBACK_KINDS
-        return matches(self._policy.fallback_on, state)
+        return matches("fallback_on", self._policy.fallback_on, state)
 
     @property
     def _has_next(self) -> bool:
