@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import inspect
 import json
@@ -84,7 +85,11 @@ def blocks() -> Iterator[tuple[str, str]]:
 def imported() -> Iterator[tuple[str, str, str]]:
     for where, code in blocks():
         try:
-            tree = ast.parse(code)
+            gc.disable()  # CPython 3.11 loses count of its own depth where a collection runs meanwhile
+    try:
+        tree = ast.parse(code)
+    finally:
+        gc.enable()
         except SyntaxError:  # a fragment; the imports are read all the same
             tree = ast.parse("\n".join(re.findall(rf"^(?:from|import) {PACKAGE}.*$", code, re.MULTILINE)))
         for node in ast.walk(tree):
