@@ -82,16 +82,20 @@ def blocks() -> Iterator[tuple[str, str]]:
                 yield path.name, "".join(line for line in cell["source"] if not line.startswith(("%", "!")))
 
 
-def imported() -> Iterator[tuple[str, str, str]]:
-    for where, code in blocks():
-        try:
-            gc.disable()  # CPython 3.11 loses count of its own depth where a collection runs meanwhile
+def parsed(code: str) -> ast.Module:
+    """The syntax tree; of a fragment, that of its imports."""
+    gc.disable()  # CPython 3.11 loses count of its own depth where a collection runs meanwhile
     try:
-        tree = ast.parse(code)
+        return ast.parse(code)
+    except SyntaxError:
+        return ast.parse("\n".join(re.findall(rf"^(?:from|import) {PACKAGE}.*$", code, re.MULTILINE)))
     finally:
         gc.enable()
-        except SyntaxError:  # a fragment; the imports are read all the same
-            tree = ast.parse("\n".join(re.findall(rf"^(?:from|import) {PACKAGE}.*$", code, re.MULTILINE)))
+
+
+def imported() -> Iterator[tuple[str, str, str]]:
+    for where, code in blocks():
+        tree = parsed(code)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
                 yield from ((where, node.module or "", alias.name) for alias in node.names)
