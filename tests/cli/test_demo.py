@@ -166,7 +166,7 @@ def test_interrupt_stops_the_demo_cleanly() -> None:
             pass
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=20)
-    assert demo.returncode == 130
+    assert demo.returncode == 130, err
     assert out.endswith(b"Stopped.\n")
     assert err == b""
 
