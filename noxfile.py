@@ -114,9 +114,15 @@ def install(session: nox.Session, cell: Cell, extra: str, *tools: str) -> None:
     session.install("--upgrade", *package_with(extra), *pins, *cell.besides, *tools)
     tell_versions(session)
     if WHEEL:
-        # Neither the working directory nor a script's folder comes first: what is imported is what was installed.
-        session.env["PYTHONSAFEPATH"] = "1"
-        session.run("python", "-c", "import llama_index_resilient_stream as it; assert 'site-packages' in it.__file__")
+        import_the_installed_one(session)
+
+
+def import_the_installed_one(session: nox.Session) -> None:
+    """Let what was installed come before the sources, in the processes that tests start, too."""
+    told = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
+    session.env["PYTHONSAFEPATH"] = "1"  # or the working directory comes first
+    session.env["PYTHONPATH"] = os.pathsep.join([str(told).strip(), str(ROOT)])  # the tests import each other
+    session.run("python", "-c", "import llama_index_resilient_stream as it; assert 'site-packages' in it.__file__")
 
 
 def package_with(extra: str) -> tuple[str, ...]:
