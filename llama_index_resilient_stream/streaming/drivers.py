@@ -34,7 +34,7 @@ Show = Callable[[Chunk], T]
 
 
 class Observer(Protocol):
-    """Is told what happens. Without `watches_tokens` it hears of tokens only when they are a reset."""
+    """Is told what happens. Without `watches_tokens` it hears of chunks without text, and of resets, but no text."""
 
     watches_tokens: bool
 
@@ -198,7 +198,7 @@ def _read(
         if scope.cancelled:
             return
         for chunk in receive(patience.end(event)):
-            if tell or chunk.reset:
+            if tell or chunk.reset or not chunk.text:
                 observer.token(chunk, recovery)
             yield chunk.payload if chunk.untouched else show(chunk)
         if not recovery.streaming:
@@ -265,7 +265,7 @@ async def _adrive(
                     if scope.cancelled:
                         return
                     for chunk in receive(patience.end(event)):
-                        if tell or chunk.reset:
+                        if tell or chunk.reset or not chunk.text:
                             await observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:
