@@ -12,13 +12,16 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from ..callbacks import ResumeEvent
+from ..compat.llama_index import EVENTS_KEEP_FRAMES, detached
 from ..errors import StreamInterruptedError
 from ..recovery.machine import Recovery
 from ..report import StreamReport, StreamStatus
 from ..streaming.scope import Scope
+
+T = TypeVar("T")
 
 AROUND: ContextVar[Any] = ContextVar("resilient_listener", default=None)
 """A callback that is told of every call that begins in this context: in an agent's run, which nobody can bind.
@@ -54,6 +57,14 @@ class CallLog:
         self._thoughts: list[tuple[str, int]] = []  # that nobody has listened to yet
         self._at_thinking: Callable[[str, int], object] | None = None
         self._at_reset: list[Callable[[int], object]] = []
+        self._detached: Iterator[Any] | None = None
+
+    def made_by(self, ask: Callable[[], T]) -> T:
+        """Call the engine's method that makes these calls. No frame that it leaves behind keeps its response alive."""
+        if not EVENTS_KEEP_FRAMES:
+            return ask()
+        self._detached = call = detached(ask)
+        return next(call)
 
     def at_end(self, listener: Callable[[], object]) -> None:
         """Call this whenever a stream has ended."""
