@@ -156,8 +156,9 @@ def openai3(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """docs/serving.md in Streamlit, Gradio and Chainlit too, which are too heavy for `dev`."""
-    install(session, CORES["newest"], "dev", "streamlit", "gradio", "chainlit")
+    """docs/serving.md in frameworks that are too heavy for `dev`."""
+    heavy = ("aiohttp", "chainlit", "django>=5", "gradio", "litestar", "quart", "streamlit", "websockets")
+    install(session, CORES["newest"], "dev", *heavy)
     session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
 
 

@@ -191,6 +191,12 @@ class AnswerStream(AsyncIterator[bytes]):
             self._leaving = asyncio.ensure_future(self._feed.leave())  # goes on where whoever waits is cancelled
         await asyncio.wait([self._leaving], timeout=_LEAVE)
 
+    async def __aenter__(self) -> AnswerStream:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
     def __del__(self) -> None:
         # A framework that is cancelled while it sends drops what it sends.
         feed = self._feed
