@@ -150,8 +150,8 @@ class AnswerStream(AsyncIterator[bytes]):
         try:
             while not self._ready and not self._ended and self._leaving is None:
                 await self._more()
-        except BaseException:
-            await self.aclose()
+        except BaseException:  # cancelled: a server that shuts down has a last word to say, and does not wait
+            self._begin_to_leave()
             raise
         if self._ready:
             return self._ready.pop(0)
@@ -185,11 +185,14 @@ class AnswerStream(AsyncIterator[bytes]):
 
     async def aclose(self) -> None:
         """The reader has gone. Returns when nothing is left behind, soon, whatever the LLM does."""
-        if self._feed is None:
-            return
-        if self._leaving is None:
-            self._leaving = asyncio.ensure_future(self._feed.leave())  # goes on where whoever waits is cancelled
-        await asyncio.wait([self._leaving], timeout=_LEAVE)
+        if (leaving := self._begin_to_leave()) is not None:
+            await asyncio.wait([leaving], timeout=_LEAVE)
+
+    def _begin_to_leave(self) -> asyncio.Task[None] | None:
+        """In a task of its own, which goes on where whoever waits is cancelled."""
+        if self._leaving is None and self._feed is not None:
+            self._leaving = asyncio.ensure_future(self._feed.leave())
+        return self._leaving
 
     async def __aenter__(self) -> AnswerStream:
         return self
