@@ -61,6 +61,11 @@ class AsyncObserver(Protocol):
     async def end(self, recovery: Recovery) -> None: ...
 
 
+def _is_more_than_text(chunk: Chunk) -> bool:
+    """Whether observers hear of it in any case: it may be a thought, or take back what was shown."""
+    return chunk.reset or not chunk.text
+
+
 def _has_limits(recovery: Recovery) -> bool:
     policy = recovery.policy
     limits = (policy.idle_timeout, policy.deadline, recovery.model.first_token_timeout)
@@ -183,7 +188,7 @@ def _drive(
                     if scope.cancelled:
                         return
                     for chunk in receive(patience.end(event)):
-                        if tell or chunk.reset or not chunk.text:
+                        if tell or _is_more_than_text(chunk):
                             observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:
@@ -280,7 +285,7 @@ async def _adrive(
                     if scope.cancelled:
                         return
                     for chunk in receive(patience.end(event)):
-                        if tell or chunk.reset or not chunk.text:
+                        if tell or _is_more_than_text(chunk):
                             await observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:
