@@ -85,9 +85,12 @@ WITHOUT_LLAMA_INDEX = (
     "docs",
     "doctor",
     "recovery",
+    "serve/test_ai_sdk",
     "serve/test_fastapi",
     "serve/test_flask",
     "serve/test_generations",
+    "serve/test_openai",
+    "serve/test_parts",
     "serve/test_sse",
     "serve/test_store",
     "serve/test_workers",
@@ -185,8 +188,9 @@ def openai3(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """docs/serving.md in Streamlit, Gradio and Chainlit too, which are too heavy for `dev`."""
-    install(session, CORES["newest"], "dev", "streamlit", "gradio", "chainlit")
+    """docs/serving.md in frameworks that are too heavy for `dev`."""
+    heavy = ("aiohttp", "chainlit", "django>=5", "gradio", "litestar", "quart", "streamlit", "websockets")
+    install(session, CORES["newest"], "dev", *heavy)
     session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
 
 
