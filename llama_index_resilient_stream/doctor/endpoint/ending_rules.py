@@ -81,7 +81,7 @@ def gateway_timeout(case: JudgedAnswers) -> Finding | None:
     return Finding("gateway_timeout", Level.FAULT, seen, ("gateway_timeout",), timeout=limit)
 
 
-_REFUSALS = {401: "not_let_in", 403: "not_let_in", 404: "wrong_path", 405: "wrong_method"}
+_REFUSALS = {401: "not_let_in", 403: "not_let_in", 404: "wrong_path", 405: "wrong_method", 429: "rate_limit"}
 
 
 def bad_status(case: JudgedAnswers) -> Finding | None:
@@ -99,9 +99,6 @@ def bad_status(case: JudgedAnswers) -> Finding | None:
         return Finding("bad_gateway", Level.FAULT, seen, ("bad_gateway",))
     causes = ("exception", "response_returned")
     return Finding("server_error", Level.FAULT, seen, causes, "The traceback in the server's log.")
-
-
-_REFUSALS = {404: "wrong_path", 429: "rate_limit"}
 
 
 def empty_and_clean(case: JudgedAnswers) -> Finding | None:
