@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llama_index_resilient_stream.cli import app
+from llama_index_resilient_stream.doctor.endpoint import plan
 from llama_index_resilient_stream.doctor.endpoint.findings import Level
 from llama_index_resilient_stream.doctor.endpoint.plan import Plan
 from llama_index_resilient_stream.doctor.endpoint.probe import ProbeRequest
@@ -25,6 +26,11 @@ from support.servers import PLAIN_SERVERS, free_port, nginx, require
 
 IMPATIENT = "proxy_read_timeout 1s;"
 GZIP = ("gzip on;", "gzip_types text/event-stream;")
+
+
+@pytest.fixture(autouse=True)
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "CACHED_AFTER", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +232,8 @@ def test_https_is_asked_where_http_is_spoken(house: House) -> None:
 
 def test_the_direct_url_is_another_one(house: House) -> None:
     app = house.app()
-    plan = Plan(house.proxy(app, *NEW_HOP).url + "/good", direct=app.url + "/nowhere")
-    assert serious(look(plan)) == {"direct_unusable": ("wrong_direct",)}
+    asked = Plan(house.proxy(app, *NEW_HOP).url + "/good", direct=app.url + "/nowhere")
+    assert serious(look(asked)) == {"direct_unusable": ("wrong_direct",)}
 
 
 def test_reading_that_timed_out_is_named(house: House) -> None:
@@ -236,9 +242,9 @@ def test_reading_that_timed_out_is_named(house: House) -> None:
 
 
 def test_endpoint_with_its_own_terminal_event(house: House) -> None:
-    plan = Plan(house.app().url + "/own-end", ProbeRequest(terminal="THE END"))
-    assert not look(plan)
-    assert set(serious(look(replace(plan, request=ProbeRequest())))) == {"no_terminal_event"}
+    asked = Plan(house.app().url + "/own-end", ProbeRequest(terminal="THE END"))
+    assert not look(asked)
+    assert set(serious(look(replace(asked, request=ProbeRequest())))) == {"no_terminal_event"}
 
 
 def test_over_tls(house: House, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llama_index_resilient_stream.cli import app
-from llama_index_resilient_stream.doctor.endpoint import probe
+from llama_index_resilient_stream.doctor.endpoint import plan, probe
 from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level, is_serious
 from llama_index_resilient_stream.doctor.endpoint.plan import Plan
 from llama_index_resilient_stream.doctor.endpoint.probe import ProbeRequest
@@ -32,8 +32,9 @@ def house() -> Iterator[House]:
 
 
 @pytest.fixture(autouse=True)
-def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_long_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LINGER", 1.0)
+    monkeypatch.setattr(plan, "CACHED_AFTER", 0.0)
 
 
 def serving(house: House, server: str = HTTPTOOLS, name: str = "asgi") -> Running:
@@ -81,8 +82,8 @@ def test_it_has_nothing_to_fix_behind_a_proxy(house: House, path: str) -> None:
     request = POST if path == "/posted" else ProbeRequest()
     direct = serving(house, H11)
     through = house.proxy(direct, *NEW_HOP)
-    plan = Plan(through.url + path, request, direct=direct.url + path)
-    assert serious(until(lambda: look(plan), all_fine)) == {}
+    asked = Plan(through.url + path, request, direct=direct.url + path)
+    assert serious(until(lambda: look(asked), all_fine)) == {}
 
 
 PACES = {5: 12, 10: 20, 25: 40, 50: 60, 100: 100, 200: 150}
@@ -100,8 +101,8 @@ def test_a_path_that_buffers_is_named_at_any_pace(house: House, pace: int, count
     direct = serving(house, H11)
     through = house.proxy(direct, *OLD_HOP)  # nginx as it comes, which waits for the end
     path = f"/bare/{pace}/{count}"
-    plan = Plan(through.url + path, direct=direct.url + path)
-    findings = until(lambda: look(plan), lambda found: found[0].rule == "held_back")
+    asked = Plan(through.url + path, direct=direct.url + path)
+    findings = until(lambda: look(asked), lambda found: found[0].rule == "held_back")
     assert (findings[0].rule, findings[0].causes) == ("held_back", ("proxy_buffering",))
 
 
@@ -112,6 +113,13 @@ def test_a_buffer_of_some_kilobytes_is_named(house: House, pace: int) -> None:
     with meddling_proxy(direct.port, Meddling(buffer=4096)) as through:
         findings = until(lambda: look(Plan(through + path, direct=direct.url + path)), bool)
         assert (findings[0].rule, findings[0].causes) == ("held_back", ("proxy_buffering",))
+
+
+def test_a_proxy_that_limits_the_bytes_is_told_from_one_that_limits_the_time(house: House) -> None:
+    direct = serving(house)
+    with meddling_proxy(direct.port, Meddling(reset_after=900)) as through:
+        findings = look(Plan(through + "/pace/50/100", direct=direct.url + "/pace/50/100"))
+    assert (findings[0].rule, findings[0].causes) == ("cut_in_mid_flow", ("size_limit", "time_limit"))
 
 
 def test_a_buffer_is_the_first_candidate_without_the_direct_answer(house: House) -> None:

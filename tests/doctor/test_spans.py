@@ -22,7 +22,7 @@ from llama_index_resilient_stream.doctor.endpoint.measurements import (
     Measurements,
     Observation,
 )
-from llama_index_resilient_stream.doctor.endpoint.spans import came_at_once, is_lumpier
+from llama_index_resilient_stream.doctor.endpoint.spans import came_at_once, is_lumpier, written_bit_by_bit
 
 HEADERS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
 TEXT = {"content-type": "text/plain", "x-content-type-options": "nosniff", "cache-control": "no-store, no-transform"}
@@ -167,3 +167,17 @@ def test_the_table_of_paces(pace: float, count: int) -> None:
     assert faults(Measurements((held,))) == ["one_block"]
     assert faults(Measurements((held,), (flowing,))) == ["held_back"]
     assert faults(Measurements((held,), (held,))) == ["one_block"]
+
+
+@pytest.mark.parametrize(
+    ("segments", "arrivals", "bit_by_bit"),
+    [(28, 1, True), (2, 1, False), (4, 3, False), (0, 1, False), (0, 3, True)],
+    ids=["many writes, read as one", "one write", "few", "not told, one read", "not told, several reads"],
+)
+def test_who_writes_event_by_event_is_told_from_who_passes_on_a_buffer(
+    segments: int, arrivals: int, bit_by_bit: bool
+) -> None:
+    answer = replace(
+        seen([2.0]), segments=segments, arrivals=(Arrival(2.0, 600 // arrivals, 25 // arrivals),) * arrivals
+    )
+    assert written_bit_by_bit(answer) is bit_by_bit

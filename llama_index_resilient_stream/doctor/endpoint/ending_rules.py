@@ -156,11 +156,23 @@ def cut_in_mid_flow(case: JudgedAnswers) -> Finding | None:
     cuts = [each for each in case.answers if each.cut]
     if len(cuts) > 1 and (finding := _cut_again(case, cuts)):
         return finding
-    causes = ("time_limit", "killed_worker") if case.proxy_is_to_blame else ("exception", "killed_worker", "time_limit")
+    causes = _limits(cuts) if case.proxy_is_to_blame else ("exception", "killed_worker", "time_limit")
     again = "Ask again with --repeat 3: the same time is a limit, the same place an exception. "
     distinguish = (again if len(cuts) < 3 else "") + _SEE_THE_LOG
     limit = timeout_behind(answer.ended_at)
     return Finding("cut_in_mid_flow", Level.FAULT, _cuts_in_words(case, cuts), causes, distinguish, limit)
+
+
+def _limits(cuts: list[Observation]) -> tuple[str, ...]:
+    """Return which limits of a proxy may have cut: those on the time are whole seconds, those on the size any."""
+    sizes = [each.size for each in cuts]
+    if len(cuts) < 2 or max(sizes) - min(sizes) > _ONE_EVENT:
+        return ("time_limit", "killed_worker")
+    whole_seconds = timeout_behind(cuts[0].ended_at).is_integer()
+    return ("time_limit", "size_limit") if whole_seconds else ("size_limit", "time_limit")
+
+
+_ONE_EVENT = 200  # bytes, about
 
 
 def _cuts_in_words(case: JudgedAnswers, cuts: list[Observation]) -> str:

@@ -141,6 +141,8 @@ class Observation:
     error: str = ""
     certificate_error: int = 0
     """Why OpenSSL does not trust the certificate, as a number; 0 where it does."""
+    segments: int = 0
+    """TCP segments with data that came, the headers included; 0 where the system does not tell."""
     last_event_at: float = 0.0
     """When the last event came."""
     hung_up: bool = False

@@ -20,6 +20,9 @@ BeginRequest = Callable[[str], ReportProgress]
 
 _APP_SERVERS = ("uvicorn", "hypercorn", "granian", "gunicorn", "werkzeug")
 _HERE = ("localhost", "127.0.0.1", "::1")
+CACHED_AFTER = 5.5
+"""Seconds after which a cache has an answer, also one that waits until the connection behind it is closed: servers keep
+theirs for 5 s."""
 _PAUSE = 0.1  # seconds between two requests to the quick route
 
 
@@ -50,6 +53,7 @@ def measure(plan: Plan, begin: BeginRequest) -> Measurements:
     """
     request = plan.request
     main = observe(plan.url, request, accept_encoding=BROWSER, on_progress=begin("as a browser asks"))
+    asked = time.monotonic()
     if main.ended is Ending.UNREACHABLE:
         return Measurements((main,))
     seen = Measurements((main,), is_application=not plan.direct and _is_application(plan.url, main))
@@ -60,13 +64,22 @@ def measure(plan: Plan, begin: BeginRequest) -> Measurements:
         seen = replace(seen, direct=(observe(plan.direct, request, on_progress=begin("past the proxies")),))
         seen = replace(seen, app_compresses=_app_compresses(plan, main, begin))
     seen = _repeated(plan, seen, begin)
-    seen = replace(seen, http10=_http10(plan, main, begin), reconnection=_reconnection(plan, main, seen, begin))
-    return replace(
+    seen = replace(
         seen,
-        second_reader=_second_reader(plan, seen, begin),
+        http10=_http10(plan, main, begin),
         parallel=_parallel(plan, begin) if plan.parallel > 1 else (),
         quick_route=_quick_route(plan, begin) if plan.quick_url else None,
     )
+    return _next_readers(plan, seen, begin, asked)
+
+
+def _next_readers(plan: Plan, seen: Measurements, begin: BeginRequest, asked: float) -> Measurements:
+    """Ask as the readers who come next. Those before were answered at `asked`."""
+    if plan.request.method == "GET" and seen.main.whole and not seen.is_application:
+        begin("a cache on the way, after a pause")
+        time.sleep(max(0.0, asked + CACHED_AFTER - time.monotonic()))
+    seen = replace(seen, reconnection=_reconnection(plan, seen, begin))
+    return replace(seen, second_reader=_second_reader(plan, seen, begin))
 
 
 def _app_compresses(plan: Plan, main: Observation, begin: BeginRequest) -> bool | None:
@@ -122,8 +135,8 @@ def _is_application(url: str, answer: Observation) -> bool:
     return urlsplit(url).hostname in _HERE and server.startswith(_APP_SERVERS)
 
 
-def _reconnection(plan: Plan, main: Observation, seen: Measurements, begin: BeginRequest) -> Reconnection | None:
-    ids = (seen.uncompressed or main).counts.ids
+def _reconnection(plan: Plan, seen: Measurements, begin: BeginRequest) -> Reconnection | None:
+    ids = (seen.uncompressed or seen.main).counts.ids
     if plan.request.method != "GET" or len(ids) < 3:  # an EventSource can only GET
         return None
     middle = len(ids) // 2

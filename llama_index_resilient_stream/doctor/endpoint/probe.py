@@ -18,7 +18,7 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...transport.decompression import Decompressor
-from .clocked_http import ClockedResponse, connection_to
+from .clocked_http import ClockedResponse, connection_to, data_segments
 from .measurements import NO_TLS, UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
 from .next_reader_rules import CACHE_HEADERS
 from .sse_counter import EventCounter
@@ -193,7 +193,7 @@ class _ResponseReader:
             headers = _headers(response)
             decompress = Decompressor(headers.get("content-encoding", ""))
             ended = self._body(response, decompress)
-            ended_at = self._now()
+            ended_at, segments = self._now(), data_segments(self._socket)
             hung_up = ended is Ending.CLEAN and not self._counter.counted.terminal and self._hangs_up(response)
         return Observation(
             ended,
@@ -208,6 +208,7 @@ class _ResponseReader:
             format=self._counter.format,
             readable=decompress.readable,
             error=self._error,
+            segments=segments,
             last_event_at=self._last_event_at,
             hung_up=hung_up,
         )

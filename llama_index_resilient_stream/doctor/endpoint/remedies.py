@@ -141,6 +141,15 @@ CAUSES: dict[str, Cause] = {
             Fix("API Gateway", "responseTransferMode: STREAM  # 15 min instead of 29 s", 29.0),
         ),
     ),
+    "size_limit": Cause(
+        "a limit of the proxy on the bytes of an answer",
+        (
+            Fix(
+                "the proxy",
+                "its limit on the size of a response; a firewall that inspects bodies: not on this path",
+            ),
+        ),
+    ),
     "idle_timeout": Cause(
         "a proxy closes connections that are silent for {t} s",
         (

@@ -149,10 +149,13 @@ def beats_before(answer: Observation) -> bool:
 
 
 def written_bit_by_bit(answer: Observation) -> bool:
-    """Whether what came at once left the server in several writes: who passes on a full buffer writes once."""
+    """Whether what came at once left the server in many writes: who passes on what it collected writes once."""
+    if answer.segments:
+        return answer.segments > max(_FEW_WRITES, delivery_of(answer).pieces / 4)
     return sum(arrival.size < _BUFFER for arrival in answer.arrivals) > 1
 
 
+_FEW_WRITES = 4  # that of the headers included
 _BUFFER = 2_000  # bytes
 
 

@@ -79,17 +79,13 @@ class EventCounter:
     def _look_at(self, line: str) -> None:
         if self._own_terminal and self._own_terminal in line:
             self._end.terminal = self._own_terminal
+        if not line:
+            self._end_event()
+            return
+        self._ended_in_this_piece = False
+        name, _ = field_of(line)
         if is_comment(line):
             self._pings += 1
-            self._ended_in_this_piece = False
-            return
-        name, _ = field_of(line)
-        if not line:
-            # One blank line more, sent with its event: text that ends with a line end, most often.
-            self._split += self._ended_in_this_piece and not self._event.lines
-            self._ended_in_this_piece = bool(self._event.lines)
-            self._joined += self._event.is_joined
-            self._event = _OpenEvent()
         elif name in _FIELDS:
             self._event.take(name)
         elif (meaning := meaning_of_line(line)) is not None:
@@ -97,6 +93,13 @@ class EventCounter:
             self._learn(meaning)
         else:
             self._stray += 1
+
+    def _end_event(self) -> None:
+        # One blank line more, sent with its event: text that ends with a line end, most often.
+        self._split += self._ended_in_this_piece
+        self._ended_in_this_piece = bool(self._event.lines)
+        self._joined += self._event.is_joined
+        self._event = _OpenEvent()
 
     def _count(self, event: DecodedEvent) -> None:
         self._events += 1
