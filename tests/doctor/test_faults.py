@@ -238,6 +238,9 @@ def test_a_cache_is_named_first(house: House, told: bool, tmp_path: Any) -> None
     through = house.proxy(serving(house), *lines, http=(f"proxy_cache_path {tmp_path} keys_zone=answers:1m;",))
     findings = look(Plan(through.url + "/bare/25/30"))
     assert (findings[0].rule, findings[0].causes[0]) == ("from_a_cache", "cache")
+    direct = serving(house)
+    findings = look(Plan(through.url + "/bare/25/30", direct=direct.url + "/bare/25/30"))
+    assert "from_a_cache" in serious(findings), "the first answer comes out of it now"
 
 
 # The command

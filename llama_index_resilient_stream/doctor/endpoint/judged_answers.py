@@ -49,8 +49,9 @@ def _rank(answer: Observation) -> int:
 
 
 def unstated(answer: Observation) -> bool:
-    """Whether it ended cleanly, and nothing in it says that it is complete."""
-    return answer.answered and answer.ended is Ending.CLEAN and answer.readable and not answer.counts.terminal
+    """Whether it ended cleanly, and nothing in it says that it is complete. With a length, what is missing shows."""
+    clean = answer.answered and answer.ended is Ending.CLEAN and answer.framing is not Framing.LENGTH
+    return clean and answer.readable and not answer.counts.terminal
 
 
 def is_text_by_choice(answer: Observation) -> bool:
