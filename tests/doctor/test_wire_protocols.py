@@ -129,7 +129,7 @@ BODIES: dict[str, tuple[bytes, BodyFormat]] = {
 
 
 @pytest.mark.parametrize(("body", "wanted"), BODIES.values(), ids=BODIES)
-@given(breaks=st.lists(st.integers(0, 100), max_size=2))
+@given(breaks=st.lists(st.integers(0, 100), max_size=1))
 def test_how_a_body_is_written(body: bytes, wanted: BodyFormat, breaks: list[int]) -> None:
     """Wherever the bytes break; in too many pieces one event of several lines looks like several."""
     counter = EventCounter()
@@ -144,6 +144,14 @@ def test_lines_of_one_event_that_come_one_by_one_are_several() -> None:
         counter.feed(b"data: %d\n" % number)
     counter.feed(b"\n")
     assert counter.format.joined_events == 1
+
+
+def test_a_long_event_of_many_lines_is_one() -> None:
+    counter = EventCounter()
+    for _ in range(5):
+        counter.feed(b"data: a line of a long event\n" * 300)
+    counter.feed(b"\n")
+    assert counter.format.joined_events == 0
 
 
 def test_a_blank_line_too_many_is_one_only_with_its_event() -> None:

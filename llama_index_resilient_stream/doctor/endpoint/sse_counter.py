@@ -148,7 +148,8 @@ class _OpenEvent:
     @property
     def is_joined(self) -> bool:
         """Whether it is several events: no server writes one event bit by bit, or gives it two ids."""
-        return self.lines > 1 and (max(self._heads.values()) > 1 or self._pieces >= _SEVERAL)
+        one_by_one = self._pieces >= max(_SEVERAL, self.lines / _SEVERAL)  # a long event comes in some pieces, too
+        return self.lines > 1 and (max(self._heads.values()) > 1 or one_by_one)
 
 
 class _EndSeen:
