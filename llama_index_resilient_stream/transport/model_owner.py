@@ -37,7 +37,7 @@ class OwnerInquiry:
         """Return the owner of the model that was asked. Raises what the HTTP client raises."""
         response = self._send(self._request())
         try:
-            return _owner(response.status_code, response.read(), self._asked.content)
+            return owner_in(response.status_code, response.read(), self._asked.content)
         finally:
             response.close()
 
@@ -45,7 +45,7 @@ class OwnerInquiry:
         """Return the owner of the model that was asked, asynchronously."""
         response = await self._send(self._request())
         try:
-            return _owner(response.status_code, await response.aread(), self._asked.content)
+            return owner_in(response.status_code, await response.aread(), self._asked.content)
         finally:
             await response.aclose()
 
@@ -60,7 +60,8 @@ def can_be_asked(request: Any) -> bool:
     return request.url.path.endswith(COMPLETIONS) and not host.endswith(_NOT_ASKED)
 
 
-def _owner(status: int, body: bytes, question: bytes) -> str | None:
+def owner_in(status: int, body: bytes, question: bytes) -> str | None:
+    """Return the owner of the model that a request asked, as the answer to a request for the list of models has it."""
     if status != 200 or len(body) > _MOST:
         return None
     models = json.loads(body)["data"]
