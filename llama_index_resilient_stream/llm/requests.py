@@ -23,7 +23,8 @@ from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
-from ..transport.sdk_clients import observed
+from ..transport.http_libraries import watch_libraries
+from ..transport.sdk_clients import hides_its_client, observed
 from .chunks import Read, Reader, read_whole, without_mark
 
 logger = logging.getLogger("llama_index_resilient_stream")
@@ -165,7 +166,7 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
+    method, to, kwargs, read = _call(_seen(llms[request.model], upstream, asynchronous=False), question, request)
     stream: Any = None
     try:
         with upstream.asking():
@@ -175,7 +176,7 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
         if first is not None:
             upstream.look(stream)
             yield read(first)
-            for response in responses:
+            for response in upstream.seen(responses):
                 yield read(response)
     except Exception as error:
         if not is_end_of_empty_completion(error):
@@ -188,6 +189,15 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
                     close()
             except Exception as error:
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
+
+
+def _seen(llm: LLM, upstream: Upstream, *, asynchronous: bool) -> LLM:
+    """The LLM to ask, whose connections the `upstream` gets to know."""
+    if hides_its_client(type(llm)):
+        upstream.sees_libraries = True
+        watch_libraries()
+        return llm
+    return observed(llm, asynchronous=asynchronous)
 
 
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
@@ -216,9 +226,10 @@ class _Asked:
     async def __anext__(self) -> Chunk:
         try:
             if self._responses is not None:
-                return self._read(await anext(self._responses))
+                return self._read(await self._upstream.seen_next(self._responses))
             llm, question, request = self._asked
-            method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
+            llm = _seen(llm, self._upstream, asynchronous=True)
+            method, to, kwargs, self._read = _call(llm, question, request)
             with self._upstream.asking():
                 self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
                 self._responses = aiter(self._stream)

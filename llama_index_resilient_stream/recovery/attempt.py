@@ -8,7 +8,8 @@ from typing import Protocol
 from ..policy import RecoveryPolicy
 from ..report import Attempt, Certainty
 from .answer import AnswerText
-from .events import Chunk, Model, Request
+from .events import Chunk, Ended, Model, Request
+from .finish_words import UNEXPLAINED
 from .seam import RestartJoin, Seam
 from .verdict import Evidence
 
@@ -123,6 +124,14 @@ class RunningAttempt:
             evidence.text = True
             self._show(chunk.text, answer)
         return (chunk,)
+
+    def note_end(self, end: Ended) -> None:
+        """Take in what was seen below the wrapped LLM; the report names the reason that LlamaIndex dropped."""
+        reason, record = end.finish_reason, self.record
+        if reason is None or self.evidence.text_after_reason or self._model.distrusts(reason.word):
+            return
+        if record.finish_reason is None or record.finish_reason in UNEXPLAINED:
+            record.finish_reason = reason.word
 
     def flush(self, answer: AnswerText, payload: object, *, complete: bool) -> list[Chunk]:
         """What the join still held, now that nothing follows."""

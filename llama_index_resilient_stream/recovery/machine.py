@@ -248,7 +248,7 @@ class Recovery:
         )
 
     def _strategy(self) -> Strategy:
-        if not self.answer:
+        if not self.answer.strip():  # nothing to go on from, and several APIs refuse a turn of white space
             return Strategy.RESTART if self.report.attempts else Strategy.FIRST
         return Strategy.RESTART if self._restart_only else self._chain.strategy
 
@@ -291,7 +291,7 @@ class Recovery:
 
     def _sent_along(self) -> str:
         """What the next request sends again beside the question."""
-        if not self.answer or self._restart_only:
+        if not self.answer.strip() or self._restart_only:
             return ""
         return "".join(turn.text for turn in self._chain.continuation.turns(self.answer)) or self.answer
 
@@ -299,6 +299,7 @@ class Recovery:
 
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
         attempt = self._current
+        attempt.note_end(end)
         verdict = self._judge(attempt, end)
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)

@@ -24,6 +24,7 @@ from ..report import FaultKind, StreamStatus
 from .events import Ended, Model
 from .faults import Fault, classify
 from .finish_reasons import OPEN, FinishMeaning, FinishReason
+from .finish_words import UNEXPLAINED
 
 _STATUS = {
     FinishMeaning.COMPLETE: StreamStatus.COMPLETE,
@@ -195,7 +196,8 @@ def _reason_of(seen: Evidence, end: Ended, model: Model) -> FinishReason | None:
     if on_wire is None or seen.text_after_reason or model.distrusts(on_wire.word):
         return seen.finish_reason
     refused = on_wire.kind is FinishMeaning.FILTER and seen.closes
-    return on_wire if seen.finish_reason is None or refused else seen.finish_reason
+    known = seen.finish_reason
+    return on_wire if known is None or known.word in UNEXPLAINED or refused else known
 
 
 def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: Context) -> bool:

@@ -4,8 +4,9 @@ Closing a LlamaIndex generator is not enough. The OpenAI SDK's `Stream` (and Ant
 generator inside it refer to each other, so the provider goes on sending until the garbage collector happens to pass by.
 
 Our own HTTP client (`http.py`) finds the `Upstream` on whose behalf it sends a request. It hands over the socket before
-the first event, then the response, and the watch over its bytes. Of any other client the response is searched for:
-LlamaIndex keeps the SDK's object on its generator's stack, where `compat/generators.py` finds it.
+the first event, then the response, and the watch over its bytes. So does the HTTP library below a class that lets
+nobody at its client (`http_libraries.py`). Of any other client the response is searched for: LlamaIndex keeps the SDK's
+object on its generator's stack, where `compat/generators.py` finds it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import contextlib
 import inspect
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar, Token
+from typing import Any, Protocol, TypeVar
 
 from ..compat.generators import behind
 from ..recovery.events import Ended
 from .error_body import ErrorBody
-from .terminator import TerminatorWatch
+from .terminator import Watch
+
+T = TypeVar("T")
 
 _STREAMS = ("Stream", "AsyncStream")
 
@@ -56,7 +59,11 @@ class Upstream:
 
     def __init__(self, scope: Cancellation | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
-        self.watch: TerminatorWatch | None = None
+        self.watch: Watch | None = None
+        self.responses = 0
+        """How many responses came on behalf of this attempt, as far as they were seen."""
+        self.sees_libraries = False
+        """Whether what the HTTP libraries themselves send is to be seen, too: see `http_libraries.py`."""
         self._error_body: ErrorBody | None = None
         self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
@@ -77,8 +84,32 @@ class Upstream:
         try:
             yield
         finally:
-            with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
-                _ASKING.reset(token)
+            _reset(token)
+
+    def seen(self, responses: Iterator[T]) -> Iterator[T]:
+        """The rest of the wrapped LLM's responses; what it sends meanwhile is sent on behalf of this attempt."""
+        if not self.sees_libraries:
+            yield from responses
+            return
+        while True:
+            token = _ASKING.set(self)
+            try:
+                response = next(responses)
+            except StopIteration:
+                return
+            finally:
+                _reset(token)
+            yield response
+
+    async def seen_next(self, responses: AsyncIterator[T]) -> T:
+        """The next of the wrapped LLM's responses, as `seen` gives them."""
+        if not self.sees_libraries:
+            return await anext(responses)
+        token = _ASKING.set(self)
+        try:
+            return await anext(responses)
+        finally:
+            _reset(token)
 
     def connect(self, sock: object) -> None:
         """A request is about to be sent over this socket, unless it is too late for that."""
@@ -88,7 +119,7 @@ class Upstream:
             self._socket = sock
 
     def opened(
-        self, response: Any, watch: TerminatorWatch | None, error_body: ErrorBody, close: Callable[[], Any]
+        self, response: Any, watch: Watch | None, error_body: ErrorBody | None, close: Callable[[], Any]
     ) -> None:
         """Take over the response to a request, to be closed by `close`, and what looks at its body.
 
@@ -99,9 +130,15 @@ class Upstream:
             close: closes the response.
         """
         self._closers.append(close)
+        self.responses += 1
         self.watch = watch or self.watch
         self._error_body = error_body
         self._know_socket_of(response)
+
+    def see(self, watch: Watch | None, error_body: ErrorBody) -> None:
+        """Take over what looks at the body of a response that was opened without."""
+        self.watch = watch or self.watch
+        self._error_body = error_body
 
     def disconnect(self) -> None:
         """From here on the socket is somebody else's."""
@@ -172,6 +209,11 @@ class Upstream:
 
 
 _ASKING: ContextVar[Upstream | None] = ContextVar("resilient_stream_upstream", default=None)
+
+
+def _reset(token: Token[Upstream | None]) -> None:
+    with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
+        _ASKING.reset(token)
 
 
 def _is_sdk_stream(thing: object) -> bool:

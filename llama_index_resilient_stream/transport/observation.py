@@ -1,6 +1,7 @@
 """Sends a request on behalf of an `Upstream`, and looks at the response as it passes: every piece goes on as it came.
 
-Both our own HTTP clients (`http.py`) and the SDKs' (`sdk_clients.py`) send through here.
+Our own HTTP clients (`http.py`), the SDKs' (`sdk_clients.py`) and others over httpx (`http_libraries.py`) send through
+here. httpx2 is httpx under another name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import httpx
 from .connection import Upstream
 from .error_body import ErrorBody
 from .sockets import short_reads, watch_connections, watch_connections_async
-from .terminator import TerminatorWatch, promises
+from .terminator import Watch, watch_of
 
 _LAST_SECONDS = 0.05  # that the end of a body gets to follow its terminator, for the connection's sake
 _LAST_PARTS = 8
@@ -37,6 +38,7 @@ def send_observed(
     Raises:
         ReaderLeftError: nobody waits for the answer any more.
     """
+    _mark(request)
     if connections:
         watch_connections(request)
     upstream = Upstream.current()
@@ -51,7 +53,7 @@ def send_observed(
             upstream.check()  # the SDK would try again, for a reader who is gone
             raise
     if not response.is_closed:
-        _Body(response, upstream, drains=connections)
+        _between(_Body, response)(response, upstream, drains=connections)
     elif upstream is not None:
         upstream.disconnect()
     return response
@@ -65,29 +67,54 @@ async def send_observed_async(
     connections: bool,
 ) -> httpx.Response:
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
+    _mark(request)
     if connections:
         watch_connections_async(request)
     response = await send(request, **options)
     if not response.is_closed:
-        _AsyncBody(response, Upstream.current())
+        _between(_AsyncBody, response)(response, Upstream.current())
     return response
 
 
-class _Body(httpx.SyncByteStream):
+_OBSERVED = "resilient_stream_observed"
+
+
+def is_observed(request: httpx.Request) -> bool:
+    """Whether this request went through here already, on its way down to the client that sends it."""
+    return _OBSERVED in request.extensions
+
+
+def _mark(request: httpx.Request) -> None:
+    request.extensions = {**request.extensions, _OBSERVED: True}
+
+
+_classes: dict[tuple[type, type], Any] = {}
+
+
+def _between(body: type, response: Any) -> Any:
+    """The class of what stands between a response and its body, derived from what its library wants a body to be."""
+    key = body, type(response.stream)
+    if key not in _classes:
+        name = "AsyncByteStream" if body is _AsyncBody else "SyncByteStream"
+        base = next(cls for cls in key[1].__mro__ if cls.__name__ == name)
+        _classes[key] = type(body.__name__, (body, base), {})
+    return _classes[key]
+
+
+class _Body:
     """Stands between a response and its body.
 
     `drains`: whether the end of the body may be read behind the terminator, so that the connection can be used again.
     """
 
     def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        self._stream = response.stream
-        self._parts = iter(self._stream)
+        self._stream: Any = response.stream
+        self._parts: Iterator[bytes] = iter(response.stream)  # type: ignore[arg-type]  # a synchronous one
         self._connection = response.extensions.get("network_stream") if drains else None
         self._watch = _watch(response)
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         self._upstream = upstream
-        response.stream = self
+        response.stream = self  # type: ignore[assignment]  # it is one, see _between
         if upstream is not None:
             upstream.opened(response, self._watch, self._error_body, response.close)
 
@@ -101,7 +128,7 @@ class _Body(httpx.SyncByteStream):
             self._watch.feed(part)
             self._error_body.feed(part)
             yield part
-            if self._watch.terminated:
+            if self._watch.at_the_end:
                 yield from self._last_parts()
                 return
         self._watch.end()
@@ -117,23 +144,22 @@ class _Body(httpx.SyncByteStream):
     def close(self) -> None:
         if self._upstream is not None:  # closing gives the connection back to the pool
             self._upstream.disconnect()
-        if self._connection is not None and self._watch is not None and self._watch.terminated:
+        if self._connection is not None and self._watch is not None and self._watch.at_the_end:
             with contextlib.suppress(Exception), short_reads(self._connection, _LAST_SECONDS):
                 for _ in islice(self._parts, _LAST_PARTS):
                     pass
         self._stream.close()
 
 
-class _AsyncBody(httpx.AsyncByteStream):
+class _AsyncBody:
     """Stands between a response and its body."""
 
     def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._stream = response.stream
-        self._parts = aiter(self._stream)
+        self._stream: Any = response.stream
+        self._parts: AsyncIterator[bytes] = aiter(response.stream)  # type: ignore[arg-type]  # an asynchronous one
         self._watch = _watch(response)
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
-        response.stream = self
+        response.stream = self  # type: ignore[assignment]  # it is one, see _between
         if upstream is not None:
             upstream.opened(response, self._watch, self._error_body, response.aclose)
 
@@ -147,7 +173,7 @@ class _AsyncBody(httpx.AsyncByteStream):
             self._watch.feed(part)
             self._error_body.feed(part)
             yield part
-            if self._watch.terminated:
+            if self._watch.at_the_end:
                 break
         else:
             self._watch.end()
@@ -161,16 +187,14 @@ class _AsyncBody(httpx.AsyncByteStream):
             yield last
 
     async def aclose(self) -> None:
-        if self._watch is not None and self._watch.terminated:
+        if self._watch is not None and self._watch.at_the_end:
             with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
                 for _ in range(_LAST_PARTS):
                     await anext(self._parts)
         await self._stream.aclose()
 
 
-def _watch(response: httpx.Response) -> TerminatorWatch | None:
+def _watch(response: httpx.Response) -> Watch | None:
     """The watch over this body; None where it is no event stream."""
-    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return None
-    encoding = response.headers.get("content-encoding", "")
-    return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
+    headers = response.headers
+    return watch_of(response.url.path, headers.get("content-type", ""), headers.get("content-encoding", ""))

@@ -7,6 +7,8 @@ done. What a protocol ends its streams with does:
                                  [is] terminated by a data: [DONE] message", OpenAI API reference); SDKs swallow it
     event: message_stop          Anthropic's messages
     event: response.completed    OpenAI's responses
+    "finishReason": "STOP"       Gemini's, which have nothing behind it: of these streams the reason itself is the end
+    {"stopReason": "end_turn"}   Bedrock's messageStop, in a binary frame
 
 Lines end with CR LF, LF or CR, and one space after the colon is optional (WHATWG HTML, "Interpreting an event
 stream"). What follows `[DONE]` on its line is not looked at, as in the SDKs. Model text cannot feign any of this: it
@@ -22,20 +24,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of
+from ..recovery.attributes import dig, first_of
+from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of, meaning_of
 from .decompression import Decompressor
 
 _TERMINATOR = re.compile(rb"[\r\n](?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed)[\r\n])")
 _TAIL = 32  # bytes, more than the longest terminator
 _LONGEST_LINE = 65536  # bytes; a longer event is not kept, so its finish reason is not noted
 _ENDS_WITH_A_TERMINATOR = ("/completions", "/messages")
+_ENDS_WITH_A_REASON = (":streamGenerateContent",)  # Gemini's, also as Vertex serves it
 
 # A key of JSON with text behind it. In model text the quote would be escaped. Each begins with the same few letters
 # in every spelling (finish_reason, finishReason, stop_reason, reason), which makes the search several times faster.
 _REASON = re.compile(rb'eason"\s*:\s*"[^"]')
 _REFUSAL = re.compile(rb'efusal(?:\.delta"|"\s*:\s*"[^"])')
+
+_STOP_REASON = re.compile(rb'"stopReason"\s*:\s*"([A-Za-z_]{1,64})"')
+_LONGEST_STOP = 96  # bytes, more than the longest match
 
 _REFUSED = FinishReason(FinishMeaning.FILTER, "refusal")
 _OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.UNKNOWN)
@@ -50,6 +57,49 @@ def promises(path: str) -> bool:
         path: the path of the request's URL, such as `/v1/chat/completions`.
     """
     return path.endswith(_ENDS_WITH_A_TERMINATOR)
+
+
+class Watch(Protocol):
+    """Watches the body of one stream as it passes: see `watch_of`."""
+
+    @property
+    def terminated(self) -> bool | None:
+        """Whether the terminator came. False: promised by the protocol, and not sent. None: nobody can say."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """The last finish reason that no content followed."""
+
+    @property
+    def at_the_end(self) -> bool:
+        """Whether nothing but the end of the body can follow."""
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next piece of the body."""
+
+    def end(self) -> None:
+        """Note that the body was read to its end, which the transport takes for a proper one."""
+
+
+def watch_of(path: str, content_type: str, encoding: str = "") -> Watch | None:
+    """Return the watch over a response's body; None where it is no stream of events.
+
+    Args:
+        path: the path of the request's URL.
+        content_type: the response's Content-Type.
+        encoding: the Content-Encoding that the body still has when it is fed.
+
+    Example:
+        watch_of("/v1/chat/completions", "text/event-stream; charset=utf-8")
+    """
+    content_type = content_type.lower()
+    if content_type.startswith("application/vnd.amazon.eventstream"):
+        return FrameWatch()
+    if not content_type.startswith("text/event-stream"):
+        return None
+    if path.endswith(_ENDS_WITH_A_REASON):
+        return ReasonWatch(promised=True, encoding=encoding)
+    return TerminatorWatch(promised=promises(path), encoding=encoding)
 
 
 class TerminatorWatch:
@@ -75,6 +125,7 @@ class TerminatorWatch:
         self._seen = self._ended = False
         self._finish_reason: FinishReason | None = None
         self._refused = False
+        self._reason_was_followed = False
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece of the body."""
@@ -103,6 +154,11 @@ class TerminatorWatch:
         return False if self._ended and self._promised and self._decompress.readable else None
 
     @property
+    def at_the_end(self) -> bool:
+        """Whether nothing but the end of the body can follow."""
+        return self._seen
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """The last finish reason that no content followed, or the refusal that the content was; None without either."""
         reason = self._finish_reason
@@ -116,11 +172,65 @@ class TerminatorWatch:
             if event is None:
                 continue
             if _has_content(event):
+                self._reason_was_followed = self._reason_was_followed or self._finish_reason is not None
                 self._finish_reason = None  # the reason before it was not the end
             reason = finish_reason_of(event, None)
             if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
                 self._finish_reason = reason
             self._refused = self._refused or _is_refusal(event)
+
+
+class ReasonWatch(TerminatorWatch):
+    """Watches a stream whose protocol ends with a finish reason and nothing else, as Gemini's does."""
+
+    def end(self) -> None:
+        super().end()
+        self._note_finish_reasons(self._tail)  # a last line that nothing ends
+
+    @property
+    def terminated(self) -> bool | None:
+        """False where the body ended without a reason. A reason that was followed by more before proves nothing."""
+        if self._reason_was_followed:
+            return None
+        return True if self._finish_reason is not None else super().terminated
+
+
+class FrameWatch:
+    """Watches a body of Bedrock's, whose events are JSON in binary frames. Keeps a few bytes of it.
+
+    The reason is the only thing that is looked for. Model text cannot feign it: its quotes are escaped.
+    """
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._ended = False
+        self._finish_reason: FinishReason | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next piece of the body."""
+        window = self._tail + data
+        if (found := _STOP_REASON.search(window)) is not None:
+            self._finish_reason = meaning_of(found[1].decode("ascii", "replace"))
+        self._tail = window[-_LONGEST_STOP:]
+
+    def end(self) -> None:
+        """Note that the body was read to its end, which the transport takes for a proper one."""
+        self._ended = True
+
+    @property
+    def terminated(self) -> bool | None:
+        """Whether `messageStop` came; None while the body may bring it yet, or broke off."""
+        return True if self._finish_reason is not None else (False if self._ended else None)
+
+    @property
+    def at_the_end(self) -> bool:
+        """False: the token counts follow."""
+        return False
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the model stopped."""
+        return self._finish_reason
 
 
 def _event_on(line: bytes) -> dict[str, Any] | None:
@@ -139,7 +249,15 @@ def _has_content(event: Mapping[str, Any]) -> bool:
     kind = event.get("type")
     if isinstance(kind, str) and (kind == "content_block_delta" or kind.endswith(".delta")):
         return True
-    return any(choice.get("text") or any(map(_delta(choice).get, _CONTENT)) for choice in _choices(event))
+    if any(choice.get("text") or any(map(_delta(choice).get, _CONTENT)) for choice in _choices(event)):
+        return True
+    return _has_parts(first_of(event.get("candidates")))
+
+
+def _has_parts(candidate: Any) -> bool:
+    """Whether a piece of Gemini's carries anything. Its last one has no parts, or one with an empty text."""
+    parts = dig(candidate, "content", "parts")
+    return isinstance(parts, list) and any(part and part != {"text": ""} for part in parts)
 
 
 def _is_refusal(event: Mapping[str, Any]) -> bool:
