@@ -141,7 +141,7 @@ def _prepare_aiohttp(module: Any) -> None:
     @functools.wraps(request)
     async def request_seen(self: Any, *args: Any, **kwargs: Any) -> Any:
         response = await request(self, *args, **kwargs)
-        if (upstream := _asking()) is not None and not response.closed:
+        if (upstream := _asking()) is not None:
             _watch_aiohttp(response, upstream)
         return response
 
