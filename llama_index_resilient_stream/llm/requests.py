@@ -190,6 +190,8 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
             for response in upstream.seen(responses):
                 yield read(response)
     except Exception as error:
+        if text := upstream.unsaid(error):
+            yield Chunk(text, progress=True, untouched=False)
         if not is_end_of_empty_completion(error):
             raise
     finally:
@@ -231,11 +233,14 @@ class _Asked:
         self._stream: Any = None
         self._responses: AsyncIterator[Any] | None = None
         self._read: Read
+        self._error: Exception | None = None  # comes behind what the class did not say
 
     def __aiter__(self) -> _Asked:
         return self
 
     async def __anext__(self) -> Chunk:
+        if self._error is not None:
+            raise self._error
         try:
             if self._responses is not None:
                 return self._read(await self._upstream.seen_next(self._responses))
@@ -252,7 +257,10 @@ class _Asked:
         except Exception as error:
             if is_end_of_empty_completion(error):
                 raise StopAsyncIteration from None
-            raise
+            if not (text := self._upstream.unsaid(error)):
+                raise
+            self._error = error
+            return Chunk(text, progress=True, untouched=False)
 
     async def aclose(self) -> None:
         for aclose in (self._upstream.aclose, getattr(self._stream, "aclose", None)):

@@ -21,12 +21,14 @@ from typing import Any, Protocol, TypeVar
 
 from ..compat.generators import behind
 from ..recovery.events import Ended
+from ..recovery.finish_reasons import FinishMeaning
 from .error_body import ErrorBody
 from .terminator import Watch
 
 T = TypeVar("T")
 
 _STREAMS = ("Stream", "AsyncStream")
+_CUTS = (FinishMeaning.LENGTH, FinishMeaning.FILTER)
 
 
 class ReaderLeftError(BaseException):
@@ -157,6 +159,13 @@ class Upstream:
         if self.watch is None:
             return Ended(error)
         return Ended(error, self.watch.terminated, self.watch.finish_reason)
+
+    def unsaid(self, error: Exception) -> str:
+        """What the provider said last, before a limit or a filter, where the wrapped LLM raised instead of saying it."""
+        reason = self.watch.finish_reason if self.watch is not None else None
+        if reason is None or reason.kind not in _CUTS or not isinstance(error, RuntimeError):
+            return ""
+        return str(getattr(self.watch, "last_text", ""))
 
     # What whoever reads the stream does
 

@@ -166,11 +166,15 @@ class TerminatorWatch:
             return _REFUSED
         return reason
 
+    def _note(self, event: Mapping[str, Any]) -> None:
+        """Look at an event that has a reason, or follows one."""
+
     def _note_finish_reasons(self, lines: bytes) -> None:
         for line in lines.splitlines():
             event = _event_on(line)
             if event is None:
                 continue
+            self._note(event)
             if _has_content(event):
                 self._reason_was_followed = self._reason_was_followed or self._finish_reason is not None
                 self._finish_reason = None  # the reason before it was not the end
@@ -182,6 +186,12 @@ class TerminatorWatch:
 
 class ReasonWatch(TerminatorWatch):
     """Watches a stream whose protocol ends with a finish reason and nothing else, as Gemini's does."""
+
+    last_text = ""
+    """What the event with the reason said: LlamaIndex's class raises at a limit, before it passes that on."""
+
+    def _note(self, event: Mapping[str, Any]) -> None:
+        self.last_text = _text_of(event)
 
     def end(self) -> None:
         super().end()
@@ -231,6 +241,13 @@ class FrameWatch:
     def finish_reason(self) -> FinishReason | None:
         """Why the model stopped."""
         return self._finish_reason
+
+
+def _text_of(event: Mapping[str, Any]) -> str:
+    """The text of a piece of Gemini's, without thoughts."""
+    parts = dig(first_of(event.get("candidates")), "content", "parts")
+    said = [part for part in parts if isinstance(part, dict) and not part.get("thought")] if parts else []
+    return "".join(str(part.get("text") or "") for part in said)
 
 
 def _event_on(line: bytes) -> dict[str, Any] | None:
