@@ -165,6 +165,8 @@ class Attempt:
     ended: float | None = None
     requests: int = 1
     """Requests that it may have taken: the wrapped LLM's client retries by itself before the first token."""
+    continued_below: int = 0
+    """Requests that the wrapped LLM was seen to send by itself after its first token, to go on below us."""
     chunks: int = 0
     characters: int = 0
     """New characters (Unicode code points) that it added to the answer."""

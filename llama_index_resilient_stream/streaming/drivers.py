@@ -176,7 +176,8 @@ def _drive(
             finally:
                 attempt.close()
                 part.finish("closed")
-                recovery.report.attempts[-1].left_thread = attempt.left_thread
+                record = recovery.report.attempts[-1]
+                record.left_thread, record.continued_below = attempt.left_thread, upstream.continued_below
             if scope.cancelled or not _goes_on(recovery, observer, sleep):
                 return
     finally:
@@ -271,7 +272,8 @@ async def _adrive(
             finally:
                 await attempt.aclose()
                 part.finish("closed")
-                recovery.report.attempts[-1].left_thread = attempt.left_thread
+                record = recovery.report.attempts[-1]
+                record.left_thread, record.continued_below = attempt.left_thread, upstream.continued_below
             if not await _agoes_on(recovery, observer, sleep, wait):
                 return
     finally:

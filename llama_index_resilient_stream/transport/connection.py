@@ -62,8 +62,8 @@ class Upstream:
     def __init__(self, scope: Cancellation | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
         self.watch: Watch | None = None
-        self.responses = 0
-        """How many responses came on behalf of this attempt, as far as they were seen."""
+        self._responses = 0
+        self._responses_before = 0  # the first event came
         self.sees_libraries = False
         """Whether what the HTTP libraries themselves send is to be seen, too: see `http_libraries.py`."""
         self._error_body: ErrorBody | None = None
@@ -132,7 +132,7 @@ class Upstream:
             close: closes the response.
         """
         self._closers.append(close)
-        self.responses += 1
+        self._responses += 1
         self.watch = watch or self.watch
         self._error_body = error_body
         self._know_socket_of(response)
@@ -161,7 +161,7 @@ class Upstream:
         return Ended(error, self.watch.terminated, self.watch.finish_reason)
 
     def unsaid(self, error: Exception) -> str:
-        """What the provider said last, before a limit or a filter, where the wrapped LLM raised instead of saying it."""
+        """What the provider said last, before a limit or a filter, where the wrapped LLM raised instead."""
         reason = self.watch.finish_reason if self.watch is not None else None
         if reason is None or reason.kind not in _CUTS or not isinstance(error, RuntimeError):
             return ""
@@ -175,6 +175,7 @@ class Upstream:
         Args:
             stream: LlamaIndex's generator, suspended just after its first event.
         """
+        self._responses_before = self._responses
         if self._closers:
             return
         for each in behind(stream, _is_sdk_stream):
@@ -202,6 +203,11 @@ class Upstream:
         with self._lock:  # from here on the socket may be somebody else's: the client pools connections
             closers, self._closers, self._socket = self._closers, [], None
             return closers
+
+    @property
+    def continued_below(self) -> int:
+        """How many more requests the wrapped LLM has sent since the first event, to go on by itself."""
+        return self._responses - self._responses_before if self._responses_before else 0
 
     @property
     def can_break(self) -> bool:

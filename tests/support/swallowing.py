@@ -189,6 +189,27 @@ class OverHttpx(Swallowing):
                 yield line
 
 
+class GoesOn(OverHttpx):
+    """Goes on by itself where a stream was cut, as LiteLLM's router does."""
+
+    def lines(self, body: Any) -> Iterator[str]:
+        said = ""
+        for line in super().lines(body):
+            said += _text_on(line)
+            yield line
+        if said != TEXT:
+            yield from super().lines({"anchor": TEXT[len(said) :]})
+
+    async def alines(self, body: Any) -> AsyncIterator[str]:
+        said = ""
+        async for line in super().alines(body):
+            said += _text_on(line)
+            yield line
+        if said != TEXT:
+            async for line in super().alines({"anchor": TEXT[len(said) :]}):
+                yield line
+
+
 class OverRequests(Swallowing):
     def lines(self, body: Any) -> Iterator[str]:
         with requests.post(self.url, json=body, stream=True, timeout=10) as response:

@@ -20,7 +20,7 @@ from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning
 from llama_index_resilient_stream.transport.connection import Upstream
 from llama_index_resilient_stream.transport.terminator import FrameWatch, ReasonWatch, TerminatorWatch, watch_of
 from support.readers import QUICK, READERS, TEXT
-from support.swallowing import Log, OverAiohttp, OverAiohttpLines, OverHttpx, OverRequests, OverUrllib3, gemini
+from support.swallowing import GoesOn, Log, OverAiohttp, OverAiohttpLines, OverHttpx, OverRequests, OverUrllib3, gemini
 
 WAYS = [
     ("sync", OverHttpx),
@@ -67,6 +67,16 @@ def test_a_silent_cut_is_healed(way: tuple[str, type], server: tuple[str, Log]) 
     url, log = server
     result = READERS[way[0]](ResilientLLM(way[1](base=url, how="cut"), policy=QUICK))
     assert (result.text, result.report.status, log.requests) == (TEXT, StreamStatus.COMPLETE, 2)
+
+
+@pytest.mark.parametrize("half", READERS)
+def test_what_goes_on_by_itself_is_not_continued_twice_and_the_report_says_so(
+    half: str, server: tuple[str, Log]
+) -> None:
+    url, log = server
+    result = READERS[half](ResilientLLM(GoesOn(base=url, how="cut"), policy=QUICK))
+    assert (result.text, result.report.status, log.requests) == (TEXT, StreamStatus.COMPLETE, 2)
+    assert [attempt.continued_below for attempt in result.report.attempts] == [1]
 
 
 def test_leaving_closes_the_connection_at_once(way: tuple[str, type], server: tuple[str, Log]) -> None:
