@@ -102,6 +102,7 @@ def _prepare_urllib3(module: Any) -> None:
         if upstream is None:
             return getresponse(self, *args, **kwargs)
         upstream.connect(self.sock)
+        upstream.sends()
         response = getresponse(self, *args, **kwargs)
         if hasattr(response, "stream"):
             _watch_urllib3(response, upstream, self.sock)
@@ -121,7 +122,7 @@ def _watch_urllib3(response: Any, upstream: Upstream, sock: Any) -> None:
         decodes = response.decode_content if decode_content is None else decode_content
         encoding = "" if decodes else headers.get("content-encoding", "")
         seen = _Seen(watch_of(path, headers.get("content-type", ""), encoding), encoding)
-        upstream.see(seen.watch, seen.error_body)
+        upstream.see(seen.watch, seen.error_body if response.status < 400 else None)
         for part in stream(amt, decode_content):
             seen.feed(part)
             yield part
@@ -140,8 +141,11 @@ def _prepare_aiohttp(module: Any) -> None:
 
     @functools.wraps(request)
     async def request_seen(self: Any, *args: Any, **kwargs: Any) -> Any:
+        upstream = _asking()
+        if upstream is not None:
+            upstream.sends()
         response = await request(self, *args, **kwargs)
-        if (upstream := _asking()) is not None:
+        if upstream is not None:
             _watch_aiohttp(response, upstream)
         return response
 
@@ -150,7 +154,7 @@ def _prepare_aiohttp(module: Any) -> None:
 
 def _watch_aiohttp(response: Any, upstream: Upstream) -> None:
     seen = _Seen(watch_of(response.url.path, response.headers.get("content-type", "")))  # aiohttp decompresses
-    upstream.opened(response, seen.watch, seen.error_body, response.close)
+    upstream.opened(response, seen.watch, seen.error_body if response.status < 400 else None, response.close)
     response.content = _SeenReader(response.content, seen)
 
 

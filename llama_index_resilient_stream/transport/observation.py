@@ -46,6 +46,7 @@ def send_observed(
         response = send(request, **options)
     else:
         upstream.check()
+        upstream.sends()
         try:
             response = send(request, **options)
         except Exception:
@@ -55,7 +56,7 @@ def send_observed(
     if not response.is_closed:
         _between(_Body, response)(response, upstream, drains=connections)
     elif upstream is not None:
-        upstream.disconnect()
+        upstream.answered(response)
     return response
 
 
@@ -70,9 +71,14 @@ async def send_observed_async(
     _mark(request)
     if connections:
         watch_connections_async(request)
+    upstream = Upstream.current()
+    if upstream is not None:
+        upstream.sends()
     response = await send(request, **options)
     if not response.is_closed:
-        _between(_AsyncBody, response)(response, Upstream.current())
+        _between(_AsyncBody, response)(response, upstream)
+    elif upstream is not None:
+        upstream.answered(response)
     return response
 
 

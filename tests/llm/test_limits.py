@@ -74,7 +74,7 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
             {"max_tokens": 1060},
             {"thinking": THINKING},
             (),
-            ({"max_tokens": 1024 + LEAST_TOKENS}, {}),
+            ({"max_tokens": 1024 + LEAST_TOKENS}, {"thinking": THINKING}),
             id="a budget of the call",
         ),
         pytest.param(

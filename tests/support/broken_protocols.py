@@ -116,7 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self._send(200, {"data": [], "name": "m", "inputTokenLimit": 9999, "outputTokenLimit": 9999})
+        models = [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]
+        limits = {"inputTokenLimit": 9999, "outputTokenLimit": 9999}
+        self._send(200, {"object": "list", "data": models, "name": "m", **limits})
 
     def do_POST(self) -> None:
         path = self.path.partition("?")[0]
