@@ -243,7 +243,8 @@ class _Asked:
             raise self._error
         try:
             if self._responses is not None:
-                return self._read(await self._upstream.seen_next(self._responses))
+                upstream, responses = self._upstream, self._responses
+                return self._read(await (upstream.seen_next if upstream.sees_libraries else anext)(responses))
             llm, question, request = self._asked
             seen = _seen(llm, self._upstream, asynchronous=True)
             method, to, kwargs, read = _call(seen, question, request)

@@ -91,9 +91,9 @@ class Upstream:
 
     def seen(self, responses: Iterator[T]) -> Iterator[T]:
         """The rest of the wrapped LLM's responses; what it sends meanwhile is sent on behalf of this attempt."""
-        if not self.sees_libraries:
-            yield from responses
-            return
+        return self._seen(responses) if self.sees_libraries else responses
+
+    def _seen(self, responses: Iterator[T]) -> Iterator[T]:
         while True:
             token = _ASKING.set(self)
             try:
@@ -106,8 +106,6 @@ class Upstream:
 
     async def seen_next(self, responses: AsyncIterator[T]) -> T:
         """The next of the wrapped LLM's responses, as `seen` gives them."""
-        if not self.sees_libraries:
-            return await anext(responses)
         token = _ASKING.set(self)
         try:
             return await anext(responses)
