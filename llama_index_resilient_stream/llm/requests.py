@@ -16,7 +16,7 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import SERVERS, Provider, all_settings, provider_of, reasons
+from ..providers import KEEPING_SERVERS, SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
 from ..recovery.events import Chunk, Learned, Model, Prefilling, Request
 from ..recovery.surrogates import sendable
@@ -108,7 +108,6 @@ def model_of(
     if timeout == "auto":
         patient = question.has_tools or thinks
         timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
-    retries = getattr(llm, "max_retries", 0)
     return Model(
         name=name,
         continuation=_continuation(llm, continuation, provider, thinks=thinks),
@@ -116,9 +115,16 @@ def model_of(
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         prefills_on={} if thinks else _prefills_on(continuation),
-        own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
+        keep=_is_kept(llm, question, continuation, provider),
+        keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
+        own_retries=_own_retries(llm),
         learned=learned,
     )
+
+
+def _own_retries(llm: LLM) -> int:
+    retries = getattr(llm, "max_retries", 0)
+    return retries if isinstance(retries, int) and retries > 0 else 0
 
 
 def name_of(llm: LLM) -> str:
@@ -143,7 +149,22 @@ def _public_fields(llm: LLM) -> dict[str, Any]:
 def _prefills_on(wanted: Continuation | Strategy | str) -> Mapping[str, Prefilling]:
     """On which servers a model is made to write on from its own text: on none where the user chose another way."""
     strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
-    return SERVERS if strategy in ("auto", Strategy.PREFILL) else {}
+    return SERVERS if strategy in ("auto", Strategy.PREFILL, Strategy.REPLAY) else {}
+
+
+def _is_kept(llm: LLM, question: Question, wanted: Continuation | Strategy | str, provider: Provider) -> bool:
+    """Whether the user says, or the row of the class, that the server keeps its streams, or it is asked for that."""
+    strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
+    if strategy != "auto":
+        return strategy == Strategy.REPLAY
+    settings = all_settings({**_public_fields(llm), **question.kwargs})
+    return provider.strategy == Strategy.REPLAY or any(source.get("background") is True for source in settings)
+
+
+def _arguments(llm: LLM, question: Question, request: Request) -> dict[str, Any]:
+    """The arguments of the call. OpenAI's responses are kept where they say so."""
+    kept = request.keep and any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
+    return {**question.kwargs, "background": True, "store": True} if kept else dict(question.kwargs)
 
 
 def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider, *, thinks: bool) -> Continuation:
@@ -161,6 +182,8 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 def _fitting(llm: LLM, chosen: Continuation, provider: Provider, *, thinks: bool) -> Strategy:
     """The way to continue that was chosen, or the one that takes its place with this model."""
     strategy = Strategy(chosen.strategy)
+    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
+        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
     if not is_chat_model(llm):  # one text is all that it understands
         return Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
     if strategy == Strategy.PREFILL:
@@ -178,6 +201,8 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
     llm = llms[request.model]
     method, to, kwargs, read = _call(_seen(llm, upstream, asynchronous=False), question, request)
     read = keeping_response(read, llm, to.llm)
+    if request.keep:
+        upstream.keep()
     stream: Any = None
     try:
         with upstream.asking():
@@ -249,6 +274,8 @@ class _Asked:
             seen = _seen(llm, self._upstream, asynchronous=True)
             method, to, kwargs, read = _call(seen, question, request)
             self._read = keeping_response(read, llm, to.llm)
+            if request.keep:
+                self._upstream.keep()
             with self._upstream.asking():
                 self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
                 self._responses = aiter(self._stream)
@@ -300,7 +327,8 @@ class _To:
 
 def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
-    kwargs = dict(question.kwargs)
+    request = request.original or request
+    kwargs = _arguments(llm, question, request)
     row = provider_of(type(llm))
     reader = Reader(mends_content=row.mends_content, counts_along=row.counts_along)
     messages = [without_mark(message) for message in question.messages]

@@ -23,6 +23,8 @@ from ..compat.generators import behind
 from ..recovery.events import Ended
 from ..recovery.finish_reasons import FinishMeaning
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry
 from .terminator import Watch
 
 T = TypeVar("T")
@@ -57,15 +59,20 @@ class Upstream:
 
     Args:
         scope: the attempt's. Once it is cancelled nothing is sent any more on its behalf.
+        kept: the stream that this attempt reads on, where it asks for the rest of one.
     """
 
-    def __init__(self, scope: Cancellation | None = None) -> None:
+    def __init__(self, scope: Cancellation | None = None, kept: KeptStream | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
         self.watch: Watch | None = None
         self._responses = 0
         self._responses_before = 0  # the first event came
         self.sees_libraries = False
         """Whether what the HTTP libraries themselves send is to be seen, too: see `http_libraries.py`."""
+        self.kept = kept
+        """The stream behind it, where the server is asked to keep it."""
+        self.inquiry: OwnerInquiry | None = None
+        """Asks which server it was, once a request was sent to one that can be asked."""
         self._error_body: ErrorBody | None = None
         self._requests = 0
         self._closers: list[Callable[[], Any]] = []
@@ -111,6 +118,13 @@ class Upstream:
             return await anext(responses)
         finally:
             _reset(token)
+
+    def keep(self) -> None:
+        """Have the server keep the stream, so that it can be read on."""
+        if self.kept is None:
+            self.kept = KeptStream()
+        else:
+            self.kept.resume()
 
     def connect(self, sock: object) -> None:
         """A request is about to be sent over this socket, unless it is too late for that."""
@@ -170,10 +184,11 @@ class Upstream:
             said.__cause__ = error  # an SDK or LlamaIndex stumbled over what was no answer
             error = said
         requests = self._requests or None
+        kept = self.kept is not None and self.kept.is_kept
         if self.watch is None:
-            return Ended(error, answered=answered, requests=requests)
+            return Ended(error, answered=answered, requests=requests, kept=kept)
         reason_due = self.sees_libraries and self.watch.at_the_end and self.watch.finish_reason is None
-        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests, reason_due)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests, reason_due, kept)
 
     def unsaid(self, error: Exception) -> str:
         """What the provider said last, before a limit or a filter, where the wrapped LLM raised instead."""

@@ -16,6 +16,8 @@ import httpx
 
 from .connection import Upstream
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry, can_be_asked
 from .sockets import short_reads, watch_connections, watch_connections_async
 from .terminator import Watch, watch_of
 
@@ -38,21 +40,26 @@ def send_observed(
     Raises:
         ReaderLeftError: nobody waits for the answer any more.
     """
-    _mark(request)
-    if connections:
-        watch_connections(request)
     upstream = Upstream.current()
+    sent = _outgoing(upstream, request, send, asynchronous=False)
+    _mark(sent)
+    if connections:
+        watch_connections(sent)
     if upstream is None:
-        response = send(request, **options)
+        response = send(sent, **options)
     else:
         upstream.check()
         upstream.sends()
         try:
-            response = send(request, **options)
-        except Exception:
+            response = send(sent, **options)
+        except Exception as error:
+            if upstream.kept is not None:
+                upstream.kept.failed(error)
             upstream.disconnect()
             upstream.check()  # the SDK would try again, for a reader who is gone
             raise
+    if sent is not request:
+        response.request = request  # which the SDK means, whatever was sent in its place
     if not response.is_closed:
         _between(_Body, response)(response, upstream, drains=connections)
     elif upstream is not None:
@@ -68,13 +75,21 @@ async def send_observed_async(
     connections: bool,
 ) -> httpx.Response:
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
-    _mark(request)
-    if connections:
-        watch_connections_async(request)
     upstream = Upstream.current()
+    sent = _outgoing(upstream, request, send, asynchronous=True)
+    _mark(sent)
+    if connections:
+        watch_connections_async(sent)
     if upstream is not None:
         upstream.sends()
-    response = await send(request, **options)
+    try:
+        response = await send(sent, **options)
+    except Exception as error:
+        if upstream is not None and upstream.kept is not None:
+            upstream.kept.failed(error)
+        raise
+    if sent is not request:
+        response.request = request
     if not response.is_closed:
         _between(_AsyncBody, response)(response, upstream)
     elif upstream is not None:
@@ -114,10 +129,13 @@ class _Body:
     """
 
     def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
-        self._stream: Any = response.stream
-        self._parts: Iterator[bytes] = iter(response.stream)  # type: ignore[arg-type]  # a synchronous one
-        self._connection = response.extensions.get("network_stream") if drains else None
+        stream: Any = response.stream
+        self._stream = stream
         self._watch = _watch(response)
+        kept = _kept(response, upstream, self._watch)
+        parts: Iterator[bytes] = iter(self._stream)
+        self._parts = parts if kept is None else kept.recorded(parts)
+        self._connection = response.extensions.get("network_stream") if drains else None
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         self._upstream = upstream
         response.stream = self  # type: ignore[assignment]  # it is one, see _between
@@ -161,9 +179,12 @@ class _AsyncBody:
     """Stands between a response and its body."""
 
     def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
-        self._stream: Any = response.stream
-        self._parts: AsyncIterator[bytes] = aiter(response.stream)  # type: ignore[arg-type]  # an asynchronous one
+        stream: Any = response.stream
+        self._stream = stream
         self._watch = _watch(response)
+        kept = _kept(response, upstream, self._watch)
+        parts: AsyncIterator[bytes] = aiter(self._stream)
+        self._parts = parts if kept is None else kept.recorded_async(parts)
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         response.stream = self  # type: ignore[assignment]  # it is one, see _between
         if upstream is not None:
@@ -204,3 +225,26 @@ def _watch(response: httpx.Response) -> Watch | None:
     """The watch over this body; None where it is no event stream."""
     headers = response.headers
     return watch_of(response.url.path, headers.get("content-type", ""), headers.get("content-encoding", ""))
+
+
+def _outgoing(
+    upstream: Upstream | None, request: httpx.Request, send: Callable[..., Any], *, asynchronous: bool
+) -> httpx.Request:
+    """What to send in place of this request: itself, or one for the rest of a stream that its server keeps."""
+    if upstream is None:
+        return request
+    if can_be_asked(request):
+        upstream.inquiry = OwnerInquiry(request, send, asynchronous=asynchronous)
+    if upstream.kept is None:
+        return request
+    sent: httpx.Request = upstream.kept.outgoing(request, send, asynchronous=asynchronous)
+    return sent
+
+
+def _kept(response: httpx.Response, upstream: Upstream | None, watch: Watch | None) -> KeptStream | None:
+    """The kept stream whose body this is; None where it is none."""
+    kept = None if upstream is None else upstream.kept
+    if kept is None or not kept.answered(response):
+        return None
+    kept.watch = watch
+    return kept
