@@ -254,8 +254,9 @@ class RecoveryPolicy:
         if (optional and value is None) or (name == "first_token_timeout" and value == "auto"):
             return
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            mend = f"{name}=None to switch it off" if optional else f"{name}=60"
-            raise ConfigurationError(f"RecoveryPolicy.{name} must be more than 0, not {value!r}. Write {mend}.")
+            what = "a number of tokens" if name.endswith("tokens") else "a number of seconds"
+            mend = f"{name}=60" + (f", or {name}=None to switch it off" if optional else "")
+            raise ConfigurationError(f"RecoveryPolicy.{name} must be {what} above 0, not {value!r}. Write {mend}.")
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
