@@ -323,7 +323,8 @@ class Recovery:
 
     def _restart_join(self, partial_text: str) -> Join:
         """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
-        if self._restart_only or self.model.continuation.strategy is Strategy.RESTART:
+        chosen = self._restart_only or self.model.continuation.strategy is Strategy.RESTART
+        if chosen or not partial_text.strip():  # white space is nothing that could be told otherwise
             return RestartJoin(partial_text)
         return Seam(
             partial_text,

@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
-from llama_index_resilient_stream.recovery.seam import Seam, marks_around_anchor
+from llama_index_resilient_stream.recovery.seam import RestartJoin, Seam, marks_around_anchor
 from llama_index_resilient_stream.recovery.seam.measures import NEAR
 from llama_index_resilient_stream.recovery.seam.overlap import MOST_BEGINNINGS, MOST_WORK, WINDOW, PartialText
 from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
@@ -639,3 +639,12 @@ def test_find_anchor(said: str, length: int) -> None:
 def test_find_anchor_without_one() -> None:
     assert find_anchor("abc", "Go on, please.") == ""
     assert find_anchor("", "Go on, please.") == ""
+
+
+@pytest.mark.parametrize("again", ["", "\n", "\n\n", "\n\n\n", " "], ids=repr)
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_a_restart_behind_white_space_alone_is_no_other_telling(again: str, piece: int) -> None:
+    join, told = RestartJoin("\n\n"), again + "The cable."
+    shown = "".join(join.feed(told[at : at + piece]) for at in range(0, len(told), piece)) + join.finish(complete=True)
+    assert shown.lstrip() == "The cable."
+    assert not join.reset
