@@ -25,7 +25,7 @@ from ..recovery.finish_reasons import FinishMeaning
 from .error_body import ErrorBody
 from .kept_stream import KeptStream
 from .model_owner import OwnerInquiry
-from .terminator import Watch
+from .watch import Watch
 
 T = TypeVar("T")
 
@@ -185,10 +185,19 @@ class Upstream:
             error = said
         requests = self._requests or None
         kept = self.kept is not None and self.kept.is_kept
-        if self.watch is None:
+        watch = self.watch
+        if watch is None:
             return Ended(error, answered=answered, requests=requests, kept=kept)
-        reason_due = self.sees_libraries and self.watch.at_the_end and self.watch.finish_reason is None
-        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests, reason_due, kept)
+        return Ended(
+            error,
+            watch.terminated,
+            watch.finish_reason,
+            answered=answered,
+            requests=requests,
+            events_before_reason=watch.events_before_reason,
+            reason_due=self.sees_libraries and watch.at_the_end and watch.finish_reason is None,
+            kept=kept,
+        )
 
     def unsaid(self, error: Exception) -> str:
         """What the provider said last, before a limit or a filter, where the wrapped LLM raised instead."""

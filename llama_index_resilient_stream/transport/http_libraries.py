@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from .connection import Upstream
 from .error_body import ErrorBody
-from .terminator import Watch, watch_of
+from .watch import Watch, watch_of
 
 _ready: set[str] = set()
 _lock = threading.Lock()

@@ -19,7 +19,7 @@ from .error_body import ErrorBody
 from .kept_stream import KeptStream
 from .model_owner import OwnerInquiry, can_be_asked
 from .sockets import short_reads, watch_connections, watch_connections_async
-from .terminator import Watch, watch_of
+from .watch import Watch, watch_of
 
 _LAST_SECONDS = 0.05  # that the end of a body gets to follow its terminator, for the connection's sake
 _LAST_PARTS = 8

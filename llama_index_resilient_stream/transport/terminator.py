@@ -8,7 +8,6 @@ done. What a protocol ends its streams with does:
     event: message_stop          Anthropic's messages
     event: response.completed    OpenAI's responses
     "finishReason": "STOP"       Gemini's, which have nothing behind it: of these streams the reason itself is the end
-    {"stopReason": "end_turn"}   Bedrock's messageStop, in a binary frame
 
 Lines end with CR LF, LF or CR, and one space after the colon is optional (WHATWG HTML, "Interpreting an event
 stream"). What follows `[DONE]` on its line is not looked at, as in the SDKs. Model text cannot feign any of this: it
@@ -21,33 +20,27 @@ search for a few bytes decides whether an event is worth parsing; of a healthy s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from ..recovery.attributes import dig, first_of
-from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of, meaning_of
+from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of
 from .decompression import Decompressor
+from .wire_events import event_on, has_content, has_nothing_else, is_refusal, text_of
 
 _TERMINATOR = re.compile(rb"[\r\n](?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed)[\r\n])")
 _TAIL = 32  # bytes, more than the longest terminator
 _LONGEST_LINE = 65536  # bytes; a longer event is not kept, so its finish reason is not noted
 _ENDS_WITH_A_TERMINATOR = ("/completions", "/messages")
-_ENDS_WITH_A_REASON = (":streamGenerateContent",)  # Gemini's, also as Vertex serves it
 
 # A key of JSON with text behind it. In model text the quote would be escaped. Each begins with the same few letters
 # in every spelling (finish_reason, finishReason, stop_reason, reason), which makes the search several times faster.
 _REASON = re.compile(rb'eason"\s*:\s*"[^"]')
 _REFUSAL = re.compile(rb'efusal(?:\.delta"|"\s*:\s*"[^"])')
 
-_STOP_REASON = re.compile(rb'"stopReason"\s*:\s*"([A-Za-z_]{1,64})"')
-_LONGEST_STOP = 96  # bytes, more than the longest match
-
 _REFUSED = FinishReason(FinishMeaning.FILTER, "refusal")
 _OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.UNKNOWN)
 _END_WITHOUT_A_REASON = ("message_stop", "response.completed")  # events that LlamaIndex's chunks are told by
-_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call")
 
 
 def promises(path: str) -> bool:
@@ -57,49 +50,6 @@ def promises(path: str) -> bool:
         path: the path of the request's URL, such as `/v1/chat/completions`.
     """
     return path.endswith(_ENDS_WITH_A_TERMINATOR)
-
-
-class Watch(Protocol):
-    """Watches the body of one stream as it passes: see `watch_of`."""
-
-    @property
-    def terminated(self) -> bool | None:
-        """Whether the terminator came. False: promised by the protocol, and not sent. None: nobody can say."""
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """The last finish reason that no content followed."""
-
-    @property
-    def at_the_end(self) -> bool:
-        """Whether nothing but the end of the body can follow."""
-
-    def feed(self, data: bytes) -> None:
-        """Take in the next piece of the body."""
-
-    def end(self) -> None:
-        """Note that the body was read to its end, which the transport takes for a proper one."""
-
-
-def watch_of(path: str, content_type: str, encoding: str = "") -> Watch | None:
-    """Return the watch over a response's body; None where it is no stream of events.
-
-    Args:
-        path: the path of the request's URL.
-        content_type: the response's Content-Type.
-        encoding: the Content-Encoding that the body still has when it is fed.
-
-    Example:
-        watch_of("/v1/chat/completions", "text/event-stream; charset=utf-8")
-    """
-    content_type = content_type.lower()
-    if content_type.startswith("application/vnd.amazon.eventstream"):
-        return FrameWatch()
-    if not content_type.startswith("text/event-stream"):
-        return None
-    if path.endswith(_ENDS_WITH_A_REASON):
-        return ReasonWatch(promised=True, encoding=encoding)
-    return TerminatorWatch(promised=promises(path), encoding=encoding)
 
 
 class TerminatorWatch:
@@ -125,7 +75,9 @@ class TerminatorWatch:
         self._seen = self._ended = False
         self._finish_reason: FinishReason | None = None
         self._refused = False
-        self._reason_was_followed = False
+        self._events = 0
+        self._counts = True
+        self._events_before_reason: int | None = None
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece of the body."""
@@ -139,11 +91,14 @@ class TerminatorWatch:
             self._seen = terminator is not None
             end = end if terminator is None else terminator.start()
         if self._finish_reason is not None:
-            self._note_finish_reasons(window[:end])
+            self._note_finish_reasons(window[:end], self._events)
         elif found := _first(_REASON.search(window, 0, end), _REFUSAL.search(window, 0, end)):
             line = max(window.rfind(b"\n", 0, found), window.rfind(b"\r", 0, found), 0)
-            self._note_finish_reasons(window[line:end])
-        self._tail = window[end if len(window) - end <= _LONGEST_LINE else -_TAIL :]
+            self._note_finish_reasons(window[line:end], self._events + _events_in(window[:line]))
+        self._events += _events_in(window[:end])
+        is_kept = len(window) - end <= _LONGEST_LINE
+        self._counts = self._counts and is_kept
+        self._tail = window[end if is_kept else -_TAIL :]
 
     def end(self) -> None:
         """Note that the body was read to its end, which the transport takes for a proper one."""
@@ -169,22 +124,26 @@ class TerminatorWatch:
             return _REFUSED
         return reason
 
-    def _note(self, event: Mapping[str, Any]) -> None:
-        """Look at an event that has a reason, or follows one."""
+    @property
+    def events_before_reason(self) -> int | None:
+        """Events before the one with the finish reason. None: that one has more on it, or nobody counted."""
+        return self._events_before_reason if self._counts and self._finish_reason is not None else None
 
-    def _note_finish_reasons(self, lines: bytes) -> None:
+    def _note_finish_reasons(self, lines: bytes, before: int) -> None:
+        """Look at these lines; `before` is how many events stand in front of them."""
         for line in lines.splitlines():
-            event = _event_on(line)
-            if event is None:
-                continue
-            self._note(event)
-            if _has_content(event):
-                self._reason_was_followed = self._reason_was_followed or self._finish_reason is not None
-                self._finish_reason = None  # the reason before it was not the end
-            reason = finish_reason_of(event, None)
-            if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
-                self._finish_reason = reason
-            self._refused = self._refused or _is_refusal(event)
+            before += line.startswith(b"data:")
+            if (event := event_on(line)) is not None:
+                self._note_event(event, before - 1)
+
+    def _note_event(self, event: Mapping[str, Any], before: int) -> None:
+        if has_content(event):
+            self._finish_reason = None  # the reason before it was not the end
+        reason = finish_reason_of(event, None)
+        if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
+            self._finish_reason = reason
+            self._events_before_reason = before if has_nothing_else(event) else None
+        self._refused = self._refused or is_refusal(event)
 
 
 class ReasonWatch(TerminatorWatch):
@@ -192,65 +151,23 @@ class ReasonWatch(TerminatorWatch):
 
     last_text = ""
     """What the event with the reason said: LlamaIndex's class raises at a limit, before it passes that on."""
-
-    def _note(self, event: Mapping[str, Any]) -> None:
-        self.last_text = _text_of(event)
+    _was_followed = False
 
     def end(self) -> None:
         super().end()
-        self._note_finish_reasons(self._tail)  # a last line that nothing ends
+        self._note_finish_reasons(self._tail, self._events)  # a last line that nothing ends
 
     @property
     def terminated(self) -> bool | None:
         """False where the body ended without a reason. A reason that was followed by more before proves nothing."""
-        if self._reason_was_followed:
+        if self._was_followed:
             return None
         return True if self._finish_reason is not None else super().terminated
 
-
-class FrameWatch:
-    """Watches a body of Bedrock's, whose events are JSON in binary frames. Keeps a few bytes of it.
-
-    The reason is the only thing that is looked for. Model text cannot feign it: its quotes are escaped.
-    """
-
-    def __init__(self) -> None:
-        self._tail = b""
-        self._ended = False
-        self._finish_reason: FinishReason | None = None
-
-    def feed(self, data: bytes) -> None:
-        """Take in the next piece of the body."""
-        window = self._tail + data
-        if (found := _STOP_REASON.search(window)) is not None:
-            self._finish_reason = meaning_of(found[1].decode("ascii", "replace"))
-        self._tail = window[-_LONGEST_STOP:]
-
-    def end(self) -> None:
-        """Note that the body was read to its end, which the transport takes for a proper one."""
-        self._ended = True
-
-    @property
-    def terminated(self) -> bool | None:
-        """Whether `messageStop` came; None while the body may bring it yet, or broke off."""
-        return True if self._finish_reason is not None else (False if self._ended else None)
-
-    @property
-    def at_the_end(self) -> bool:
-        """False: the token counts follow."""
-        return False
-
-    @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the model stopped."""
-        return self._finish_reason
-
-
-def _text_of(event: Mapping[str, Any]) -> str:
-    """The text of a piece of Gemini's, without thoughts."""
-    parts = dig(first_of(event.get("candidates")), "content", "parts")
-    said = [part for part in parts if isinstance(part, dict) and not part.get("thought")] if parts else []
-    return "".join(str(part.get("text") or "") for part in said)
+    def _note_event(self, event: Mapping[str, Any], before: int) -> None:
+        self.last_text = text_of(event)
+        self._was_followed = self._was_followed or (self._finish_reason is not None and has_content(event))
+        super()._note_event(event, before)
 
 
 def _first(*matches: re.Match[bytes] | None) -> int:
@@ -258,45 +175,6 @@ def _first(*matches: re.Match[bytes] | None) -> int:
     return min((match.start() for match in matches if match is not None), default=0)
 
 
-def _event_on(line: bytes) -> dict[str, Any] | None:
-    """The JSON object on a `data:` line."""
-    if not line.startswith(b"data:"):
-        return None
-    try:
-        event = json.loads(line[5:])
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def _has_content(event: Mapping[str, Any]) -> bool:
-    """Whether an event carries text, thinking or tool arguments."""
-    kind = event.get("type")
-    if isinstance(kind, str) and (kind == "content_block_delta" or kind.endswith(".delta")):
-        return True
-    if any(choice.get("text") or any(map(_delta(choice).get, _CONTENT)) for choice in _choices(event)):
-        return True
-    return _has_parts(first_of(event.get("candidates")))
-
-
-def _has_parts(candidate: Any) -> bool:
-    """Whether a piece of Gemini's carries anything. Its last one has no parts, or one with an empty text."""
-    parts = dig(candidate, "content", "parts")
-    return isinstance(parts, list) and any(part and part != {"text": ""} for part in parts)
-
-
-def _is_refusal(event: Mapping[str, Any]) -> bool:
-    """Whether an event carries a piece of a refusal, in OpenAI's chat completions or its responses."""
-    return event.get("type") == "response.refusal.delta" or any(
-        bool(_delta(choice).get("refusal")) for choice in _choices(event)
-    )
-
-
-def _choices(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    choices = event.get("choices")
-    return [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
-
-
-def _delta(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    delta = choice.get("delta")
-    return delta if isinstance(delta, dict) else {}
+def _events_in(lines: bytes) -> int:
+    """How many `data:` lines there are, each behind a line end."""
+    return lines.count(b"\ndata:") + lines.count(b"\rdata:")

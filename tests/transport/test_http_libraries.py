@@ -18,7 +18,9 @@ from tenacity import stop_after_attempt, wait_none
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamStatus
 from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning
 from llama_index_resilient_stream.transport.connection import Upstream
-from llama_index_resilient_stream.transport.terminator import FrameWatch, ReasonWatch, TerminatorWatch, watch_of
+from llama_index_resilient_stream.transport.frames import FrameWatch
+from llama_index_resilient_stream.transport.terminator import ReasonWatch, TerminatorWatch
+from llama_index_resilient_stream.transport.watch import watch_of
 from support.readers import QUICK, READERS, TEXT
 from support.swallowing import GoesOn, Log, OverAiohttp, OverAiohttpLines, OverHttpx, OverRequests, OverUrllib3, gemini
 
