@@ -41,7 +41,7 @@ class Reader:
     """Reads the chunks of one attempt, one after another. Runs once per token.
 
     Args:
-        mends_content: the class's messages do not say the text so far, which is what LlamaIndex's readers take them to.
+        mends_content: the class's last message may not say the whole text, which LlamaIndex's readers take it to do.
         counts_along: its chunks with text have token counts, too.
     """
 
@@ -84,7 +84,7 @@ class Reader:
     def _put_right(self, response: ChatResponse, text: str, *, over: bool) -> ChatResponse:
         if self._written:
             response = self._marked(response, over=over)
-        return response if self._mended is None else self._mended(response, text)
+        return response if self._mended is None else self._mended(response, text, over=over)
 
     def _look_closer(self, chunk: Chunk) -> None:
         """At the first chunk with text, which shows its server as all that follow do, and at others with counts."""

@@ -1,8 +1,8 @@
 """What some classes get wrong on healthy streams, made right.
 
 LlamaIndex's readers, agents before all, take the message of the last chunk for the whole answer. MistralAI puts a block
-for every chunk into it, each with the whole text so far; OpenAIResponses only what is new, and nothing at the end of an
-answer that hit its limit.
+for every chunk into it, each with the whole text so far; OpenAIResponses puts nothing into the last one of an answer
+that hit its limit. On the way there its messages say what is new, which is left as it is.
 """
 
 from __future__ import annotations
@@ -12,31 +12,41 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse
 
-from ..compat.llama_index import assistant_message, blocks_of, copied, message_text
+from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text
 from ..recovery.attributes import read
 
 
 class MendedContent:
-    """Gives each chunk a message with the whole text so far in one block, and with everything else that it had."""
+    """Sees to it that messages have the whole text so far in one block at the end, and never more than one block of it.
+
+    Everything else that they had is kept.
+    """
 
     def __init__(self) -> None:
         self._text = ""
+        self._over = False
 
-    def __call__(self, response: ChatResponse, text: str) -> ChatResponse:
+    def __call__(self, response: ChatResponse, text: str, *, over: bool) -> ChatResponse:
         """Return the chunk that brings this text, mended; the chunk itself where its message is right.
 
         Args:
             response: as the class gave it. It is not changed.
             text: what is new in it.
+            over: whether it has the finish reason.
         """
         self._text += text
+        self._over = self._over or over
         message = response.message
-        if message_text(message) == self._text and len(blocks_of(message)) < 2:
+        if _says_it_once(blocks_of(message)) and (not self._over or message_text(message) == self._text):
             return response
         made = assistant_message(self._text, message)
         if hasattr(made, "blocks"):
             made.blocks = _without_older_thoughts(made.blocks)
         return copied(response, message=made)
+
+
+def _says_it_once(blocks: Sequence[Any]) -> bool:
+    return sum(map(is_text, blocks)) < 2 and len(_without_older_thoughts(blocks)) == len(blocks)
 
 
 def _without_older_thoughts(blocks: Sequence[Any]) -> list[Any]:

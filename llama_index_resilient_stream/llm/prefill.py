@@ -53,14 +53,21 @@ def marked(
         turns = sum(message.role == MessageRole.ASSISTANT for message in messages)
         return copied(llm, _models=_Marking(models, turns)), dict(kwargs)
     try:
-        from llama_index.llms.openai.utils import to_openai_message_dicts
-
-        sent: list[Any] = list(to_openai_message_dicts(list(messages), model=getattr(llm, "model", None)))
+        sent = _as_sent(llm, list(messages))
     except Exception:  # no such package, or no class of its kind
         return llm, dict(kwargs)
     sent[-1] = {**sent[-1], key: True}
     body = kwargs.get("extra_body")
     return llm, {**kwargs, "extra_body": {**(body if isinstance(body, Mapping) else {}), "messages": sent}}
+
+
+def _as_sent(llm: LLM, messages: list[ChatMessage]) -> list[Any]:
+    from llama_index.llms.openai.utils import to_openai_message_dicts
+
+    try:
+        return list(to_openai_message_dicts(messages, model=getattr(llm, "model", None)))
+    except TypeError:  # a release that does not look at the model
+        return list(to_openai_message_dicts(messages))
 
 
 class _Marking:

@@ -54,9 +54,10 @@ def test_the_message_grows_with_the_text(half: str) -> None:
 def test_empty_content_at_the_end_is_the_text() -> None:
     mended = MendedContent()
     for piece in PIECES:
-        mended(ChatResponse(message=ChatMessage(role="assistant", content=piece), delta=piece), piece)
+        shown = ChatResponse(message=ChatMessage(role="assistant", content=piece), delta=piece)
+        assert mended(shown, piece, over=False) is shown
     last = ChatResponse(message=ChatMessage(role="assistant", content=None), delta="", raw={"type": "x"})
-    made = mended(last, "")
+    made = mended(last, "", over=True)
     assert message_text(made.message) == "".join(PIECES)
     assert made.raw == {"type": "x"}
     assert message_text(last.message) == ""
@@ -64,7 +65,7 @@ def test_empty_content_at_the_end_is_the_text() -> None:
 
 def test_a_message_that_is_right_is_left_as_it_is() -> None:
     right = ChatResponse(message=ChatMessage(role="assistant", content="The end"), delta="The end")
-    assert MendedContent()(right, "The end") is right
+    assert MendedContent()(right, "The end", over=True) is right
 
 
 def test_thoughts_that_are_told_once_per_chunk_are_kept_once() -> None:
@@ -72,7 +73,7 @@ def test_thoughts_that_are_told_once_per_chunk_are_kept_once() -> None:
         pytest.skip("this core has no thoughts")
     blocks = [types.ThinkingBlock(content=each) for each in ("Let", "Let me", "Let me see")]
     message = ChatMessage(role="assistant", blocks=[*blocks, types.TextBlock(text="So.")])
-    made = MendedContent()(ChatResponse(message=message, delta="So."), "So.")
+    made = MendedContent()(ChatResponse(message=message, delta="So."), "So.", over=False)
     assert [getattr(block, "content", None) or block.text for block in made.message.blocks] == ["Let me see", "So."]
 
 
