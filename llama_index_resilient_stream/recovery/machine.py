@@ -19,7 +19,7 @@
 
 Nothing here waits, opens, closes, sleeps, logs or knows LlamaIndex: whoever drives the machine does that
 (`streaming/drivers.py`, sync and async). What belongs to one attempt is in `attempt.py`, whether it ended well is
-decided in `verdict.py`, and what to do about a fault in `decision.py`.
+decided in `verdict.py`, and whom to ask next in `chain.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from ..policy import AttemptResult, RecoveryPolicy
 from ..report import Attempt, FaultKind, GiveUpReason, JoinDecision, Joint, Strategy, StreamReport, StreamStatus
 from .answer import AnswerText
 from .attempt import Head, Join, RunningAttempt
-from .decision import Decision, ModelChain
+from .chain import ModelChain
+from .decision import Decision
 from .ending import is_unfinished
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
