@@ -69,6 +69,7 @@ from ..streaming.watchdog import InterruptibleWait
 from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
 from .call_log import CallLog
 from .chunks import ChatPresenter, completion_presenter
+from .circuits import circuit_of
 from .explanation import CallExplanation, refuses_like_bare
 from .identity import identity_of
 from .own_methods import (
@@ -191,7 +192,7 @@ class ResilientLLM(FunctionCallingLLM):
         for name in (*_INHERITED, "provider"):
             if kwargs.get(name, settings.get(name)) is None:
                 self.__dict__.pop(name, None)  # found by __getattr__ from now on
-        self._learned = [Learned() for _ in self._models]
+        self._learned = [_nothing_learned(llm) for llm in self._models]
 
     # What it is
 
@@ -238,7 +239,7 @@ class ResilientLLM(FunctionCallingLLM):
         known = list(zip(self._models, self._learned, strict=True)) if name in ("llm", "fallbacks") else []
         super().__setattr__(name, value)
         if known:
-            self._learned = [next((has for llm, has in known if llm is each), Learned()) for each in self._models]
+            self._learned = _learned_of(self._models, known)
         if name == "callback_manager":  # LlamaIndex sets it on us; the events come from the wrapped ones
             for llm in self._models:
                 llm.callback_manager = value
@@ -309,15 +310,18 @@ class ResilientLLM(FunctionCallingLLM):
         policy: RecoveryPolicy | None = None,
         callbacks: Sequence[Callback] | Callback | None = None,
         continuation: ContinuationSetting | None = None,
+        fallbacks: Sequence[LLM] | None = None,
     ) -> S:
         """Give the same LLM other settings, for one request. What it has learned of its models stays shared.
 
             llm.bind(policy=RecoveryPolicy(deadline=30)).stream_chat(messages)
+            llm.bind(fallbacks=()).stream_chat(messages)    # the wrapped LLM or nobody, its circuit breaker or not
 
         Args:
             policy: In place of the LLM's own policy.
             callbacks: In place of its callbacks; `callbacks=()` for none.
             continuation: In place of its way to go on.
+            fallbacks: In place of its fallbacks; `fallbacks=()` for none.
 
         Returns:
             A new LLM, of the same class, around the same models. This one is not changed.
@@ -325,9 +329,12 @@ class ResilientLLM(FunctionCallingLLM):
         Raises:
             ConfigurationError: A setting cannot work.
         """
-        given = {"policy": policy, "callbacks": callbacks, "continuation": continuation}
+        given = {"policy": policy, "callbacks": callbacks, "continuation": continuation, "fallbacks": fallbacks}
         changes = {name: CHECKS[name](value) for name, value in given.items() if value is not None}
         bound = copied(self, **changes)
+        if fallbacks is not None:
+            known = list(zip(self._models, self._learned, strict=True))
+            object.__setattr__(bound, "_learned", _learned_of(bound._models, known))
         bound._calls = None
         return bound
 
@@ -853,6 +860,14 @@ class ResilientLLM(FunctionCallingLLM):
                 f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
             )
         return found
+
+
+def _nothing_learned(llm: LLM) -> Learned:
+    return Learned(circuit=circuit_of(llm))
+
+
+def _learned_of(models: Sequence[LLM], known: Sequence[tuple[LLM, Learned]]) -> list[Learned]:
+    return [next((has for llm, has in known if llm is each), None) or _nothing_learned(each) for each in models]
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..errors import StreamFault
-from ..policy import STOP_WITH_FALLBACKS, AttemptResult, RecoveryPolicy, matches
-from ..report import FaultKind, GiveUpReason, Strategy
+from ..policy import STOP_WITH_FALLBACKS, AttemptResult, RecoveryPolicy, Stop, matches
+from ..report import (
+    CircuitChange,
+    CircuitState,
+    FaultKind,
+    GiveUpReason,
+    PassedOver,
+    PassReason,
+    Strategy,
+    StreamReport,
+)
 from .attempt import RunningAttempt
 from .backoff import Backoff, RecoveryCallState
+from .breaker import ANSWERED, UNWELL, Admission
 from .continuation import Continuation
 from .decision import Decision, Ladder
 from .events import Model
@@ -20,13 +30,30 @@ _CONTINUATION_REFUSED = (FaultKind.PREFILL_REFUSED, FaultKind.BAD_REQUEST)
 
 
 class ModelChain:
-    """The models of one answer: which one is asked, how often it failed, and how it is asked to go on."""
+    """The models of one answer: which one is asked, how often it failed, and how it is asked to go on.
 
-    def __init__(self, models: Sequence[Model], policy: RecoveryPolicy, clock: Callable[[], float]) -> None:
+    Args:
+        report: Is told of models that are passed over, and of circuit breakers that change.
+        tokens: Counts what is to be sent, to see whether it fits into a model's context window.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        policy: RecoveryPolicy,
+        clock: Callable[[], float],
+        report: StreamReport,
+        tokens: Callable[[], int],
+    ) -> None:
         self.models = models
         self.index = 0
         self._policy = policy
         self._clock = clock
+        self._began = clock()
+        self._report = report
+        self._tokens = tokens
+        self._breaker = policy.breaker if len(models) > 1 else None  # where nobody else can be asked, nobody is cut
+        self._is_probe = False
         self._last_fault: Fault | None = None
         self._begin_model()
 
@@ -34,6 +61,21 @@ class ModelChain:
     def model(self) -> Model:
         """The model being asked, or to be asked next."""
         return self.models[self.index]
+
+    def begin_attempt(self) -> None:
+        """Go to the model that is asked now: this one, or the next where its circuit is open."""
+        self._is_probe = False
+        while (admission := self._admission()) is Admission.REFUSED and (following := self._following()) is not None:
+            self._pass_over(self.model, PassReason.CIRCUIT_OPEN)
+            self._go_to(following)
+        if admission is Admission.PROBE:
+            self._is_probe = True
+            self._note_circuit(CircuitState.HALF_OPEN)
+
+    def answers(self) -> None:
+        """The model being asked has sent something, or has shown that it is there."""
+        if self._breaker is not None and self.model.learned.circuit.succeeded():
+            self._note_circuit(CircuitState.CLOSED)
 
     @property
     def strategy(self) -> Strategy:
@@ -70,12 +112,15 @@ class ModelChain:
         error = fault.error if fault.error is not None else StreamFault(fault.message)
         state = self._backoff.failed(fault, error)
         retryable = self._is_retryable(fault, state)
+        falls_back = self._falls_back(fault, state)
+        self._note_failure(fault, attempt, falls_back=falls_back)
         self._last_fault = fault
-        if retryable and (delay := self._delay(fault, state)) is not None:
+        delay = self._delay(fault, state) if retryable else None
+        if delay is not None and not (falls_back and self._is_cut_off(delay)):
             return Decision(Step.RETRY, delay, retryable=True)
-        if self._falls_back(fault, state) and self._next_model():
+        if falls_back and self._next_model():
             return Decision(Step.FALL_BACK, retryable=retryable)
-        return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
+        return Decision(Step.GIVE_UP, reason=give_up_reason(fault, retryable), retryable=retryable)
 
     def _refuses_continuation(self, fault: Fault, attempt: RunningAttempt) -> bool:
         """Whether the API refused our way to continue, and not the question, and there is another way."""
@@ -106,7 +151,7 @@ class ModelChain:
 
     def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""
-        delay = self._backoff.delay(state)
+        delay = self._backoff.delay(state, self._stop())
         if delay is None or fault.retry_after is None:
             return delay
         longest = self._policy.max_retry_after
@@ -119,26 +164,72 @@ class ModelChain:
             return fault.kind not in _NO_FALLBACK_KINDS
         return matches(self._policy.fallback_on, state)
 
+    # Whom to ask next
+
     @property
     def _has_next(self) -> bool:
-        return self.index + 1 < len(self.models)
+        return self._following() is not None
+
+    def _following(self) -> int | None:
+        """The next model that can be asked this question."""
+        return next((i for i in range(self.index + 1, len(self.models)) if self._unfit(i) is None), None)
+
+    def _unfit(self, index: int) -> PassReason | None:
+        return self.models[index].unfit(self._tokens)
 
     def _next_model(self) -> bool:
-        if not self._has_next:
+        following = self._following()
+        for index in range(self.index + 1, len(self.models) if following is None else following):
+            if (reason := self._unfit(index)) is not None:
+                self._pass_over(self.models[index], reason)
+        if following is None:
             return False
-        self.index += 1
-        self._begin_model()
+        self._go_to(following)
         return True
 
+    def _go_to(self, index: int) -> None:
+        self.index = index
+        self._begin_model()
+
     def _begin_model(self) -> None:
-        stop = self._policy.stop
-        if self._policy.has_default_stop and self._has_next:
-            stop = STOP_WITH_FALLBACKS
-        self._backoff = Backoff(stop, self._policy.wait, self._clock)
+        self._backoff = Backoff(self._policy.wait, self._clock)
         self._ladder = Ladder(self.model)
 
+    def _stop(self) -> Stop:
+        return STOP_WITH_FALLBACKS if self._policy.has_default_stop and self._has_next else self._policy.stop
 
-def _why(fault: Fault, retryable: bool) -> GiveUpReason:
+    def _pass_over(self, model: Model, reason: PassReason) -> None:
+        self._report.passed_over.append(PassedOver(model.name, reason, self._clock() - self._began))
+
+    # The circuit breaker
+
+    def _admission(self) -> Admission:
+        if self._breaker is None:
+            return Admission.ADMITTED
+        return self.model.learned.circuit.admit(self._clock(), self._breaker)
+
+    def _is_cut_off(self, delay: float) -> bool:
+        """Whether this model is not to be asked again after so many seconds, because another one can be."""
+        if self._breaker is None or not self._has_next:
+            return False
+        return not self.model.learned.circuit.would_admit(self._clock() + delay, self._breaker)
+
+    def _note_failure(self, fault: Fault, attempt: RunningAttempt, *, falls_back: bool) -> None:
+        """Only what another model may be asked for counts: what the user keeps to this one opens no circuit."""
+        if self._breaker is None or attempt.record.first_token is not None:
+            return
+        if fault.kind in ANSWERED:
+            self.answers()
+        elif fault.kind in UNWELL and falls_back:
+            circuit = self.model.learned.circuit
+            if circuit.failed(self._clock(), self._breaker, probe=self._is_probe):
+                self._note_circuit(CircuitState.OPEN)
+
+    def _note_circuit(self, state: CircuitState) -> None:
+        self._report.circuits.append(CircuitChange(self.model.name, state, self._clock() - self._began))
+
+
+def give_up_reason(fault: Fault, retryable: bool) -> GiveUpReason:
     if fault.kind is FaultKind.CONTEXT_WINDOW:
         return GiveUpReason.CONTEXT_WINDOW
     return GiveUpReason.ATTEMPTS if retryable else GiveUpReason.NOT_RETRYABLE

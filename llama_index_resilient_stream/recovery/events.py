@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..report import Strategy
+from ..report import PassReason, Strategy
+from .breaker import Circuit
 from .continuation import Continuation, Turn
 from .finish_reasons import FinishReason
 
@@ -90,9 +91,15 @@ class Learned:
     """Ways to continue that its API refused, or answered by a new turn."""
     server: str | None = None
     """The server behind it, as its streams show."""
+    circuit: Circuit = field(default_factory=Circuit)
+    """What requests to it have shown, those of other LLM objects for the same model included."""
     warned_of_own_retries: bool = False
     warned_of_finish_reasons: set[str] = field(default_factory=set)
     """Words that nobody knows, and that the log has named."""
+
+
+def _takes_everything(_tokens: Callable[[], int]) -> None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,9 @@ class Model:
     """How to continue on servers that show who they are; empty where the way to continue was chosen by the user."""
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
+    unfit: Callable[[Callable[[], int]], PassReason | None] = _takes_everything
+    """Why it cannot be asked this question, as a fallback; None where it can. Its argument counts what is to be sent,
+    in tokens, and is called only where the model's window is known."""
     learned: Learned = field(default_factory=Learned)
 
     @property
