@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Self
 
 from llama_index.core.llms.llm import LLM
 
@@ -39,6 +39,19 @@ _circuits: OrderedDict[_Identity, Circuit] = OrderedDict()
 _lock = threading.Lock()
 
 
+class SharedCircuit(Circuit):
+    """A circuit breaker for many threads. A copy of its LLM keeps it; in another process it begins anew."""
+
+    def __init__(self) -> None:
+        super().__init__(threading.Lock())
+
+    def __deepcopy__(self, _memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+
 def circuit_of(llm: LLM) -> Circuit:
     """Find the circuit breaker of the model behind an LLM.
 
@@ -48,9 +61,9 @@ def circuit_of(llm: LLM) -> Circuit:
     """
     identity = _identity(inner_llm(llm))
     if identity is None:
-        return Circuit(threading.Lock())
+        return SharedCircuit()
     with _lock:
-        circuit = _circuits.setdefault(identity, Circuit(threading.Lock()))
+        circuit = _circuits.setdefault(identity, SharedCircuit())
         _circuits.move_to_end(identity)
         if len(_circuits) > _MOST:
             _circuits.popitem(last=False)

@@ -18,13 +18,15 @@ from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_comple
 from ..policy import RecoveryPolicy
 from ..providers import SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
-from ..recovery.events import Chunk, Learned, Model, Prefilling, Request
+from ..recovery.events import Chunk, Learned, Model, Prefilling, Request, Unfit, fits
 from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
 from ..transport.sdk_clients import observed
 from .chunks import Read, Reader, read_whole, without_mark
+from .keywords import leave_away
+from .rendering import ToolsCall, rendered, signed
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
@@ -53,6 +55,8 @@ class Question:
     prompt: str = field(default="", repr=False)
     formatted: bool = False
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    made_of: ToolsCall | None = None
+    """The call with tools that the messages and keywords were made of, where there was one."""
 
     @property
     def endpoint(self) -> str:
@@ -68,6 +72,15 @@ class Question:
         return bool(self.kwargs.get("tools") or self.kwargs.get("functions"))
 
     @property
+    def needs_tools(self) -> bool:
+        """Whether only a model that calls functions can be asked it."""
+        return bool(self.made_of.tools) if self.made_of is not None else self.has_tools
+
+    def can_be_asked_of(self, llm: LLM) -> bool:
+        """Whether the class of an LLM knows a way to be given the tools."""
+        return self.made_of is None or hasattr(llm, "_prepare_chat_with_tools")
+
+    @property
     def answers_tool_result(self) -> bool:
         """Whether a tool's result was given last, to which saying nothing is an answer."""
         return bool(self.messages) and self.messages[-1].role in (MessageRole.TOOL, MessageRole.FUNCTION)
@@ -77,6 +90,11 @@ class Question:
         if not self.chat:
             return count(self.prompt)
         return sum(count(message_text(message)) for message in self.messages)
+
+
+def conversation(messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Question:
+    """What is asked by a chat endpoint, which LlamaIndex's methods for tools go through as well."""
+    return Question(True, messages=list(messages), kwargs=kwargs, made_of=getattr(messages, "made_of", None))
 
 
 def _asks_for_form(settings: Mapping[str, Any]) -> bool:
@@ -95,8 +113,12 @@ def model_of(
     continuation: Continuation | Strategy | str,
     learned: Learned,
     provider: Provider | None = None,
+    unfit: Unfit = fits,
 ) -> Model:
-    """What the core has to know of this LLM for this question. `provider` stands in for its class's row."""
+    """What the core has to know of this LLM for this question. `provider` stands in for its class's row.
+
+    `unfit` says why the question cannot be asked of it, as a fallback.
+    """
     # A class of one's own need not be in the table: it can say so itself.
     own_word = getattr(llm, "sends_finish_reason", _NO_WORD) if provider is None else _NO_WORD
     provider = provider_of(type(llm)) if provider is None else provider
@@ -116,6 +138,7 @@ def model_of(
         prefills_on={} if thinks else _prefills_on(continuation),
         own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
         learned=learned,
+        unfit=unfit,
     )
 
 
@@ -169,9 +192,7 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
     stream: Any = None
     try:
         with upstream.asking():
-            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
-            responses = iter(stream)
-            first = next(responses, None)
+            stream, responses, first = _first(method, to, kwargs, request)
         if first is not None:
             upstream.look(stream)
             yield read(first)
@@ -188,6 +209,18 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
                     close()
             except Exception as error:
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
+
+
+def _first(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> tuple[Any, Iterator[Any], Any]:
+    """The stream, and its first response: only when that is asked for, many classes look at their keywords."""
+    while True:
+        try:
+            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
+            responses = iter(stream)
+            return stream, responses, next(responses, None)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
 
 
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
@@ -220,15 +253,23 @@ class _Asked:
             llm, question, request = self._asked
             method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
             with self._upstream.asking():
-                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
-                self._responses = aiter(self._stream)
-                response = await anext(self._responses)
+                response = await self._first(method, to, kwargs, request)
             self._upstream.look(self._stream)
             return self._read(response)
         except Exception as error:
             if is_end_of_empty_completion(error):
                 raise StopAsyncIteration from None
             raise
+
+    async def _first(self, method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+        while True:
+            try:
+                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
+                self._responses = aiter(self._stream)
+                return await anext(self._responses)
+            except Exception as error:
+                if not _is_mended(error, to, kwargs, request):
+                    raise
 
     async def aclose(self) -> None:
         for aclose in (self._upstream.aclose, getattr(self._stream, "aclose", None)):
@@ -243,8 +284,14 @@ def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: R
     """One call that is not streamed, as a stream of one chunk."""
     method, to, kwargs, _ = _call(llms[request.model], question, request)
     with upstream.asking():
-        response = getattr(to.llm, method)(to.what, **kwargs)
-    yield read_whole(response)
+        while True:
+            try:
+                response = getattr(to.llm, method)(to.what, **kwargs)
+                break
+            except Exception as error:
+                if not _is_mended(error, to, kwargs, request):
+                    raise
+    yield read_whole(signed(response, to.llm) if request.model else response)
 
 
 async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
@@ -254,7 +301,14 @@ async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, re
             yield chunk
         return
     method, to, kwargs, _ = _call(llms[request.model], question, request)
-    yield read_whole(await getattr(to.llm, f"a{method}")(to.what, **kwargs))
+    while True:
+        try:
+            response = await getattr(to.llm, f"a{method}")(to.what, **kwargs)
+            break
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+    yield read_whole(signed(response, to.llm) if request.model else response)
 
 
 @dataclass(frozen=True)
@@ -263,10 +317,22 @@ class _To:
     what: Sequence[ChatMessage] | str
 
 
+def _is_mended(error: Exception, to: _To, kwargs: dict[str, Any], request: Request) -> bool:
+    """Whether a fallback's class refused a keyword of the caller's, which is left away now."""
+    return bool(request.model) and leave_away(error, to.llm, kwargs)
+
+
 def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
-    kwargs = dict(question.kwargs)
-    messages = [without_mark(message) for message in question.messages]
+    method, to, kwargs, read = _rendered_call(llm, question, request)
+    if not request.model:
+        return method, to, kwargs, read
+    return method, to, kwargs, lambda response: read(signed(response, llm))
+
+
+def _rendered_call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
+    given, kwargs = rendered(question, llm, request.model)
+    messages = [without_mark(message) for message in given]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
     if request.strategy in (Strategy.FIRST, Strategy.RESTART):

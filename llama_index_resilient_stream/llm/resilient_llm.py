@@ -53,7 +53,6 @@ from ..compat.llama_index import (
     copied,
     inner_llm,
     serializer,
-    tools_arguments,
     users_token_counter,
     with_inner_llm,
 )
@@ -82,7 +81,8 @@ from .own_methods import (
     objects_of_async,
     own_method,
 )
-from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
+from .rendering import answered_by, prepared, unfit
+from .requests import Question, aask, acall, always_structured, ask, call, conversation, model_of, name_of
 from .settings import CHECKS, ContinuationSetting, ProviderSetting, check_names, did_you_mean
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -418,7 +418,7 @@ class ResilientLLM(FunctionCallingLLM):
             StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
                 what came. With `policy.on_exhausted="partial"` the stream ends instead.
         """
-        return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
+        return self._stream(conversation(messages, kwargs))
 
     @untraced
     @refuses_like_bare
@@ -468,7 +468,7 @@ class ResilientLLM(FunctionCallingLLM):
             StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
                 what came. With `policy.on_exhausted="partial"` the stream ends instead.
         """
-        return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
+        return self._astream(conversation(messages, kwargs))
 
     @untraced
     @refuses_like_bare
@@ -558,7 +558,7 @@ class ResilientLLM(FunctionCallingLLM):
             ConfigurationError: A callback is a coroutine function, which a synchronous call cannot await.
             Exception: The provider's own error when it fails for good, with a note of what was tried.
         """
-        answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
+        answer: ChatResponse = self._call(conversation(messages, kwargs))
         return answer
 
     @untraced
@@ -601,7 +601,7 @@ class ResilientLLM(FunctionCallingLLM):
         Raises:
             Exception: The provider's own error when it fails for good, with a note of what was tried.
         """
-        answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
+        answer: ChatResponse = await self._acall(conversation(messages, kwargs))
         return answer
 
     @untraced
@@ -696,12 +696,20 @@ class ResilientLLM(FunctionCallingLLM):
 
     def _described(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
         """What the core has to know of each model for this question."""
-        rows = self.__dict__.get("provider") or ()
+        models, rows = self._models, self.__dict__.get("provider") or ()
         # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
         learned = [copy(each) for each in self._learned] if isinstance(question, OwnMethod) else self._learned
         return [
-            model_of(inner_llm(llm), question, policy, self.continuation, known, row)
-            for llm, known, row in zip_longest(self._models, learned, rows[: len(self._models)])
+            model_of(
+                inner_llm(llm),
+                question,
+                policy,
+                self.continuation,
+                known,
+                row,
+                partial(unfit, models, number, question),
+            )
+            for number, (llm, known, row) in enumerate(zip_longest(models, learned, rows[: len(models)]))
         ]
 
     # Objects
@@ -783,7 +791,8 @@ class ResilientLLM(FunctionCallingLLM):
                 return partial(getattr(LLM, method), self)
         elif not self._has_own(method):
             return partial(getattr(FunctionCallingLLM, method), self)
-        endpoints = {name: getattr(self, name) for name in (*_ENDPOINTS, *_TOOL_METHODS) if hasattr(inner, name)}
+        names = (*_ENDPOINTS, *_TOOL_METHODS, "get_tool_calls_from_response")
+        endpoints = {name: getattr(self, name) for name in names if hasattr(inner, name)}
         made: Callable[..., Any] = getattr(with_inner_llm(inner, endpoints), method)
         return made
 
@@ -803,7 +812,7 @@ class ResilientLLM(FunctionCallingLLM):
         **kwargs: Any,
     ) -> _Json:
         self._need("_prepare_chat_with_tools")
-        return tools_arguments(
+        return prepared(
             self.llm,
             {
                 "tools": tools,
@@ -823,7 +832,7 @@ class ResilientLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        validate = getattr(self.llm, "_validate_chat_with_tools_response", None)
+        validate = getattr(answered_by(response, self._models), "_validate_chat_with_tools_response", None)
         if validate is None:
             return response
         validated: ChatResponse = validate(
@@ -834,7 +843,7 @@ class ResilientLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of a response, as the wrapped class reads them, without those that were cut.
+        """The tool calls of a response, as the class that gave it reads them, without those that were cut.
 
         Args:
             response: a whole answer or any chunk of a stream.
@@ -844,19 +853,21 @@ class ResilientLLM(FunctionCallingLLM):
             The calls whose arguments are a JSON object, or empty for tools without parameters. Others are left out,
             though LlamaIndex would repair them.
         """
-        if not hasattr(self.llm, "get_tool_calls_from_response") and not error_on_no_tool_call:
+        llm = answered_by(response, self._models)
+        if not hasattr(llm, "get_tool_calls_from_response") and not error_on_no_tool_call:
             return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
-        calls: list[ToolSelection] = self._need("get_tool_calls_from_response")(
+        calls: list[ToolSelection] = self._need("get_tool_calls_from_response", llm)(
             without_cut_calls(response), error_on_no_tool_call=error_on_no_tool_call, **kwargs
         )
         return calls
 
-    def _need(self, method: str) -> Callable[..., Any]:
-        """A method of the wrapped LLM that only those have that can call functions."""
-        found: Callable[..., Any] | None = getattr(self.llm, method, None)
+    def _need(self, method: str, llm: LLM | None = None) -> Callable[..., Any]:
+        """A method of the wrapped LLM, or of a fallback, that only those have that can call functions."""
+        llm = self.llm if llm is None else llm
+        found: Callable[..., Any] | None = getattr(llm, method, None)
         if found is None:
             raise ConfigurationError(
-                f"{type(self.llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
+                f"{type(llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
                 f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
             )
         return found

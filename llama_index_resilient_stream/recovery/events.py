@@ -98,8 +98,15 @@ class Learned:
     """Words that nobody knows, and that the log has named."""
 
 
-def _takes_everything(_tokens: Callable[[], int]) -> None:
-    return None
+Unfit = Callable[[Callable[[], int]], PassReason | None]
+"""Says why a model cannot be asked a question, as a fallback; None where it can.
+
+Its argument counts the tokens that are to be sent, and is called only where the model's window is known.
+"""
+
+
+def fits(_tokens: Callable[[], int]) -> None:
+    """Say that a model can be asked anything."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,7 @@ class Model:
     """How to continue on servers that show who they are; empty where the way to continue was chosen by the user."""
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
-    unfit: Callable[[Callable[[], int]], PassReason | None] = _takes_everything
-    """Why it cannot be asked this question, as a fallback; None where it can. Its argument counts what is to be sent,
-    in tokens, and is called only where the model's window is known."""
+    unfit: Unfit = fits
     learned: Learned = field(default_factory=Learned)
 
     @property
