@@ -57,6 +57,14 @@ def is_text(block: Any) -> bool:
     return HAS_BLOCKS and isinstance(block, TextBlock)
 
 
+def is_only_text(message: ChatMessage) -> bool:
+    """Whether there is nothing in a message but a text, or nothing at all. Runs once per token."""
+    if not HAS_BLOCKS:
+        return True
+    blocks = message.blocks
+    return (len(blocks) == 1 and isinstance(blocks[0], TextBlock)) or not blocks
+
+
 def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage:
     """An assistant's message with all of its text in ONE text block, and whatever else `like` has.
 
@@ -194,7 +202,6 @@ def _workers() -> tuple[type, ...]:
         ("llama_index.core.question_gen.types", "BaseQuestionGenerator"),
         ("llama_index.core.types", "BasePydanticProgram"),
         ("llama_index.core.base.agent.types", "BaseAgentWorker"),  # until 0.13
-        ("llama_index.core.agent.types", "BaseAgentWorker"),
     )
     found = []
     for module, name in places:
@@ -224,6 +231,7 @@ __all__ = [
     "detached",
     "inner_llm",
     "is_end_of_empty_completion",
+    "is_only_text",
     "is_text",
     "message_text",
     "serializer",

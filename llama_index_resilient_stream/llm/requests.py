@@ -16,7 +16,7 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import SERVERS, Provider, all_settings, provider_of, reasons
+from ..providers import KEEPING_SERVERS, SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
 from ..recovery.events import Chunk, Learned, Model, Prefilling, Request, Unfit, fits
 from ..recovery.surrogates import sendable
@@ -25,6 +25,7 @@ from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
 from ..transport.sdk_clients import observed
 from .chunks import Read, Reader, read_whole, without_mark
+from .history import readable
 from .keywords import leave_away
 from .rendering import ToolsCall, rendered, signed
 
@@ -128,7 +129,6 @@ def model_of(
     if timeout == "auto":
         patient = question.has_tools or thinks
         timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
-    retries = getattr(llm, "max_retries", 0)
     return Model(
         name=name,
         continuation=_continuation(llm, continuation, provider),
@@ -136,10 +136,17 @@ def model_of(
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         prefills_on={} if thinks else _prefills_on(continuation),
-        own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
+        keep=_is_kept(llm, question, continuation, provider),
+        keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
+        own_retries=_own_retries(llm),
         learned=learned,
         unfit=unfit,
     )
+
+
+def _own_retries(llm: LLM) -> int:
+    retries = getattr(llm, "max_retries", 0)
+    return retries if isinstance(retries, int) and retries > 0 else 0
 
 
 def name_of(llm: LLM) -> str:
@@ -164,7 +171,22 @@ def _public_fields(llm: LLM) -> dict[str, Any]:
 def _prefills_on(wanted: Continuation | Strategy | str) -> Mapping[str, Prefilling]:
     """On which servers a model is made to write on from its own text: on none where the user chose another way."""
     strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
-    return SERVERS if strategy in ("auto", Strategy.PREFILL) else {}
+    return SERVERS if strategy in ("auto", Strategy.PREFILL, Strategy.REPLAY) else {}
+
+
+def _is_kept(llm: LLM, question: Question, wanted: Continuation | Strategy | str, provider: Provider) -> bool:
+    """Whether the user says, or the row of the class, that the server keeps its streams, or it is asked for that."""
+    strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
+    if strategy != "auto":
+        return strategy == Strategy.REPLAY
+    settings = all_settings({**_public_fields(llm), **question.kwargs})
+    return provider.strategy == Strategy.REPLAY or any(source.get("background") is True for source in settings)
+
+
+def _arguments(llm: LLM, kwargs: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The arguments of the call. OpenAI's responses are kept where they say so."""
+    kept = request.keep and any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
+    return {**kwargs, "background": True, "store": True} if kept else kwargs
 
 
 def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
@@ -173,6 +195,8 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
     else:
         chosen = Continuation(strategy=provider.strategy if wanted == "auto" else wanted)  # type: ignore[arg-type]
     strategy = Strategy(chosen.strategy)
+    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
+        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
     if is_chat_model(llm):
         fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands
@@ -188,7 +212,9 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
+    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request, llms)
+    if request.keep:
+        upstream.keep()
     stream: Any = None
     try:
         with upstream.asking():
@@ -237,7 +263,7 @@ class _Asked:
     """A class and not a generator: nobody closes it but its owner, while a generator's finalizer may come between."""
 
     def __init__(self, llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> None:
-        self._asked = (llms[request.model], question, request)
+        self._asked = (llms, question, request)
         self._upstream = upstream
         self._stream: Any = None
         self._responses: AsyncIterator[Any] | None = None
@@ -250,8 +276,11 @@ class _Asked:
         try:
             if self._responses is not None:
                 return self._read(await anext(self._responses))
-            llm, question, request = self._asked
-            method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
+            llms, question, request = self._asked
+            llm = observed(llms[request.model], asynchronous=True)
+            method, to, kwargs, self._read = _call(llm, question, request, llms)
+            if request.keep:
+                self._upstream.keep()
             with self._upstream.asking():
                 response = await self._first(method, to, kwargs, request)
             self._upstream.look(self._stream)
@@ -282,32 +311,21 @@ class _Asked:
 
 def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call that is not streamed, as a stream of one chunk."""
-    method, to, kwargs, _ = _call(llms[request.model], question, request)
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=False), question, request, llms)
     with upstream.asking():
-        while True:
-            try:
-                response = getattr(to.llm, method)(to.what, **kwargs)
-                break
-            except Exception as error:
-                if not _is_mended(error, to, kwargs, request):
-                    raise
+        response = _whole(method, to, kwargs, request)
     yield read_whole(signed(response, to.llm) if request.model else response)
 
 
-async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
+async def acall(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """Make one call that is not streamed, asynchronously, as a stream of one chunk."""
     if blocks_the_loop(llms[request.model], f"a{question.endpoint}"):
-        async for chunk in Offloaded(partial(call, llms, question, _upstream, request)):
+        async for chunk in Offloaded(partial(call, llms, question, upstream, request)):
             yield chunk
         return
-    method, to, kwargs, _ = _call(llms[request.model], question, request)
-    while True:
-        try:
-            response = await getattr(to.llm, f"a{method}")(to.what, **kwargs)
-            break
-        except Exception as error:
-            if not _is_mended(error, to, kwargs, request):
-                raise
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=True), question, request, llms)
+    with upstream.asking():
+        response = await _awhole(method, to, kwargs, request)
     yield read_whole(signed(response, to.llm) if request.model else response)
 
 
@@ -317,33 +335,50 @@ class _To:
     what: Sequence[ChatMessage] | str
 
 
+def _whole(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+    while True:
+        try:
+            return getattr(to.llm, method)(to.what, **kwargs)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
+async def _awhole(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+    while True:
+        try:
+            return await getattr(to.llm, f"a{method}")(to.what, **kwargs)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
 def _is_mended(error: Exception, to: _To, kwargs: dict[str, Any], request: Request) -> bool:
     """Whether a fallback's class refused a keyword of the caller's, which is left away now."""
     return bool(request.model) and leave_away(error, to.llm, kwargs)
 
 
-def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
+def _call(
+    llm: LLM, question: Question, request: Request, chain: Sequence[LLM]
+) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
-    method, to, kwargs, read = _rendered_call(llm, question, request)
+    method, to, kwargs, read = _rendered_call(llm, question, request, chained=len(chain) > 1)
     if not request.model:
         return method, to, kwargs, read
     return method, to, kwargs, lambda response: read(signed(response, llm))
 
 
-def _rendered_call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
+def _rendered_call(
+    llm: LLM, question: Question, request: Request, *, chained: bool
+) -> tuple[str, _To, dict[str, Any], Read]:
+    request = request.original or request
     given, kwargs = rendered(question, llm, request.model)
-    messages = [without_mark(message) for message in given]
+    kwargs = _arguments(llm, kwargs, request)
+    messages = [without_mark(message) for message in (readable(given, llm) if chained else given)]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
     if request.strategy in (Strategy.FIRST, Strategy.RESTART):
-        if question.chat:
-            return "chat", _To(llm, messages), kwargs, Reader().chat
-        return (
-            "complete",
-            _To(llm, question.prompt),
-            {"formatted": question.formatted, **kwargs},
-            Reader().completion,
-        )
+        return _as_given(llm, question, messages, kwargs)
     if request.strategy is Strategy.APPEND:
         text = _as_one_text(llm, question) + sendable(request.partial_text)
         return (
@@ -357,6 +392,15 @@ def _rendered_call(llm: LLM, question: Question, request: Request) -> tuple[str,
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
     asked = messages or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
     return "chat", _To(llm, [*asked, *turns]), kwargs, _as_asked(question.chat, True, Reader().chat)
+
+
+def _as_given(
+    llm: LLM, question: Question, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+) -> tuple[str, _To, dict[str, Any], Read]:
+    if question.chat:
+        return "chat", _To(llm, messages), kwargs, Reader().chat
+    kwargs = {"formatted": question.formatted, **kwargs}
+    return "complete", _To(llm, question.prompt), kwargs, Reader().completion
 
 
 def _as_asked(asked_chat: bool, came_as_chat: bool, read: Read) -> Read:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..policy import RecoveryPolicy
+from ..policy import RecoveryPolicy, yes_or_no
 from ..report import Attempt, Certainty
 from .answer import AnswerText
 from .events import Chunk, Model, Request
@@ -65,11 +66,24 @@ class Head:
     def _judge(self) -> str:
         held, self._held = self._held, ""
         self.settled = True
-        if held and self._reject(held):
+        if held and yes_or_no("reject", self._reject(held)):
             self.rejected = True
             self.dropped = len(held)
             return ""
         return held
+
+
+@dataclass(slots=True)
+class _Received:
+    """What has come of one stream, noted only where its server keeps it."""
+
+    chunks: int = 0
+    texts: list[str] = field(default_factory=list)
+    calls: str | None = None
+
+    def differs_at_end(self, before: _Received) -> bool:
+        """Whether as many chunks have come as before, with another text or other calls."""
+        return self.chunks == before.chunks and self != before
 
 
 class RunningAttempt:
@@ -81,6 +95,7 @@ class RunningAttempt:
         repeats_calls: tool calls of an earlier attempt were shown, so that its own must not be passed on as they are.
         elapsed: seconds since the answer was asked for.
         answers: called at the first sign of progress.
+        resumed: the attempt whose stream this one reads on. What it saw counts, and what it received is left out.
     """
 
     def __init__(
@@ -94,13 +109,23 @@ class RunningAttempt:
         repeats_calls: bool,
         elapsed: Callable[[], float],
         answers: Callable[[], None],
+        resumed: RunningAttempt | None = None,
     ) -> None:
         self.record = record
         self.request = request
         self.join = join
-        self.evidence = Evidence()
-        self.limit = model.first_token_timeout
+        self.evidence: Evidence = Evidence() if resumed is None else resumed.evidence
+        begun = resumed is not None and resumed.has_begun
+        self.limit = policy.idle_timeout if begun else model.first_token_timeout
         """Seconds that may pass until the next sign of progress."""
+        self.resumed = resumed
+        self.received = _Received()
+        self.compares = request.keep or resumed is not None
+        """Whether chunks go through `had` before they are received."""
+        self.has_joint = False
+        """Whether the report has the joint of a replay."""
+        self.is_another_stream = False
+        """A replay whose server sends something else than it did before."""
         self._model = model
         self._idle_timeout = policy.idle_timeout
         self._elapsed = elapsed
@@ -108,11 +133,11 @@ class RunningAttempt:
         self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
-        """Take in one chunk; give back what to show of it."""
-        self.record.chunks += 1
-        evidence = self.evidence
+        """Take in one chunk; give back what to show of it. Runs once per token."""
+        record, evidence = self.record, self.evidence
+        record.chunks += 1
         evidence.events = True
-        if chunk.progress:
+        if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
         if chunk.carries_more:
             self._note(chunk)
@@ -122,10 +147,22 @@ class RunningAttempt:
             return self._joined(chunk, self.join, answer)
         if self._repeats_calls:
             chunk.untouched = False
-        if chunk.text:
+        if text := chunk.text:
             evidence.text = True
-            self._show(chunk.text, answer)
+            answer.add(text)
+            record.characters += len(text)
         return (chunk,)
+
+    def had(self, chunk: Chunk) -> bool:
+        """Whether this chunk came before, in the attempt that this one resumes."""
+        received = self.received
+        received.chunks += 1
+        received.texts.append(chunk.text)
+        received.calls = chunk.tools or received.calls
+        if self.resumed is None or received.chunks > self.resumed.received.chunks:
+            return False
+        self.is_another_stream = received.differs_at_end(self.resumed.received)
+        return True
 
     def flush(self, answer: AnswerText, payload: object, *, complete: bool) -> list[Chunk]:
         """What the join still held, now that nothing follows."""
@@ -134,6 +171,26 @@ class RunningAttempt:
         text = self._finish_join(self.join, complete=complete)
         reset = self._add(text, self.join, answer)
         return [Chunk(text, payload, untouched=False, reset=reset)] if text or reset else []
+
+    @property
+    def got_on(self) -> bool:
+        """Whether it brought something new."""
+        return self.record.first_token is not None
+
+    @property
+    def is_barren(self) -> bool:
+        """Whether it is a replay that brought nothing new."""
+        return self.resumed is not None and not self.got_on
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of its stream has come, in this attempt or in one that it resumes."""
+        return self.got_on or (self.resumed is not None and self.resumed.has_begun)
+
+    @property
+    def characters(self) -> int:
+        """New characters that its stream added to the answer, over all attempts that read it."""
+        return self.record.characters + (self.resumed.characters if self.resumed is not None else 0)
 
     @property
     def is_repeating(self) -> bool:
@@ -148,7 +205,7 @@ class RunningAttempt:
     @property
     def refused(self) -> bool:
         """Whether nothing of it can be joined to the answer, so that another way to continue is to be tried."""
-        return self.join is not None and self.join.refused
+        return self.is_another_stream or (self.join is not None and self.join.refused)
 
     def _note_progress(self) -> None:
         if self.record.first_token is None:

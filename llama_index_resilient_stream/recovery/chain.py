@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 
 from ..errors import StreamFault
 from ..policy import STOP_WITH_FALLBACKS, AttemptResult, RecoveryPolicy, Stop, matches
@@ -26,6 +27,7 @@ from .faults import Fault
 from .states import Step
 
 _NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
+_LOST_ON_THE_WAY = (FaultKind.TRANSPORT, FaultKind.TIMEOUT, FaultKind.TRUNCATED, FaultKind.CORRUPT)
 _CONTINUATION_REFUSED = (FaultKind.PREFILL_REFUSED, FaultKind.BAD_REQUEST)
 
 
@@ -55,6 +57,7 @@ class ModelChain:
         self._breaker = policy.breaker if len(models) > 1 else None  # where nobody else can be asked, nobody is cut
         self._is_probe = False
         self._last_fault: Fault | None = None
+        self._backoff: Backoff
         self._begin_model()
 
     @property
@@ -103,14 +106,32 @@ class ModelChain:
         self._backoff.progress(at)
         self._last_fault = None
 
+    def replays(self, fault: Fault, attempt: RunningAttempt) -> Decision | None:
+        """Whether the rest of a stream that its server keeps is asked for, as far as the policy goes on at all.
+
+        A replay that brings nothing new and ends as if it were whole may be all that is kept: it is followed by one
+        more. One that the network broke is followed by as many as `stop` has.
+        """
+        if attempt.resumed is not None and attempt.is_barren and fault.kind in (FaultKind.TRUNCATED, FaultKind.CORRUPT):
+            return None if attempt.resumed.is_barren else Decision(Step.REPLAY)
+        if fault.kind not in _LOST_ON_THE_WAY or (attempt.is_barren and fault.kind is FaultKind.TIMEOUT):
+            return None
+        backoff = copy(self._backoff)  # nothing is counted where it is not replayed
+        state = backoff.failed(fault, _error_of(fault))
+        if not self._is_retryable(fault, state) or (delay := backoff.delay(state, self._stop())) is None:
+            return None
+        self._backoff = backoff
+        return Decision(Step.REPLAY, delay)
+
     def decide(self, fault: Fault, attempt: RunningAttempt) -> Decision:
         """What to do about this fault."""
+        if attempt.is_barren:
+            return Decision(Step.DESCEND, free=1)
         if self._refuses_continuation(fault, attempt):
             return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
         if fault.kind is FaultKind.UNVERIFIED_JOINT:
             return self._other_way(attempt.request.strategy)
-        error = fault.error if fault.error is not None else StreamFault(fault.message)
-        state = self._backoff.failed(fault, error)
+        state = self._backoff.failed(fault, _error_of(fault))
         retryable = self._is_retryable(fault, state)
         falls_back = self._falls_back(fault, state)
         self._note_failure(fault, attempt, falls_back=falls_back)
@@ -123,9 +144,12 @@ class ModelChain:
         return Decision(Step.GIVE_UP, reason=give_up_reason(fault, retryable), retryable=retryable)
 
     def _refuses_continuation(self, fault: Fault, attempt: RunningAttempt) -> bool:
-        """Whether the API refused our way to continue, and not the question, and there is another way."""
+        """Whether the API refused our way to continue, and not the question. Then there is another way."""
         continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
-        return continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse(attempt.request.strategy)
+        if not continued or fault.kind not in _CONTINUATION_REFUSED:
+            return False
+        self._ladder.refuse(attempt.request.strategy)
+        return True
 
     def descends(self, failed: Strategy) -> Decision | None:
         """What to do where a continuation added nothing to half a sentence; None where nothing is left to try."""
@@ -134,7 +158,8 @@ class ModelChain:
         return Decision(Step.FALL_BACK) if self._next_model() else None
 
     def _other_way(self, failed: Strategy) -> Decision:
-        if failed is Strategy.PREFILL and self._ladder.refuse(failed):
+        if failed is Strategy.PREFILL:
+            self._ladder.refuse(failed)
             return Decision(Step.DESCEND)
         return self.descends(failed) or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
 
@@ -143,11 +168,11 @@ class ModelChain:
         wanted = self._policy.fallback_on
         if wanted is None or isinstance(wanted, type | tuple) or not self._has_next:
             return False
-        return matches(wanted, self._backoff.ended(result)) and self._next_model()
+        return matches("fallback_on", wanted, self._backoff.ended(result)) and self._next_model()
 
     def _is_retryable(self, fault: Fault, state: RecoveryCallState) -> bool:
         """What the policy says; but what fails twice in the same way, whatever is sent, is not asked a third time."""
-        return matches(self._policy.retry, state) and not fault.repeats(self._last_fault)
+        return matches("retry", self._policy.retry, state) and not fault.repeats(self._last_fault)
 
     def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""
@@ -162,7 +187,7 @@ class ModelChain:
     def _falls_back(self, fault: Fault, state: RecoveryCallState) -> bool:
         if self._policy.fallback_on is None:
             return fault.kind not in _NO_FALLBACK_KINDS
-        return matches(self._policy.fallback_on, state)
+        return matches("fallback_on", self._policy.fallback_on, state)
 
     # Whom to ask next
 
@@ -216,7 +241,7 @@ class ModelChain:
 
     def _note_failure(self, fault: Fault, attempt: RunningAttempt, *, falls_back: bool) -> None:
         """Only what another model may be asked for counts: what the user keeps to this one opens no circuit."""
-        if self._breaker is None or attempt.record.first_token is not None:
+        if self._breaker is None or attempt.record.first_token is not None or attempt.resumed is not None:
             return
         if fault.kind in ANSWERED:
             self.answers()
@@ -227,6 +252,10 @@ class ModelChain:
 
     def _note_circuit(self, state: CircuitState) -> None:
         self._report.circuits.append(CircuitChange(self.model.name, state, self._clock() - self._began))
+
+
+def _error_of(fault: Fault) -> BaseException:
+    return fault.error if fault.error is not None else StreamFault(fault.message)
 
 
 def give_up_reason(fault: Fault, retryable: bool) -> GiveUpReason:

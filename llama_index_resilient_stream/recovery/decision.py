@@ -33,6 +33,7 @@ class Ladder:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._failed: list[Strategy] = []  # in this answer
+        self._refused: set[Strategy] = set()  # in this answer
 
     @property
     def strategy(self) -> Strategy:
@@ -61,17 +62,23 @@ class Ladder:
         self._failed.append(failed)
         return True
 
-    def refuse(self, refused: Strategy) -> bool:
-        """The server refused this way, now and later. Go to the next other one; False where there is none."""
-        if all(rung is refused for rung in self._rungs):
-            return False
-        self._model.learned.refused_strategies.add(refused)
-        return True
+    def refuse(self, refused: Strategy) -> None:
+        """The server refused this way. Go to the next other one.
+
+        A refused prefill is not tried again later. The other ways are nothing that an API does not know: what was
+        refused is this one request.
+        """
+        if refused is Strategy.PREFILL:
+            self._model.learned.refused_strategies.add(refused)
+        self._refused.add(refused)
 
     @property
     def _rungs(self) -> list[Strategy]:
         """What is left to try; never nothing."""
-        rungs = [rung for rung in self._all_rungs() if rung not in self._model.learned.refused_strategies]
+        refused = self._refused | self._model.learned.refused_strategies
+        rungs = [rung for rung in self._all_rungs() if rung not in refused]
+        if not rungs:
+            return [Strategy.RESTART]  # the question itself was accepted
         for failed in self._failed:
             if failed in rungs:
                 rungs.remove(failed)

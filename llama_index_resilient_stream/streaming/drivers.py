@@ -6,7 +6,9 @@ The synchronous one and the asynchronous one stand side by side, same names, sam
    a fault of the stream.
 2. `Exception` is caught, `BaseException` never: leaving is no fault.
 3. No `asyncio.timeout` is held across a `yield`; time counts only while we wait for the provider.
-4. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
+4. A stream that its server keeps is handed on to the attempt that reads it on. In any other case the server is told
+   to stop it: closing the connection does not.
+5. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
    `cancel()` takes effect at the next token.
 """
 
@@ -18,13 +20,17 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from ..errors import StreamTimeoutError
+from ..providers import server_owning
 from ..recovery.events import Chunk, Ended, Request
 from ..recovery.machine import Recovery
 from ..transport.connection import Upstream
+from ..transport.kept_stream import KeptStream
 from .scope import Scope
+from .side_requests import aowner_of_models, astop_kept, owner_of_models, stop_kept
 from .watchdog import AsyncAttemptReader, AttemptReader, InterruptibleWait, PlainReader, WatchedReader
 
 T = TypeVar("T")
+
 
 Open = Callable[[Upstream, Request], Iterator[Chunk]]
 AsyncOpen = Callable[[Upstream, Request], AsyncIterator[Chunk]]
@@ -66,6 +72,7 @@ class _Patience:
 
     def __init__(self, recovery: Recovery, upstream: Upstream, scope: Scope, watched: bool) -> None:
         self._recovery = recovery
+        self._attempt = recovery.attempt
         self._upstream = upstream
         self._scope = scope
         self._watched = watched
@@ -75,7 +82,7 @@ class _Patience:
     def begin(self) -> float | None:
         """A wait begins: the seconds that it may last. None: as long as it takes."""
         self._began = self._clock()
-        limit = self._recovery.limit if self._watched else None
+        limit = self._attempt.limit if self._watched else None
         left = None if limit is None else limit - self._spent
         return left if self._scope.deadline is None else self._scope.time_left(left)
 
@@ -95,9 +102,9 @@ class _Patience:
         if left is not None and left <= 0:
             what = f"The deadline of {recovery.policy.deadline:g} s passed."
         elif recovery.report.attempts[-1].first_token is None:
-            what = f"No first token within {recovery.limit:g} s."
+            what = f"No first token within {self._attempt.limit:g} s."
         else:
-            what = f"No progress for {recovery.limit:g} s."
+            what = f"No progress for {self._attempt.limit:g} s."
         return self._upstream.ended(StreamTimeoutError(what))  # the terminator may have passed by
 
 
@@ -146,6 +153,7 @@ def drive(
         StreamInterruptedError: it was given up.
     """
     sleep = scope.sleep if sleep is None else sleep
+    watched = watched and _has_limits(recovery)
     return _drive(open_stream, recovery, show, observer, scope, sleep, watched, _Outcome(recovery, scope))
 
 
@@ -159,50 +167,57 @@ def _drive(
     watched: bool,
     outcome: _Outcome,
 ) -> Generator[T, None, None]:
-    watched = watched and _has_limits(recovery)
+    receive, tell = recovery.receive, observer.watches_tokens
     make_reader: Callable[..., AttemptReader] = WatchedReader if watched else PlainReader
+    kept: KeptStream | None = None
     try:
         while not scope.cancelled:
-            request = recovery.request
-            if request.strategy != "first":
-                observer.resume(recovery, request)
+            request = _begin(recovery, observer)
             part = Scope(scope)
-            upstream = Upstream(part)
+            upstream = Upstream(part, kept)
             attempt = make_reader(partial(open_stream, upstream, request), upstream, part)
             try:
-                yield from _read(
-                    attempt, recovery, show, observer, _Patience(recovery, upstream, scope, watched), scope
-                )
+                patience = _Patience(recovery, upstream, scope, watched)
+                while recovery.streaming:
+                    event = attempt.next(patience.begin())
+                    if scope.cancelled:
+                        return
+                    for chunk in receive(patience.end(event)):
+                        if tell or chunk.reset:
+                            observer.token(chunk, recovery)
+                        yield chunk.payload if chunk.untouched else show(chunk)
             finally:
                 attempt.close()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
-            if scope.cancelled or not _goes_on(recovery, observer, sleep):
+                kept = _handed_on(upstream.kept, recovery)
+            if not _goes_on(recovery, observer, sleep):
                 return
+            _learn_server(recovery, upstream, scope)
     finally:
+        stop_kept(kept)
         outcome.settle()
         observer.end(recovery)
 
 
-def _read(
-    attempt: AttemptReader,
-    recovery: Recovery,
-    show: Show[T],
-    observer: Observer,
-    patience: _Patience,
-    scope: Scope,
-) -> Generator[T, None, None]:
-    receive, tell = recovery.receive, observer.watches_tokens
-    while not scope.cancelled:
-        event = attempt.next(patience.begin())
-        if scope.cancelled:
-            return
-        for chunk in receive(patience.end(event)):
-            if tell or chunk.reset:
-                observer.token(chunk, recovery)
-            yield chunk.payload if chunk.untouched else show(chunk)
-        if not recovery.streaming:
-            return
+def _begin(recovery: Recovery, observer: Observer) -> Request:
+    request = recovery.request
+    if request.strategy != "first":
+        observer.resume(recovery, request)
+    return request
+
+
+def _handed_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
+    """The stream that the next attempt reads on. Any other one is stopped."""
+    if recovery.reads_on:
+        return kept
+    stop_kept(kept)
+    return None
+
+
+def _learn_server(recovery: Recovery, upstream: Upstream, scope: Scope) -> None:
+    if recovery.wants_owner:
+        recovery.learn_server(server_owning(owner_of_models(upstream.inquiry, scope)))
 
 
 def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
@@ -251,14 +266,14 @@ async def _adrive(
 ) -> AsyncGenerator[T, None]:
     wait.start()
     receive, tell = recovery.receive, observer.watches_tokens
+    kept: KeptStream | None = None
     try:
         while not scope.cancelled:
             request = await _abegin(recovery, observer)
             part = Scope(scope)
-            upstream = Upstream(part)
+            upstream = Upstream(part, kept)
             attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
-                # What _read does: there is no `yield from` here, and another generator would cost every token.
                 patience = _Patience(recovery, upstream, scope, watched)
                 while recovery.streaming:
                     event = await attempt.next(patience.begin())
@@ -272,12 +287,29 @@ async def _adrive(
                 await attempt.aclose()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
+                kept = await _ahanded_on(upstream.kept, recovery)
             if not await _agoes_on(recovery, observer, sleep, wait):
                 return
+            await _alearn_server(recovery, upstream, scope, wait)
     finally:
         wait.stop_timer()
-        outcome.settle()
-        await observer.end(recovery)
+        try:
+            await astop_kept(kept)
+        finally:
+            outcome.settle()
+            await observer.end(recovery)
+
+
+async def _ahanded_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
+    if recovery.reads_on:
+        return kept
+    await astop_kept(kept)
+    return None
+
+
+async def _alearn_server(recovery: Recovery, upstream: Upstream, scope: Scope, wait: InterruptibleWait) -> None:
+    if recovery.wants_owner:
+        recovery.learn_server(server_owning(await aowner_of_models(upstream.inquiry, scope, wait)))
 
 
 async def _abegin(recovery: Recovery, observer: AsyncObserver) -> Request:

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from ..compat.generators import behind
 from ..recovery.events import Ended
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry
 from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
@@ -52,12 +54,18 @@ class Upstream:
 
     Args:
         scope: the attempt's. Once it is cancelled nothing is sent any more on its behalf.
+        kept: the stream that this attempt reads on, where it asks for the rest of one.
     """
 
-    def __init__(self, scope: Cancellation | None = None) -> None:
+    def __init__(self, scope: Cancellation | None = None, kept: KeptStream | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
+        self.kept = kept
+        """The stream behind it, where the server is asked to keep it."""
+        self.inquiry: OwnerInquiry | None = None
+        """Asks which server it was, once a request was sent to one that can be asked."""
         self.watch: TerminatorWatch | None = None
         self._error_body: ErrorBody | None = None
+        self._requests = 0
         self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
         # The garbage collector may drop a stream, and so break its read, while this very thread is in here.
@@ -80,12 +88,23 @@ class Upstream:
             with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
                 _ASKING.reset(token)
 
+    def keep(self) -> None:
+        """Have the server keep the stream, so that it can be read on."""
+        if self.kept is None:
+            self.kept = KeptStream()
+        else:
+            self.kept.resume()
+
     def connect(self, sock: object) -> None:
         """A request is about to be sent over this socket, unless it is too late for that."""
         with self._lock:
             if self._scope.cancelled:
                 raise ReaderLeftError
             self._socket = sock
+
+    def sends(self) -> None:
+        """Count a request that is about to be sent."""
+        self._requests += 1
 
     def opened(
         self, response: Any, watch: TerminatorWatch | None, error_body: ErrorBody, close: Callable[[], Any]
@@ -100,8 +119,16 @@ class Upstream:
         """
         self._closers.append(close)
         self.watch = watch or self.watch
-        self._error_body = error_body
+        if response.is_success:  # of another status the SDK makes an error of its own, which says more
+            self._error_body = error_body
         self._know_socket_of(response)
+
+    def answered(self, response: Any) -> None:
+        """Look at a response that was read wholly before it came here, as one that is not streamed is."""
+        self.disconnect()
+        if response.is_success:
+            self._error_body = ErrorBody()
+            self._error_body.feed(response.content)
 
     def disconnect(self) -> None:
         """From here on the socket is somebody else's."""
@@ -115,11 +142,15 @@ class Upstream:
 
     def ended(self, error: Exception | None = None) -> Ended:
         """The end of this attempt's stream, by itself or with `error`, and what our HTTP client saw of it."""
-        if error is None and self._error_body is not None:
-            error = self._error_body.error()
+        answered = self._error_body is not None
+        if self._error_body is not None and (said := self._error_body.error()) is not None:
+            said.__cause__ = error  # an SDK or LlamaIndex stumbled over what was no answer
+            error = said
+        requests = self._requests or None
+        kept = self.kept is not None and self.kept.is_kept
         if self.watch is None:
-            return Ended(error)
-        return Ended(error, self.watch.terminated, self.watch.finish_reason)
+            return Ended(error, answered=answered, requests=requests, kept=kept)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests, kept)
 
     # What whoever reads the stream does
 

@@ -29,7 +29,7 @@ from llama_index_resilient_stream import (
 )
 from llama_index_resilient_stream.llm.circuits import circuit_of
 from llama_index_resilient_stream.llm.tool_choice import ToolChoice, choice_of
-from llama_index_resilient_stream.testing import Fail, FaultServer, ScriptedLLM
+from llama_index_resilient_stream.testing import FAULTS, Fail, FaultServer, ScriptedLLM
 from support.readers import TEXT, Reader, aread, openai_like
 
 RESET = ConnectionResetError("reset")
@@ -112,7 +112,7 @@ def test_bind_exchanges_the_fallbacks(reader: Reader) -> None:
 
 
 def test_a_dead_primary_costs_the_reader_nothing(serve: Callable[..., FaultServer], reader: Reader) -> None:
-    dead, healthy = serve(TEXT, itertools.repeat("http_503")), serve(TEXT)
+    dead, healthy = serve(TEXT, ["http_503"] * 99), serve(TEXT)
     policy = RecoveryPolicy(stop=stop_after_attempt(1), wait=wait_none())
 
     def answer() -> None:
@@ -340,7 +340,8 @@ def test_a_choice_is_read_in_every_provider_s_words(said: Any, required: bool, r
 def test_200_answers_while_the_primary_dies_recovers_and_dies(serve: Callable[..., FaultServer]) -> None:
     state = {"dead": False}
     call = ("pay", '{"amount": 1000, "to": "Ada"}')
-    primary = serve(TEXT, ("http_503" if state["dead"] else None for _ in itertools.repeat(None)), tool_call=call)
+    primary = serve(TEXT, tool_call=call)
+    primary._faults = (FAULTS["http_503"] if state["dead"] else None for _ in itertools.repeat(None))
     fallback = serve(TEXT, tool_call=call)
     breaker = CircuitBreaker(failures=5, seconds=1)
     policy = RecoveryPolicy(stop=stop_after_attempt(1), wait=wait_none(), breaker=breaker)

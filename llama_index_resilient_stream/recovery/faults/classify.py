@@ -26,7 +26,16 @@ from datetime import UTC, datetime
 
 from ...report import FaultKind
 from ..finish_words import FinishMeaning, meaning_of
-from .exceptions import chain, class_names, failure_mark, is_failure_of_code, status_of, text_of_error, words_of
+from .exceptions import (
+    chain,
+    class_names,
+    failure_mark,
+    is_failure_of_code,
+    plain_event,
+    status_of,
+    text_of_error,
+    words_of,
+)
 from .retry_after import seconds_asked
 from .tables import (
     AUTH,
@@ -40,6 +49,7 @@ from .tables import (
     NETWORK_ERRNO,
     PREFILL_REFUSED,
     QUOTA,
+    QUOTA_OF_A_PLAN,
     RETRYABLE,
     SHARP,
     SHARP_PARTS,
@@ -47,7 +57,7 @@ from .tables import (
     TERMINATED_EARLY,
 )
 
-__all__ = ["Fault", "FaultKind", "classify"]
+__all__ = ["Fault", "FaultKind", "classify", "kind_of_finish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +174,12 @@ def _sharp_kind(word: str) -> FaultKind | None:
     return SHARP.get(letters) or next((kind for kind, part in SHARP_PARTS if part.search(letters)), None)
 
 
+def kind_of_finish(word: str) -> FaultKind:
+    """Return the kind of fault that an error as the finish reason stands for, as in "failed: insufficient_quota"."""
+    known = (_sharp_kind(part) for part in word.split(":"))
+    return next((kind for kind in known if kind), FaultKind.ERROR_FINISH)
+
+
 def _by_status(link: BaseException, words: list[str], status: int | None) -> _Opinion | None:
     """By the status, or the words that say the same and less exactly."""
     dull = next((word for word in words if _normal(word) in DULL), "")
@@ -197,12 +213,14 @@ _REFINEMENTS = {
         (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
         (FaultKind.PREFILL_REFUSED, PREFILL_REFUSED),
         (FaultKind.QUOTA, QUOTA),
+        (FaultKind.QUOTA, QUOTA_OF_A_PLAN),
         (FaultKind.FILTERED, FILTERED),
     ),
     FaultKind.RATE_LIMIT: ((FaultKind.QUOTA, QUOTA),),
     FaultKind.SERVER: (
         (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
         (FaultKind.QUOTA, QUOTA),
+        (FaultKind.QUOTA, QUOTA_OF_A_PLAN),
         (FaultKind.FILTERED, FILTERED),
     ),
 }
@@ -215,11 +233,23 @@ def _refined(opinion: _Opinion) -> _Opinion:
     wordings = _REFINEMENTS.get(opinion.kind, ())
     if opinion.kind is FaultKind.SERVER and opinion.status is None:
         wordings += _REFINEMENTS_IN_BAND
+    if opinion.kind is FaultKind.CORRUPT:
+        return _said_in_plain_text(opinion)
     if wordings:
         text = text_of_error(opinion.link)
         for kind, wording in wordings:
             if wording.search(text):
                 return replace(opinion, kind=kind)
+    return opinion
+
+
+def _said_in_plain_text(opinion: _Opinion) -> _Opinion:
+    """Return the opinion on an event that is no JSON, of another kind where it is a plain sentence about an error."""
+    text = plain_event(opinion.link)
+    wordings = ((FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW), (FaultKind.QUOTA, QUOTA), (FaultKind.FILTERED, FILTERED))
+    for kind, wording in (*wordings, (FaultKind.AUTH, AUTH)):
+        if text and wording.search(text):
+            return replace(opinion, kind=kind)
     return opinion
 
 
@@ -248,7 +278,7 @@ def _by_type(links: Sequence[BaseException], streamed: bool) -> _Opinion:
     """Read an integration's own failure: a broken event if events were coming, a bug if none had."""
     failure = next(filter(is_failure_of_code, links), None)
     if streamed and failure is not None:
-        return _Opinion(FaultKind.CORRUPT, failure)
+        return _said_in_plain_text(_Opinion(FaultKind.CORRUPT, failure))
     return _Opinion(FaultKind.UNKNOWN, links[0])
 
 
