@@ -30,20 +30,24 @@ class Form:
         ids: What an id of a call has to look like.
         objects: Whether arguments have to be an object, and its class does not parse them.
         signed_thoughts: Whether thoughts have to have a signature.
+        written_twice: Where its class puts calls a second time, in `additional_kwargs`. What other classes put there it
+            takes for more calls, or stumbles over.
     """
 
     ids: re.Pattern[str] = re.compile(r".+", re.DOTALL)
     objects: bool = False
     signed_thoughts: bool = False
+    written_twice: frozenset[str] = frozenset()
 
 
+_CALL_KEYS = frozenset({"tool_calls", "tool_call_id", "status"})
 _CLAUDE_IDS = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 FORMS: dict[str, Form] = {
-    "OpenAI": Form(re.compile(r".{1,40}", re.DOTALL)),
+    "OpenAI": Form(re.compile(r".{1,40}", re.DOTALL), written_twice=frozenset({"tool_calls"})),
     "OpenAIResponses": Form(re.compile(r".{1,64}", re.DOTALL)),
     "Anthropic": Form(_CLAUDE_IDS, objects=True, signed_thoughts=True),
-    "BedrockConverse": Form(_CLAUDE_IDS, signed_thoughts=True),
+    "BedrockConverse": Form(_CLAUDE_IDS, signed_thoughts=True, written_twice=frozenset({"tool_call_id", "status"})),
     "GoogleGenAI": Form(objects=True),
     "MistralAI": Form(re.compile(r"[a-zA-Z0-9]{9}")),
     "Ollama": Form(objects=True),
@@ -58,8 +62,11 @@ def readable(messages: Sequence[ChatMessage], llm: LLM) -> Sequence[ChatMessage]
         messages: The conversation. It is not changed.
         llm: Who is asked.
     """
-    form = next((FORMS[cls.__name__] for cls in type(llm).__mro__ if cls.__name__ in FORMS), Form())
-    return [_readable(message, form) for message in messages]
+    form = next((FORMS[cls.__name__] for cls in type(llm).__mro__ if cls.__name__ in FORMS), None)
+    return [_readable(message, form or _ANY) for message in messages]
+
+
+_ANY = Form(written_twice=_CALL_KEYS)  # of a class that nobody knows, nobody knows what it reads
 
 
 def _readable(message: ChatMessage, form: Form) -> ChatMessage:
@@ -68,9 +75,21 @@ def _readable(message: ChatMessage, form: Form) -> ChatMessage:
     made = [each for block in blocks if (each := _block(block, form)) is not None]
     if len(made) != len(blocks) or any(old is not new for old, new in zip(blocks, made, strict=True)):
         changes["blocks"] = made
-    if isinstance(of := message.additional_kwargs.get(_ID), str) and (name := _fitting(of, form)) != of:
-        changes["additional_kwargs"] = {**message.additional_kwargs, _ID: name}
+    extra = _extra(message.additional_kwargs, form, blocks, untouched=not changes)
+    if extra is not message.additional_kwargs:
+        changes["additional_kwargs"] = extra
     return copied(message, **changes) if changes else message
+
+
+def _extra(extra: dict[str, Any], form: Form, blocks: Sequence[Any], *, untouched: bool) -> dict[str, Any]:
+    """The `additional_kwargs`: of a result the id of its call, and of a call nothing that is in its block."""
+    if isinstance(of := extra.get(_ID), str):
+        name = _fitting(of, form)
+        return extra if name == of else {**extra, _ID: name}
+    if not any(type(block).__name__ == "ToolCallBlock" for block in blocks):
+        return extra
+    dropped = (_CALL_KEYS - (form.written_twice if untouched else frozenset())) & extra.keys()
+    return {name: value for name, value in extra.items() if name not in dropped} if dropped else extra
 
 
 def _block(block: Any, form: Form) -> Any:

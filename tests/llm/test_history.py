@@ -75,6 +75,16 @@ def test_what_is_in_order_is_the_very_same(kind: str) -> None:
     assert all(old is new for old, new in zip(messages, readable(messages, as_class(kind)), strict=True))
 
 
+@pytest.mark.parametrize("kind", [*FORMS, "SomebodysLLM"])
+def test_calls_that_a_class_wrote_twice_are_read_once(kind: str) -> None:
+    messages = turn("c12345678")
+    messages[1].additional_kwargs = {"tool_calls": [object()], "status": ["success"], "mine": 1}
+    kept = readable(messages, as_class(kind))[1].additional_kwargs
+    known = {"OpenAI": {"tool_calls"}, "BedrockConverse": {"status"}, "SomebodysLLM": {"tool_calls", "status"}}
+    assert kept.keys() == {"mine", *known.get(kind, ())}
+    assert messages[1].additional_kwargs.keys() == {"tool_calls", "status", "mine"}
+
+
 def test_a_subclass_has_the_form_of_its_base() -> None:
     made = readable(turn(None), type("Mine", (type("MistralAI", (), {}),), {})())
     assert len(made[1].blocks[1].tool_call_id) == 9
