@@ -93,7 +93,9 @@ class Seam:
         self._length = 0  # of what is held
         self._halves = HalfJoiner()
         writes_anew = strategy in (Strategy.ASK, Strategy.PREFILL)
-        self._thoughts = ThoughtFilter(partial_text, marked_only=strategy != Strategy.ASK) if writes_anew else None
+        asks = strategy == Strategy.ASK
+        thoughts = ThoughtFilter(partial_text, marked_only=not asks, anchor=anchor if asks else "")
+        self._thoughts = thoughts if writes_anew else None
         self._marks = marks if marks[0] else GENERIC
         self._closing: ClosingMarkFilter | None = None
         self._decided = self.settled
@@ -184,8 +186,9 @@ class Seam:
     @property
     def is_repeating(self) -> bool:
         """Whether the continuation so far is most probably a repeat that is not over."""
-        thinks = self._thoughts is not None and self._thoughts.thinks
-        return thinks or any(matcher.is_repeating for matcher in self._open_matchers)
+        thoughts = self._thoughts
+        held = thoughts is not None and (thoughts.thinks or thoughts.repeats_anchor)
+        return held or any(matcher.is_repeating for matcher in self._open_matchers)
 
     @property
     def dropped(self) -> int:
