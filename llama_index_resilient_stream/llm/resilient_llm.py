@@ -61,6 +61,7 @@ from ..policy import RecoveryPolicy
 from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
+from ..report import StreamReport
 from ..streaming.drivers import adrive, drive
 from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope
@@ -943,9 +944,12 @@ def _original(error: StreamInterruptedError, question: Question, llms: Sequence[
         original.args = (f"{str(original).rstrip('.')}: {said}",)
     if isinstance(question, OwnMethod) and isinstance(original, StreamFault):  # nothing below raised anything
         return error
-    report = error.report
-    if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
-        count = len(report.attempts)
-        tried = f"{count} attempt{'s' if count != 1 else ''} in {report.seconds:.1f} s"
-        original.add_note(f"ResilientLLM gave up after {tried} ({error.reason}).")
+    if error.report is not None and not any(n.startswith("ResilientLLM") for n in getattr(original, "__notes__", ())):
+        original.add_note(_note(error.report, error.reason))
     return original
+
+
+def _note(report: StreamReport, reason: str) -> str:
+    count = len(report.attempts)
+    tried = f"{count} attempt{'s' if count != 1 else ''} in {report.seconds:.1f} s"
+    return " ".join([f"ResilientLLM gave up after {tried} ({reason}).", *(f"{each}." for each in report.passed_over)])

@@ -161,6 +161,9 @@ class CircuitChange:
     seconds: float
     """Since the answer was asked for."""
 
+    def __str__(self) -> str:
+        return f"the circuit breaker of {self.model} is {self.state.replace('_', ' ')}"
+
 
 class PassReason(StrEnum):
     """Why a model of the chain was not asked when it was its turn."""
@@ -183,6 +186,9 @@ class PassedOver:
     reason: PassReason
     seconds: float
     """Since the answer was asked for."""
+
+    def __str__(self) -> str:
+        return f"{self.model} was passed over: {self.reason.replace('_', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -334,15 +340,21 @@ class StreamReport:
             head.insert(1, self.reason.replace("_", " "))
         if self.extra_tokens:
             head.append(f"about {self.extra_tokens:,} extra tokens")
-        passed = [f"{each.seconds:8.2f} s     {_passed(each)}" for each in self.passed_over]
-        return "\n".join([" | ".join(head), *passed, *(line for a in self.attempts for line in _timeline(a))])
+        if passed := len({each.model for each in self.passed_over}):
+            head.append(f"{passed} model{'s' if passed != 1 else ''} passed over")
+        return "\n".join([" | ".join(head), *self._timeline()])
+
+    def _timeline(self) -> list[str]:
+        """Everything that happened, by its time; what happened at the same moment, in the order of this list."""
+        happened = [
+            *((each.seconds, [f"{each.seconds:8.2f} s     {each}"]) for each in self.passed_over),
+            *((each.started, _attempt(each)) for each in self.attempts),
+            *((each.seconds, [f"{each.seconds:8.2f} s     {each}"]) for each in self.circuits),
+        ]
+        return [line for _, lines in sorted(happened, key=lambda each: each[0]) for line in lines]
 
 
-def _passed(model: PassedOver) -> str:
-    return f"{model.model} was passed over: {model.reason.replace('_', ' ')}"
-
-
-def _timeline(attempt: Attempt) -> list[str]:
+def _attempt(attempt: Attempt) -> list[str]:
     what = attempt.model if attempt.strategy is Strategy.FIRST else f"{attempt.model}, {attempt.strategy}"
     told = f"{attempt.characters:,} characters"
     if attempt.first_token is not None:

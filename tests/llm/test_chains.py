@@ -100,6 +100,17 @@ def test_it_opens_for_all_answers_and_is_told(reader: Reader, caplog: pytest.Log
     assert "is open" in caplog.text
 
 
+def test_a_call_that_fails_notes_who_was_not_asked() -> None:
+    def dead(name: str) -> ScriptedLLM:
+        return ScriptedLLM(TEXT, [Fail(ConnectionResetError("reset")) for _ in range(9)], model=name)
+
+    llm = ResilientLLM(dead("first"), fallbacks=[dead("second")], policy=POLICY)
+    for _ in range(3):
+        with pytest.raises(ConnectionResetError) as caught:
+            llm.chat([ChatMessage(role="user", content="?")])
+    assert "first was passed over: circuit open." in "".join(caught.value.__notes__)
+
+
 def test_bind_exchanges_the_fallbacks(reader: Reader) -> None:
     dead, other = ScriptedLLM(TEXT, [Fail(RESET)] * 9), ScriptedLLM("Another one.")
     llm = ResilientLLM(dead, fallbacks=[ScriptedLLM(TEXT)], policy=POLICY)

@@ -99,6 +99,9 @@ def test_it_is_seen_in_the_report() -> None:
     process.answer()
     assert process.passed_over == [("model 0", "circuit_open")]
     assert "model 0 was passed over: circuit open" in str(process.recovery.report)
+    assert "| 1 model passed over" in repr(process.recovery.report)
+    assert "1 model passed over" in process.recovery.report.to_svg()
+    assert process.recovery.report.to_dict()["passed_over"][0]["reason"] == "circuit_open"
     process.now += 30
     process.answer()
     assert process.circuits == [("model 0", "half_open"), ("model 0", "open")]
