@@ -62,12 +62,16 @@ class Reader:
             response = self._marked(response, over=finish_reason is not None)
         if text and finish_reason is None:
             chunk = Chunk(text, response, True, None, tools)
-            if not self._server_is_known:  # the first one with text: it is the same in all that follow
-                self._server_is_known, chunk.server = True, server_of(response.raw)
-            return chunk
+            return self._with_server(chunk)
         refusal = self._refuses_on(response.raw)
         progress = self._gets_on(response, tools, blocks) or bool(text or refusal)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
+
+    def _with_server(self, chunk: Chunk) -> Chunk:
+        """The chunk, with the server that it shows. Looks at the first one only: it is the same in all that follow."""
+        if not self._server_is_known:
+            self._server_is_known, chunk.server = True, server_of(chunk.payload.raw)
+        return chunk
 
     def _calls_of(self, response: ChatResponse, blocks: Sequence[Any]) -> str | None:
         """The fingerprint of the calls so far.
@@ -118,7 +122,7 @@ class Reader:
             self._has_deltas = True
         finish_reason = finish_reason_of(response.raw, response.additional_kwargs)
         if text and finish_reason is None:
-            return Chunk(text, response, True)
+            return self._with_server(Chunk(text, response, True))
         return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
 
     def _calls_grow(self, tools: str | None) -> bool:

@@ -97,6 +97,8 @@ class RunningAttempt:
         self.request = request
         self.join = join
         self.evidence = Evidence()
+        self.adds_text = False
+        """Whether it has shown more than white space."""
         self.limit = model.first_token_timeout
         """Seconds that may pass until the next sign of progress."""
         self._model = model
@@ -208,3 +210,4 @@ class RunningAttempt:
     def _show(self, text: str, answer: AnswerText) -> None:
         answer.add(text)
         self.record.characters += len(text)
+        self.adds_text = self.adds_text or not text.isspace()
