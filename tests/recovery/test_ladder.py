@@ -234,6 +234,9 @@ NOTHING = {
     "the anchor": "{text}",
     "nothing at all": "",
     "the anchor and a line break": "{text}\n",
+    "the anchor in quotation marks": '"{text}"',
+    "the anchor between marks": "<<<{text}>>>",
+    "a courtesy and the anchor": "Sure! Here is the rest:\n\n{text}",
 }
 
 

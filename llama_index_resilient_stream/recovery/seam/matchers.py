@@ -12,71 +12,18 @@ A matcher is "open" until it is "found" or "dead". What may come before a repeat
 from __future__ import annotations
 
 import re
-from enum import IntEnum
-from typing import Literal
 
 from ...report import Certainty, JoinDecision
+from .matcher import PAIRS, Matcher, Rank
 from .measures import ENOUGH, weight
 from .overlap import SIFTED_AFTER, PartialText
+from .retold import RetoldMatcher
 
-
-class Rank(IntEnum):
-    """How good an explanation a matcher is. One that is found waits for the open ones of a better (lower) rank."""
-
-    EXACT_ANCHOR = 0
-    REPEAT = 1
-    REPEAT_END = 2  # what began earlier and is still being repeated explains more
-    REOPENED_BLOCK = 3
-    PREAMBLE = 4
-    SHORT_REPEAT = 5  # "S" may be repeated by "Sure, "
-    NONE = 6  # explains nothing, and waits for more
-
-
-_PAIRS = dict(zip("“„«»‘‹「『《<([（【", "”“»«’›」』》>)]）】", strict=True)) | {"…": "", ".": ""}
-MARKS = frozenset(_PAIRS) | frozenset("\"'`*_>")
 _SAME = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u2011": "-"})
 
 _NUMBER_BEGUN, _LIST_NUMBER = re.compile(r"\d+[.)]?"), re.compile(r"\d+[.)]\s")
 _LONGEST_NUMBER = 5  # "100. "
 _SHORT_WORDS = ("I ", "I'", "I’", "A ")
-
-
-class Matcher:
-    """One way to understand the beginning of a continuation.
-
-    Attributes:
-        state: "open" while it may still come true.
-        drop: Characters of the continuation that are not to be shown, once it is found.
-        decision: What it stands for, once it is found.
-        certainty: How sure a join by it is, once it is found.
-    """
-
-    rank = Rank.REPEAT
-    decision = JoinDecision.ANCHOR
-    certainty = Certainty.UNVERIFIED
-    opening = ""
-    """White space and marks that came just before it."""
-
-    def __init__(self, partial: PartialText) -> None:
-        self.partial = partial
-        self.state: Literal["open", "found", "dead"] = "open"
-        self.drop = 0
-
-    @property
-    def is_repeating(self) -> bool:
-        """Whether the continuation so far is so probably a repeat that holding it back needs no bound."""
-        return False
-
-    def match(self, index: int, char: str) -> list[Matcher]:
-        """Take the character at `index` of the continuation. Returns matchers that begin behind it."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Decide, since the continuation has ended properly and this is still open."""
-        self.state = "dead"
-
-    def _found(self, drop: int) -> None:
-        self.state, self.drop = "found", drop
 
 
 class ExactAnchorMatcher(Matcher):
@@ -99,9 +46,10 @@ class ExactAnchorMatcher(Matcher):
             self.state = "dead"
             return []
         self._matched += 1
-        if self._matched == len(self._anchor):
-            self._found(index + 1)
-        return []
+        if self._matched < len(self._anchor):
+            return []
+        self._found(index + 1)
+        return [RetoldMatcher(self.partial, index + 1, decision=self.decision)]
 
 
 class LooseAnchorMatcher(Matcher):
@@ -114,7 +62,7 @@ class LooseAnchorMatcher(Matcher):
         self._anchor = anchor
         self.opening = opening
         self._expected = _normalized(anchor)
-        self._closing = "".join(_PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
+        self._closing = "".join(PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
         self._space = partial.trailing_space
         self._matched = 0
 
@@ -130,17 +78,21 @@ class LooseAnchorMatcher(Matcher):
         if char == expected or (expected == " " and char.isspace()):
             self._matched += 1
             self.drop = index + 1
-            if self._matched == len(self._expected) and not self._closing:
-                self.state = "dead"
-                position = self.partial.end - len(self._anchor)
-                return [
-                    RepeatEndMatcher(
-                        self.partial, position, index + 1, opening=self.opening, decision=JoinDecision.ANCHOR
-                    )
-                ]
+            if self._matched == len(self._expected):
+                return self._behind(index + 1)
         elif not (char.isspace() and self._expected[self._matched - 1 : self._matched] == " "):
             self.state = "dead"
         return []
+
+    def _behind(self, index: int) -> list[Matcher]:
+        """What may follow, now that all of it has come."""
+        again = RetoldMatcher(self.partial, index, decision=JoinDecision.ANCHOR, space=self.partial.trailing_space)
+        if self._closing:
+            return [again]
+        self.state = "dead"
+        position = self.partial.end - len(self._anchor)
+        end = RepeatEndMatcher(self.partial, position, index, opening=self.opening, decision=JoinDecision.ANCHOR)
+        return [end, again]
 
     def _match_behind(self, index: int, char: str) -> None:
         """Drop the white space that the reader has already, and the closing marks, in either order."""
@@ -179,7 +131,11 @@ class OverlapMatcher(Matcher):
             self._candidates.remove(complete)
             if self.partial.is_proof(complete):
                 decision = self._decision_at(complete)
-                begun = [RepeatEndMatcher(self.partial, complete, index + 1, opening=self.opening, decision=decision)]
+                end = RepeatEndMatcher(self.partial, complete, index + 1, opening=self.opening, decision=decision)
+                begun = [
+                    end,
+                    RetoldMatcher(self.partial, index + 1, decision=decision, space=self.partial.trailing_space),
+                ]
         if not self._candidates:
             self.state = "dead"
         return begun
