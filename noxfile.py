@@ -3,7 +3,11 @@
     nox                   everything: cores on Pythons, boundary releases, openai 3, recipes, integrations, lint
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
+    nox -s package        wheel and sdist, built once, looked at, installed without extras and imported
+    nox -s coverage       how much of the package the quick rooms of the tests run, with the floor of pyproject.toml
     nox -l                the list
+
+With RESILIENT_STREAM_WHEEL="dist/*.whl" the tests run against that wheel, as it is published, not against the sources.
 
 Each Python runs the whole suite once, with the newest core. Other cells leave out the tests that never meet LlamaIndex.
 A Python that a machine lacks is named, and its sessions are skipped. All sessions share pip's cache.
@@ -11,6 +15,8 @@ A Python that a machine lacks is named, and its sessions are skipped. All sessio
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +52,7 @@ CORES = {
     "0.11.23": Cell("==0.11.23", "==0.2.16", "==0.2.0", NO_313),
     "0.12.52": Cell("==0.12.52", "==0.4.7", "==0.4.0", ci=True),
     "0.13.6": Cell("==0.13.6", "==0.5.6", "==0.5.1"),
-    "newest": Cell(">=0.14.25,<0.15", ">=0.8.3", ">=0.8.1", ci=True),
+    "newest": Cell(">=0.14.25,<0.15", ">=0.8.3", ">=0.8.1", (*PYTHONS, "3.14"), ci=True),
 }
 
 # Releases where something changed under this package, each with its neighbour. On one Python.
@@ -87,20 +93,37 @@ WITHOUT_LLAMA_INDEX = (
     "serve/test_workers",
 )
 
+# Rooms whose tests need no other program and no process of their own, and what those run.
+QUICK_ROOMS = ("recovery", "llm", "engines", "streaming", "compat", "testing", "transport")
+
+# The wheel to test; without it the sources are installed in place.
+WHEEL = os.environ.get("RESILIENT_STREAM_WHEEL", "")
+
 nox.needs_version = ">=2024.10.9"
 nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"  # `nox --no-reuse-venv` for a fresh start; pins are asked for again in any case
 
 
 def install(session: nox.Session, cell: Cell, extra: str, *tools: str) -> None:
-    """The package in place, and the cell's versions of what it stands on, in one go that pip can reconcile."""
+    """The package, and the cell's versions of what it stands on, in one go that pip can reconcile."""
     pins = (
         f"llama-index-core{cell.core}",
         f"llama-index-llms-openai{cell.openai}",
         f"llama-index-llms-openai-like{cell.openai_like}",
     )
-    session.install("--upgrade", "-e", f".[{extra}]", *pins, *cell.besides, *tools)
+    session.install("--upgrade", *package_with(extra), *pins, *cell.besides, *tools)
     tell_versions(session)
+    if WHEEL:
+        # Neither the working directory nor a script's folder comes first: what is imported is what was installed.
+        session.env["PYTHONSAFEPATH"] = "1"
+        session.run("python", "-c", "import llama_index_resilient_stream as it; assert 'site-packages' in it.__file__")
+
+
+def package_with(extra: str) -> tuple[str, ...]:
+    if not WHEEL:
+        return ("-e", f".[{extra}]")
+    (wheel,) = ROOT.glob(WHEEL)
+    return (f"{wheel}[{extra}]",)
 
 
 def tell_versions(session: nox.Session) -> None:
@@ -175,6 +198,43 @@ def integrations(session: nox.Session, integration: str) -> None:
     """What LlamaIndex's integrations send and give, bare and wrapped. Others than the one installed are skipped."""
     install(session, CORES["newest"], "openai", *TEST_TOOLS, *INTEGRATIONS[integration])
     session.run("pytest", "-m", "", "tests/integrations", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """How much of the package the tests of the quick rooms run; fails under the floor in pyproject.toml."""
+    session.install("--upgrade", "-e", ".[dev]")
+    rooms = [f"tests/{room}" for room in QUICK_ROOMS]
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *rooms, *map(str, Path("tests").glob("test_*.py")), *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist as they are published: built once, looked at, installed without extras, and imported."""
+    session.install("--upgrade", "build", "twine")
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(dist))  # the wheel is built from the sdist
+    session.run("python", "tools/distributions.py", str(dist))
+    (wheel,) = dist.glob("*.whl")
+    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    for core in ("0.10.68", "newest"):
+        if RUNNING in CORES[core].pythons:
+            import_without_extras(session, wheel, CORES[core])
+
+
+def import_without_extras(session: nox.Session, wheel: Path, cell: Cell) -> None:
+    """Install the wheel and nothing else on this core, in a fresh environment, and import it."""
+    environment = Path(session.create_tmp()) / "bare"
+    session.run("python", "-m", "venv", "--clear", str(environment))
+    python = str(environment / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), f"llama-index-core{cell.core}", external=True)
+    told = "import llama_index_resilient_stream as it; print(it.__version__, it.__file__)"
+    session.run(python, "-I", "-c", told, external=True)
+    session.run(python, "benchmarks/import_time.py", "--quick", "--most-of-core", "0.1", external=True)
 
 
 @nox.session

@@ -8,7 +8,8 @@ Query and chat engines, synchronous and asynchronous, in turns, over a server on
 are not counted: caches fill. Exit status 1 where something grows, or where fewer answers were given up or healed.
 
 The chats keep their messages in a plain store. LlamaIndex's default one is a database with a thread of its own for each
-chat, which ends some time after the chat did; how many are left just now would hide what is ours.
+chat, which ends when the garbage collector next passes by, also without this package. More of them wait for that where
+answers fail, as an exception keeps its answer until then, LlamaIndex's own one too. It would hide what is ours.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from .engines.responses import (
     ResilientStreamingAgentChatResponse,
     ResilientStreamingResponse,
 )
+from .engines.show import ashow, show
 from .engines.tokens import atokens, tokens
 from .engines.trace import Trace, TraceSummary, trace
 from .errors import (
@@ -88,11 +89,13 @@ __all__ = [
     "TruncatedStreamError",
     "Turn",
     "__version__",
+    "ashow",
     "atokens",
     "register_provider",
     "resilient",
     "retry_if_fault",
     "retry_if_outcome",
+    "show",
     "tokens",
     "trace",
 ]

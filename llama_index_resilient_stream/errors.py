@@ -9,7 +9,7 @@ ResilientStreamError
  |    |-- RejectedAnswerError      the app's own `reject` did not accept the beginning
  |    |-- UnverifiedJointError     nothing shows that a continuation goes on where the answer was cut
  |    `-- StreamTimeoutError       also a TimeoutError: no progress in time, or the deadline passed
- |-- ErrorBodyError                the server answered 200 with an error in place of a stream; found as __cause__
+ |-- ErrorBodyError                the server answered 200 with an error in place of an answer; found as __cause__
  `-- ConfigurationError            also a ValueError: says what was wrong and the line that fixes it
 """
 
@@ -130,7 +130,7 @@ class StreamTimeoutError(StreamFault, TimeoutError):
 
 
 class ErrorBodyError(ResilientStreamError):
-    """The server answered with status 200, and with an error as JSON in place of a stream.
+    """The server answered with status 200, and with an error as JSON in place of an answer.
 
     Its text and its code decide whether it is asked again, as those of an error status would.
 
@@ -143,7 +143,7 @@ class ErrorBodyError(ResilientStreamError):
     body: Any
 
     def __init__(self, body: Any = None) -> None:
-        super().__init__("The server answered with an error in place of a stream.")
+        super().__init__("The server answered with an error in place of an answer.")
         self.body = body
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tenacity import RetryCallState, retry_base, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
 from .errors import ConfigurationError
 from .report import FaultKind, StreamStatus
@@ -115,16 +117,17 @@ DEFAULT_STOP: Stop = _DefaultStop(4)
 STOP_WITH_FALLBACKS: Stop = stop_after_attempt(2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RecoveryPolicy:
     """When to wait, when to ask again, when to ask another model, when to stop. All times are in seconds.
 
         RecoveryPolicy(stop=stop_after_attempt(3), wait=wait_random_exponential(0.5, max=8), deadline=120)
 
     Args:
-        stop, wait: tenacity's objects, or functions of a `tenacity.RetryCallState`. They see the failures and the
-            seconds since the last new text on the current model: progress restarts patience. The default stop is
-            four failures, or two on a model that has a fallback behind it.
+        stop: when to stop asking the current model: a tenacity object, or a function of a `tenacity.RetryCallState`.
+            It sees the failures and the seconds since the last new text on this model: progress restarts patience.
+            Default: four failures, or two on a model that has a fallback behind it.
+        wait: how long to wait before the current model is asked again, in the same terms.
         retry: which failures are worth another try on the same model: one of tenacity's predicates (combine them
             with `|` and `&`), a function of a `tenacity.RetryCallState`, or exception types. The original exception
             is `state.outcome.exception()`, what was made of it `state.fault`. Default: `retry_if_fault()`.
@@ -152,8 +155,9 @@ class RecoveryPolicy:
         unverified: what to do where nothing shows that a continuation goes on where the answer was cut. "retry": show
             none of it, and try the other ways to continue first. "show": show it. Either way `report.joints` says so.
         continue_on_length: how often an answer that hit the token limit is continued.
-        max_held_characters, max_held_seconds: how much of a continuation is held back at the most while it is
-            unclear whether it repeats what was said.
+        max_held_characters: how much of a continuation is held back at the most while it is unclear whether it
+            repeats what was said.
+        max_held_seconds: for how long.
         on_exhausted: "raise" StreamInterruptedError, or end the stream normally with the "partial" text and the
             status in the report and in the last chunk's additional_kwargs.
 
@@ -210,6 +214,13 @@ class RecoveryPolicy:
         """Whether `stop` was left to the package, so that a fallback behind a model shortens it."""
         return isinstance(self.stop, _DefaultStop)
 
+    def __repr__(self) -> str:
+        """Name the settings that are not the default."""
+        defaults = {name: each.default for name, each in type(self).__dataclass_fields__.items()}
+        own = {name: value for name in defaults if (value := getattr(self, name)) is not defaults[name]}
+        said = [f"{name}={_said(value)}" for name, value in own.items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(said)})"
+
     def _check_predicate(self, name: str, *, optional: bool) -> None:
         value = getattr(self, name)
         types = value if isinstance(value, tuple) else (value,)
@@ -256,6 +267,19 @@ def matches(predicate: Predicate, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome is not None else None
         return error is not None and isinstance(error, predicate)  # type: ignore[arg-type]
     return bool(predicate(state))
+
+
+def _said(value: Any) -> str:
+    """The value as it might be written. tenacity's objects have no `repr` of their own."""
+    kind = type(value)
+    if isinstance(value, type):
+        return value.__name__
+    if not isinstance(value, retry_base | stop_base | wait_base):
+        return getattr(value, "__name__", "") or repr(value)
+    several = next((own for own in vars(value).values() if isinstance(own, tuple)), ())
+    if kind.__name__.endswith(("_any", "_all")):
+        return (" | " if kind.__name__.endswith("_any") else " & ").join(map(_said, several))
+    return f"{kind.__name__}(...)"
 
 
 def _is_exception_type(value: Any) -> bool:

@@ -15,7 +15,7 @@ NAME = PACKAGE.name
 
 # From the foundation up: a module may import what stands before its own floor, or on it.
 FLOORS = [
-    ["errors", "policy", "report", "callbacks"],
+    ["errors", "policy", "report", "callbacks", "otel"],
     ["recovery"],
     ["compat", "transport", "http", "providers"],
     ["streaming"],

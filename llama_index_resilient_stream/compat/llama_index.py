@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import llama_index.core
@@ -27,7 +27,12 @@ try:  # pydantic 2, since core 0.11; under pydantic 1 an LLM inside of a model i
 except ImportError:  # pragma: no cover - depends on the installed version
     model_serializer = None  # type: ignore[assignment]
 
+# Checking an event, pydantic 1 makes errors that keep alive the frames they came through, until the garbage collector
+# runs: those of whoever called LlamaIndex too, and their local variables.
+EVENTS_KEEP_FRAMES = model_serializer is None
+
 M = TypeVar("M")
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 # TextBlock came in 0.11.11, messages made of blocks in 0.12.3.
@@ -50,6 +55,14 @@ def blocks_of(message: ChatMessage) -> Sequence[Any]:
 
 def is_text(block: Any) -> bool:
     return HAS_BLOCKS and isinstance(block, TextBlock)
+
+
+def is_only_text(message: ChatMessage) -> bool:
+    """Whether there is nothing in a message but a text, or nothing at all. Runs once per token."""
+    if not HAS_BLOCKS:
+        return True
+    blocks = message.blocks
+    return (len(blocks) == 1 and isinstance(blocks[0], TextBlock)) or not blocks
 
 
 def assistant_message(text: str, like: ChatMessage | None = None) -> ChatMessage:
@@ -170,6 +183,17 @@ def is_end_of_empty_completion(error: Exception) -> bool:
     return model == "LLMCompletionEndEvent"
 
 
+def detached(call: Callable[[], T]) -> Generator[T, None, None]:
+    """Yield what a function returns, so that no frame which it leaves behind leads to its caller.
+
+    A frame that outlives its call holds on to all frames above it. Above a suspended generator there is none, so keep
+    the generator for as long as it matters. Delete with `EVENTS_KEEP_FRAMES` when the floor is 0.11.
+    """
+    todo = [call]
+    del call  # what it refers to is not kept
+    yield todo.pop()()
+
+
 def _workers() -> tuple[type, ...]:
     """The classes, beside engines, in which an engine keeps an LLM. Some of them come and go with the version."""
     places = (
@@ -193,6 +217,7 @@ WORKERS = _workers()
 
 
 __all__ = [
+    "EVENTS_KEEP_FRAMES",
     "HAS_BLOCKS",
     "WORKERS",
     "ChatMessage",
@@ -204,8 +229,10 @@ __all__ = [
     "blocks_of",
     "blocks_the_loop",
     "copied",
+    "detached",
     "inner_llm",
     "is_end_of_empty_completion",
+    "is_only_text",
     "is_text",
     "message_text",
     "serializer",

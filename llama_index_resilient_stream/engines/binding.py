@@ -35,6 +35,9 @@ class AroundEngine:
             raise AttributeError(name)
         return getattr(self.engine, name)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} around {type(self.engine).__name__}>"
+
 
 def bound_engine(engine: T, calls: CallLog, *, writes_memory: bool = False) -> T:
     """A copy of the engine whose LLMs report to `calls`.

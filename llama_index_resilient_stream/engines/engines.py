@@ -164,7 +164,8 @@ class ResilientQueryEngine(AroundEngine, BaseQueryEngine):
                 not stream, its LLM's own error is raised here.
         """
         calls = CallLog()
-        answer: WholeResponse = _wrapped(bound_engine(self.engine, calls).query(str_or_query_bundle), calls)
+        ours = bound_engine(self.engine, calls)
+        answer: WholeResponse = _wrapped(calls.made_by(lambda: ours.query(str_or_query_bundle)), calls)
         return answer
 
     async def aquery(
@@ -233,7 +234,9 @@ class ResilientQueryEngine(AroundEngine, BaseQueryEngine):
         """
         calls = CallLog()
         ours = bound_engine(self.engine, calls)
-        answer: WholeResponse = _wrapped(ours.synthesize(query_bundle, nodes, additional_source_nodes), calls)
+        answer: WholeResponse = _wrapped(
+            calls.made_by(lambda: ours.synthesize(query_bundle, nodes, additional_source_nodes)), calls
+        )
         return answer
 
     async def asynthesize(

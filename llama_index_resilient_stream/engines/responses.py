@@ -87,6 +87,9 @@ class _Reported:
     def _repr_markdown_(self) -> str:
         return str(self) + self._note()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.report.status}, {len(self.partial_text):,} characters>"
+
     def _note(self) -> str:
         if self._kept.error is not None:
             return ""  # str() says it
@@ -99,7 +102,14 @@ class _Reported:
         return f"\n\n*healed: {count} fault{'s' if count != 1 else ''}, {len(report.attempts)} attempts*"
 
 
-class ResilientStreamingResponse(_Reported, StreamingResponse):
+class _Live:
+    def _ipython_display_(self) -> None:
+        from .show import display_in_notebook  # which reads responses, and so imports this module
+
+        display_in_notebook(self)
+
+
+class ResilientStreamingResponse(_Live, _Reported, StreamingResponse):
     """A query engine's streaming response.
 
         response = resilient(engine).query("What happened to the cable?")
@@ -271,7 +281,7 @@ class ResilientAsyncStreamingResponse(_Reported, AsyncStreamingResponse):
         await self.acancel()
 
 
-class ResilientStreamingAgentChatResponse(_Reported, StreamingAgentChatResponse):
+class ResilientStreamingAgentChatResponse(_Live, _Reported, StreamingAgentChatResponse):
     """A chat engine's streaming response. It shares its state with the original, which a writer goes on filling.
 
         response = resilient(engine).stream_chat("What happened to the cable?")

@@ -66,6 +66,9 @@ class Trace:
         self._write, self._warn, self._every, self._clock = write, warn, every, clock
         self._started = self._asked = self._written = 0.0
 
+    def __repr__(self) -> str:
+        return f"<Trace: {self.summary}>"
+
     def __iter__(self) -> Generator[str, None, None]:
         with closing(tokens(self._response)) as source:
             self._begin()

@@ -11,13 +11,16 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from ..callbacks import ResumeEvent
+from ..compat.llama_index import EVENTS_KEEP_FRAMES, detached
 from ..errors import StreamInterruptedError
 from ..recovery.machine import Recovery
 from ..report import StreamReport, StreamStatus
 from ..streaming.scope import Scope
+
+T = TypeVar("T")
 
 _LOOKS = 8  # tokens, and moments of silence, after which a stream that was not found is none of ours
 
@@ -45,6 +48,14 @@ class CallLog:
         self._told: dict[tuple[str, int], ResumeEvent] = {}
         self._at_end: list[Callable[[], object]] = []
         self._at_recovery: list[Callable[[ResumeEvent], object]] = []
+        self._detached: Iterator[Any] | None = None
+
+    def made_by(self, ask: Callable[[], T]) -> T:
+        """Call the engine's method that makes these calls. No frame that it leaves behind keeps its response alive."""
+        if not EVENTS_KEEP_FRAMES:
+            return ask()
+        self._detached = call = detached(ask)
+        return next(call)
 
     def at_end(self, listener: Callable[[], object]) -> None:
         """Call this whenever a stream has ended."""

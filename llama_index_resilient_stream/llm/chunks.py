@@ -9,7 +9,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
 from ..callbacks import ResumeEvent
-from ..compat.llama_index import assistant_message, blocks_of, copied, is_text, message_text, thoughts_of
+from ..compat.llama_index import assistant_message, blocks_of, copied, is_only_text, message_text, thoughts_of
 from ..providers import server_of
 from ..recovery.attributes import dig, first_of, read
 from ..recovery.events import Chunk
@@ -54,31 +54,36 @@ class Reader:
         """A chunk of a chat stream."""
         message = response.message
         extra = message.additional_kwargs
-        text = self._text_of(response)
-        finish_reason = finish_reason_of(response.raw, extra) or _reason_beside(response)
-        blocks = blocks_of(message)
-        tools = self._calls_of(response, blocks) if extra or _more_than_text(blocks) else None
+        if text := response.delta:
+            self._has_deltas = True
+        else:
+            text = self._text_of(response)
+        finish_reason = finish_reason_of(response.raw, extra)
+        if finish_reason is None and response.additional_kwargs:
+            finish_reason = finish_reason_of(None, response.additional_kwargs)
+        tools = self._calls_of(response) if extra or not is_only_text(message) else None
         if self._written:
             response = self._marked(response, over=finish_reason is not None)
         if text and finish_reason is None:
             chunk = Chunk(text, response, True, None, tools)
-            return self._with_server(chunk)
+            if not self._server_is_known:  # the first one with text: it is the same in all that follow
+                self._server_is_known, chunk.server = True, server_of(response.raw)
+            return chunk
+        return self._more_than_text(text, response, finish_reason, tools)
+
+    def _more_than_text(
+        self, text: str, response: ChatResponse, finish_reason: FinishReason | None, tools: str | None
+    ) -> Chunk:
         refusal = self._refuses_on(response.raw)
-        progress = self._gets_on(response, tools, blocks) or bool(text or refusal)
+        progress = self._gets_on(response, tools) or bool(text or refusal)
         return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
 
-    def _with_server(self, chunk: Chunk) -> Chunk:
-        """The chunk, with the server that it shows. Looks at the first one only: it is the same in all that follow."""
-        if not self._server_is_known:
-            self._server_is_known, chunk.server = True, server_of(chunk.payload.raw)
-        return chunk
-
-    def _calls_of(self, response: ChatResponse, blocks: Sequence[Any]) -> str | None:
+    def _calls_of(self, response: ChatResponse) -> str | None:
         """The fingerprint of the calls so far.
 
         LlamaIndex's Anthropic class repairs arguments while they come; what the model wrote is in its events alone.
         """
-        calls = open_tool_call(response.message.additional_kwargs, blocks)
+        calls = open_tool_call(response.message.additional_kwargs, blocks_of(response.message))
         if calls is None:
             return None
         piece = dig(response.raw, "delta", "partial_json")
@@ -103,15 +108,13 @@ class Reader:
         return with_repaired_calls(response, unfinished) if unfinished else response
 
     def _text_of(self, response: ChatResponse) -> str:
-        if response.delta:
-            self._has_deltas = True
-            return response.delta
+        """What is new in a chunk without a delta."""
         return self._growth(message_text(response.message)) if response.delta is None and not self._has_deltas else ""
 
-    def _gets_on(self, response: ChatResponse, tools: str | None, blocks: Sequence[Any]) -> bool:
+    def _gets_on(self, response: ChatResponse, tools: str | None) -> bool:
         """Whether a chunk without text has something new. Runs through, as each look remembers what was seen."""
         # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
-        return any((self._calls_grow(tools), _is_thinking(response), self._thinks_on(blocks)))
+        return any((self._calls_grow(tools), _is_thinking(response), self._thinks_on(blocks_of(response.message))))
 
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
@@ -122,7 +125,10 @@ class Reader:
             self._has_deltas = True
         finish_reason = finish_reason_of(response.raw, response.additional_kwargs)
         if text and finish_reason is None:
-            return self._with_server(Chunk(text, response, True))
+            chunk = Chunk(text, response, True)
+            if not self._server_is_known:
+                self._server_is_known, chunk.server = True, server_of(response.raw)
+            return chunk
         return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
 
     def _calls_grow(self, tools: str | None) -> bool:
@@ -150,15 +156,6 @@ class Reader:
 def _may_be_whole(arguments: str) -> bool:
     bare = arguments.strip()
     return not bare or (bare.endswith("}") and arguments_are_whole(bare))  # spares parsing at every piece
-
-
-def _reason_beside(response: ChatResponse) -> FinishReason | None:
-    extra = response.additional_kwargs
-    return finish_reason_of(None, extra) if extra else None
-
-
-def _more_than_text(blocks: Sequence[Any]) -> bool:
-    return len(blocks) > 1 or bool(blocks and not is_text(blocks[0]))
 
 
 def read_whole(response: Response) -> Chunk:

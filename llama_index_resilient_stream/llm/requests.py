@@ -241,20 +241,22 @@ class _Asked:
 
 def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call that is not streamed, as a stream of one chunk."""
-    method, to, kwargs, _ = _call(llms[request.model], question, request)
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=False), question, request)
     with upstream.asking():
         response = getattr(to.llm, method)(to.what, **kwargs)
     yield read_whole(response)
 
 
-async def acall(llms: Sequence[LLM], question: Question, _upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
+async def acall(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """Make one call that is not streamed, asynchronously, as a stream of one chunk."""
     if blocks_the_loop(llms[request.model], f"a{question.endpoint}"):
-        async for chunk in Offloaded(partial(call, llms, question, _upstream, request)):
+        async for chunk in Offloaded(partial(call, llms, question, upstream, request)):
             yield chunk
         return
-    method, to, kwargs, _ = _call(llms[request.model], question, request)
-    yield read_whole(await getattr(to.llm, f"a{method}")(to.what, **kwargs))
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=True), question, request)
+    with upstream.asking():
+        response = await getattr(to.llm, f"a{method}")(to.what, **kwargs)
+    yield read_whole(response)
 
 
 @dataclass(frozen=True)

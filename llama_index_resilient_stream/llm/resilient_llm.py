@@ -57,7 +57,7 @@ from ..compat.llama_index import (
     users_token_counter,
     with_inner_llm,
 )
-from ..errors import ConfigurationError, StreamFault, StreamInterruptedError
+from ..errors import ConfigurationError, ErrorBodyError, StreamFault, StreamInterruptedError
 from ..policy import RecoveryPolicy
 from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
@@ -638,7 +638,7 @@ class ResilientLLM(FunctionCallingLLM):
             failure = error
         else:
             return answer
-        raise _original(failure, question)
+        raise _original(failure, question, self._models)
 
     async def _acall(self, question: Question) -> Any:
         require_asyncio("An asynchronous call of ResilientLLM")
@@ -656,7 +656,7 @@ class ResilientLLM(FunctionCallingLLM):
             failure = error
         else:
             return answer
-        raise _original(failure, question)
+        raise _original(failure, question, self._models)
 
     def _recovery(
         self, question: Question, *, partial_text: str = "", restart_only: bool = False, streamed: bool = True
@@ -908,13 +908,15 @@ def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
     )
 
 
-def _original(error: StreamInterruptedError, question: Question) -> BaseException:
+def _original(error: StreamInterruptedError, question: Question, llms: Sequence[LLM]) -> BaseException:
     original = error.__cause__ or error
+    if isinstance(original, ErrorBodyError) and (said := CallExplanation(llms, question).message(original, "")):
+        original.args = (f"{str(original).rstrip('.')}: {said}",)
     if isinstance(question, OwnMethod) and isinstance(original, StreamFault):  # nothing below raised anything
         return error
     report = error.report
     if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
-        original.add_note(
-            f"ResilientLLM gave up after {len(report.attempts)} attempts in {report.seconds:.1f} s ({error.reason})."
-        )
+        count = len(report.attempts)
+        tried = f"{count} attempt{'s' if count != 1 else ''} in {report.seconds:.1f} s"
+        original.add_note(f"ResilientLLM gave up after {tried} ({error.reason}).")
     return original

@@ -38,6 +38,9 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         """What happened so far; the whole story once the stream is over."""
         return self._recovery.report
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.report.status}, {self.report.characters:,} characters>"
+
     @property
     def gi_frame(self) -> Any:
         """None when it is over, as of any generator: tracers look at it."""
@@ -50,10 +53,7 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
         """
         self.close()
 
-    def __next__(self) -> T:
-        return self.send(None)
-
-    def send(self, value: None) -> T:
+    def send(self, value: None = None) -> T:
         """Give the next response, as `next()` does; `value` is None.
 
         Raises:
@@ -67,6 +67,8 @@ class ResilientStream(Generator[T, None, None], Generic[T]):
                 raise
             self._recovery.cancel()  # another thread is just closing it, and may get to that only later
             raise StopIteration from None
+
+    __next__ = send
 
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None) -> T:
         """Raise an exception where the stream stands, as in any generator. It ends there."""
@@ -113,6 +115,9 @@ class ResilientAsyncStream(AsyncGenerator[T, None], Generic[T]):
     def report(self) -> StreamReport:
         """What happened so far; the whole story once the stream is over."""
         return self._recovery.report
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.report.status}, {self.report.characters:,} characters>"
 
     @property
     def ag_frame(self) -> Any:

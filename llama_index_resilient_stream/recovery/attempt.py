@@ -107,11 +107,11 @@ class RunningAttempt:
         self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
-        """Take in one chunk; give back what to show of it."""
-        self.record.chunks += 1
-        evidence = self.evidence
+        """Take in one chunk; give back what to show of it. Runs once per token."""
+        record, evidence = self.record, self.evidence
+        record.chunks += 1
         evidence.events = True
-        if chunk.progress:
+        if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
         if chunk.carries_more:
             self._note(chunk)
@@ -121,9 +121,10 @@ class RunningAttempt:
             return self._joined(chunk, self.join, answer)
         if self._repeats_calls:
             chunk.untouched = False
-        if chunk.text:
+        if text := chunk.text:
             evidence.text = True
-            self._show(chunk.text, answer)
+            answer.add(text)
+            record.characters += len(text)
         return (chunk,)
 
     def flush(self, answer: AnswerText, payload: object, *, complete: bool) -> list[Chunk]:

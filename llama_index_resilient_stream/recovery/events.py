@@ -52,6 +52,10 @@ class Ended:
 
     None: none came, or nobody looked.
     """
+    answered: bool = False
+    """Whether the server had begun to answer, as far as somebody looked. What fails then fails over what it sent."""
+    requests: int | None = None
+    """Requests that were sent, with those that the SDK repeats by itself. None: nobody counted."""
 
 
 @dataclass(frozen=True, slots=True)

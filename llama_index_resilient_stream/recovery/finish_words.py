@@ -45,7 +45,8 @@ WORDS: dict[FinishMeaning, str] = {
         stop stopped end_turn end_of_turn turn_end stop_sequence stop_sequences stop_token stop_word stop_words
         stop_string stop_str eos eos_token end_of_text end_of_sequence im_end eot eot_id complete completed
         completion response.completed message_stop done metadata end ended finish finished word load unload success
-        natural_stop normal""",
+        natural natural_stop normal normal_stop turn_complete hit_eos stopped_eos eos_found stop_criteria
+        stopping_criteria generation_complete""",
     # error_limit: Cohere. compaction, model_context_window_exceeded: Anthropic. time_limit, token_limit: watsonx.
     # limit: llama.cpp. repetition: vLLM cut a loop.
     FinishMeaning.LENGTH: """
@@ -82,6 +83,32 @@ WORDS: dict[FinishMeaning, str] = {
         malformed_response invalid_tool_call unexpected_tool_call tool_use_failed too_many_tool_calls
         missing_thought_signature no_image image_other other""",
 }
+
+PARTS: tuple[tuple[FinishMeaning, re.Pattern[str]], ...] = (
+    (
+        FinishMeaning.FILTER,
+        re.compile(
+            r"contentfilter|contentpolic|policyviolat|moderat|guardrail|safety|toxic|harmful|sensitive|prohibited"
+            r"|(block|refus|flagg)ed|responsibleai"
+        ),
+    ),
+    (
+        FinishMeaning.LENGTH,
+        re.compile(
+            r"^(?!.*ratelimit)("
+            r".*(max|limit|exceed|reach|budget|full|outof).*(token|length|context|time)"
+            r"|.*(token|length|context|time|repetition|loop).*(max|limit|exceed|reach|budget|full|detected))"
+        ),
+    ),
+    (
+        FinishMeaning.ERROR,
+        re.compile(
+            r"(?<!no)(error|failure|failed|timeout|exception)$|^(user|client|server)?(cancel|abort)"
+            r"|ratelimit|outofmemory"
+        ),
+    ),
+)
+"""Parts of words: gateways make up their own. They count where the whole word is in no row of `WORDS`."""
 
 _SEVERITY = (
     FinishMeaning.COMPLETE,
@@ -141,7 +168,7 @@ def _look_up(letters: str) -> FinishMeaning | None:
     for candidate in (letters, bare, _ENDING.sub("", bare)):
         if candidate in _MEANING:
             return _MEANING[candidate]
-    return None
+    return next((meaning for meaning, part in PARTS if part.search(bare)), None)
 
 
 def _says_nothing(letters: str) -> bool:

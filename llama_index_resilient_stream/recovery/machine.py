@@ -91,6 +91,8 @@ class Recovery:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = State.READY
+        self.streaming = False
+        """Whether the current attempt is to be read on."""
         self.policy = policy
         self.clock = clock
         self.report = StreamReport(stream_id=uuid.uuid4().hex)
@@ -126,13 +128,14 @@ class Recovery:
         if self.state is not State.STREAMING:
             self._go(Step.ASK)
             self._attempt = self._begin_attempt()
-        return self._current.request
+        return self.attempt.request
 
     def receive(self, event: Chunk | Ended) -> Sequence[Chunk]:
         """Take in one event; give back what to show now."""
         if isinstance(event, Ended):
             return self._on_end(event)
-        attempt = self._current
+        attempt = self._attempt  # past the property: this runs once per token
+        assert attempt is not None, "nothing was asked yet"
         self.last_payload = event.payload
         shown = attempt.receive(event, self._answer)
         if attempt.join is not None:
@@ -155,13 +158,8 @@ class Recovery:
         if self.over:
             return
         if self.state is State.STREAMING:
-            self._close_attempt(self._current, None)
+            self._close_attempt(self.attempt, None)
         self._end(Step.CANCEL, StreamStatus.CANCELLED)
-
-    @property
-    def streaming(self) -> bool:
-        """Whether the current attempt is to be read on."""
-        return self.state is State.STREAMING
 
     @property
     def over(self) -> bool:
@@ -174,9 +172,10 @@ class Recovery:
         return self._answer.text
 
     @property
-    def limit(self) -> float | None:
-        """Seconds that may pass until the next sign of progress."""
-        return self._attempt.limit if self._attempt is not None else None
+    def attempt(self) -> RunningAttempt:
+        """The attempt that was begun last."""
+        assert self._attempt is not None, "nothing was asked yet"
+        return self._attempt
 
     @property
     def model(self) -> Model:
@@ -186,7 +185,7 @@ class Recovery:
     @property
     def asked_model(self) -> Model:
         """The model that was asked last."""
-        return self._chain.models[self._current.request.model]
+        return self._chain.models[self.attempt.request.model]
 
     @property
     def elapsed(self) -> float:
@@ -205,11 +204,7 @@ class Recovery:
             self.state = TRANSITIONS[self.state, step]
         except KeyError:
             raise AssertionError(f"An answer that is {self.state} cannot {step}.") from None
-
-    @property
-    def _current(self) -> RunningAttempt:
-        assert self._attempt is not None, "nothing was asked yet"
-        return self._attempt
+        self.streaming = self.state is State.STREAMING
 
     def _end(self, step: Step, status: StreamStatus) -> None:
         self._go(step)
@@ -302,13 +297,13 @@ class Recovery:
     # The end of an attempt
 
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
-        attempt = self._current
+        attempt = self.attempt
         verdict = self._judge(attempt, end)
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
         if attempt.rejected or attempt.refused:  # perhaps only now, by the beginning that was still held back
             verdict = self._judge(attempt, end)
-        self._close_attempt(attempt, verdict.fault)
+        self._close_attempt(attempt, verdict.fault, end.requests)
         self._note_outcome(verdict, attempt)
         if verdict.fault is None and self._adds_nothing_new(verdict, attempt):
             self._after_nothing_new(verdict.status or StreamStatus.UNKNOWN, attempt)
@@ -348,7 +343,7 @@ class Recovery:
             return _fault(FaultKind.TRUNCATED, TruncatedStreamError(), retryable=True)
         return verdict
 
-    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None) -> None:
+    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None = None) -> None:
         record = attempt.record
         record.ended = self.elapsed
         self.fault = fault
@@ -356,6 +351,7 @@ class Recovery:
             record.fault, record.detail = fault.kind, fault.message
             if fault.retryable and not record.chunks and not isinstance(fault.error, StreamFault):
                 record.requests += self.model.own_retries
+        record.requests = record.requests if requests is None else requests
         if attempt.join is not None:
             record.seam, record.held = attempt.join.decision, attempt.join.most_held
             record.dropped = attempt.join.dropped
@@ -509,6 +505,6 @@ class Recovery:
         self.error.question = self._question
         self.error.restart_only = self._restart_only
         # A provider's refusal of our own continuation is not what befell the answer.
-        ours = not decision.retryable and bool(self._current.request.partial_text)
+        ours = not decision.retryable and bool(self.attempt.request.partial_text)
         cause = self._first_fault if ours and self._first_fault is not None else fault
         self.error.__cause__ = cause.error

@@ -74,6 +74,8 @@ class Evidence:
         """What stands as the last word, and is trusted."""
         self.untrusted_reason: FinishReason | None = None
         """What stands as the last word of a server whose word was followed by more before."""
+        self.reason_stands = False
+        """Whether a reason came that nothing has followed yet."""
         self.text_after_reason = False
         """Whether text stood on both sides of a reason, with no other reason since."""
         self.text = False
@@ -86,7 +88,8 @@ class Evidence:
     def note_reason(self, reason: FinishReason, *, trusted: bool) -> None:
         """Take in a finish reason. Text on the same chunk is noted after it."""
         self.text_after_reason = False
-        if not trusted and reason.kind not in _CUTS_BY_A_LIMIT:
+        self.reason_stands = True
+        if not trusted:
             self.untrusted_reason = reason
             return
         known = self.finish_reason
@@ -100,6 +103,7 @@ class Evidence:
         assert reason is not None, "there is no reason to take back"
         self.text_after_reason = self.text
         self.finish_reason = self.untrusted_reason = None
+        self.reason_stands = False
         return reason.word
 
     def note_calls(self, calls: str) -> None:
@@ -110,11 +114,6 @@ class Evidence:
         before = self._calls.split("|") if self._calls else ()
         self._calls_grew = self._calls_grew or bool(set(before) - set(calls.split("|")))
         self._calls = calls
-
-    @property
-    def reason_stands(self) -> bool:
-        """Whether a reason came that nothing has followed yet."""
-        return self.finish_reason is not None or self.untrusted_reason is not None
 
     @property
     def reason_is_last_word(self) -> bool:
@@ -176,7 +175,7 @@ def judge(seen: Evidence, end: Ended, context: Context) -> Verdict:
     """The verdict on one attempt that ended like this."""
     reason = _reason_of(seen, end, context.model)
     if end.error is not None and not _excuses(reason, seen, end, context):
-        return _failed(end.error, seen)
+        return _failed(end, seen)
     if reason is not None and reason.kind in (FinishMeaning.ERROR, FinishMeaning.PAUSE):
         return _unfinished(reason)
     if seen.has_calls and (verdict := _judge_calls(seen, reason)) is not None:
@@ -204,16 +203,21 @@ def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: C
     """Whether an error came when everything had been said."""
     if isinstance(end.error, (TruncatedStreamError, EmptyStreamError)):
         return False  # whoever read the answer saw that it is not whole, whatever the wire says
-    if reason is not None and reason.kind is not FinishMeaning.UNKNOWN:
+    if reason is None or reason.kind is FinishMeaning.UNKNOWN:
+        return end.terminated is True and not _must_send_reason(seen, end, context) and _broke_the_wire(seen, end)
+    if reason is seen.finish_reason:
         return seen.reason_is_last_word or end.terminated is True or reason.kind not in _GOOD_ENDS
-    if end.terminated is not True or _must_send_reason(seen, end, context):
-        return False
-    assert end.error is not None, "there is no error to excuse"
-    return _fault_of(end.error, seen).kind in _AFTER_THE_END
+    # The wire is read ahead of the chunks: how it ends says nothing where an event in front of that end failed.
+    return reason.kind is FinishMeaning.FILTER or _broke_the_wire(seen, end)
 
 
-def _failed(error: Exception, seen: Evidence) -> Verdict:
-    fault = _fault_of(error, seen)
+def _broke_the_wire(seen: Evidence, end: Ended) -> bool:
+    return end.error is not None and _fault_of(end.error, seen, end).kind in _AFTER_THE_END
+
+
+def _failed(end: Ended, seen: Evidence) -> Verdict:
+    assert end.error is not None, "nothing failed"
+    fault = _fault_of(end.error, seen, end)
     status = _STATUS_OF_ERROR.get(fault.kind)
     if status is not None and seen.text and not seen.has_calls:
         return Verdict(status)
@@ -281,7 +285,10 @@ def _lacks_only_reason(seen: Evidence, end: Ended, context: Context) -> bool:
 
 
 def _status_without_reason(seen: Evidence, end: Ended, context: Context) -> StreamStatus:
-    if end.terminated is True and (seen.untrusted_reason is not None or seen.text_after_reason):
+    untrusted = seen.untrusted_reason
+    if untrusted is not None and untrusted.kind in _CUTS_BY_A_LIMIT:
+        return _STATUS[untrusted.kind]  # not proven, and the cautious reading of a clean end
+    if end.terminated is True and (untrusted is not None or seen.text_after_reason):
         return StreamStatus.COMPLETE  # its word is no end, but its protocol's is
     whole = end.terminated is True and not _is_due(context.model)
     return StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN
@@ -301,14 +308,14 @@ def _is_due(model: Model) -> bool:
     return model.learned.sends_finish_reason if model.sends_finish_reason is None else model.sends_finish_reason
 
 
-def _fault_of(error: Exception, seen: Evidence) -> Fault:
+def _fault_of(error: Exception, seen: Evidence, end: Ended) -> Fault:
     if isinstance(error, StreamTimeoutError):
         return _silent(error, FaultKind.TIMEOUT)
     if isinstance(error, TruncatedStreamError):
         return _silent(error, FaultKind.TRUNCATED)
     if isinstance(error, EmptyStreamError):
         return _silent(error, FaultKind.EMPTY)
-    return classify(error, streamed=seen.events)
+    return classify(error, streamed=seen.events or end.answered)
 
 
 def _silent(error: Exception, kind: FaultKind, *, retryable: bool = True) -> Fault:

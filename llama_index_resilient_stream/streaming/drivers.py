@@ -66,6 +66,7 @@ class _Patience:
 
     def __init__(self, recovery: Recovery, upstream: Upstream, scope: Scope, watched: bool) -> None:
         self._recovery = recovery
+        self._attempt = recovery.attempt
         self._upstream = upstream
         self._scope = scope
         self._watched = watched
@@ -75,7 +76,7 @@ class _Patience:
     def begin(self) -> float | None:
         """A wait begins: the seconds that it may last. None: as long as it takes."""
         self._began = self._clock()
-        limit = self._recovery.limit if self._watched else None
+        limit = self._attempt.limit if self._watched else None
         left = None if limit is None else limit - self._spent
         return left if self._scope.deadline is None else self._scope.time_left(left)
 
@@ -95,9 +96,9 @@ class _Patience:
         if left is not None and left <= 0:
             what = f"The deadline of {recovery.policy.deadline:g} s passed."
         elif recovery.report.attempts[-1].first_token is None:
-            what = f"No first token within {recovery.limit:g} s."
+            what = f"No first token within {self._attempt.limit:g} s."
         else:
-            what = f"No progress for {recovery.limit:g} s."
+            what = f"No progress for {self._attempt.limit:g} s."
         return self._upstream.ended(StreamTimeoutError(what))  # the terminator may have passed by
 
 
@@ -146,6 +147,7 @@ def drive(
         StreamInterruptedError: it was given up.
     """
     sleep = scope.sleep if sleep is None else sleep
+    watched = watched and _has_limits(recovery)
     return _drive(open_stream, recovery, show, observer, scope, sleep, watched, _Outcome(recovery, scope))
 
 
@@ -159,50 +161,40 @@ def _drive(
     watched: bool,
     outcome: _Outcome,
 ) -> Generator[T, None, None]:
-    watched = watched and _has_limits(recovery)
     make_reader: Callable[..., AttemptReader] = WatchedReader if watched else PlainReader
+    receive, tell = recovery.receive, observer.watches_tokens
     try:
         while not scope.cancelled:
-            request = recovery.request
-            if request.strategy != "first":
-                observer.resume(recovery, request)
+            request = _begin(recovery, observer)
             part = Scope(scope)
             upstream = Upstream(part)
             attempt = make_reader(partial(open_stream, upstream, request), upstream, part)
             try:
-                yield from _read(
-                    attempt, recovery, show, observer, _Patience(recovery, upstream, scope, watched), scope
-                )
+                patience = _Patience(recovery, upstream, scope, watched)
+                while recovery.streaming:
+                    event = attempt.next(patience.begin())
+                    if scope.cancelled:
+                        return
+                    for chunk in receive(patience.end(event)):
+                        if tell or chunk.reset:
+                            observer.token(chunk, recovery)
+                        yield chunk.payload if chunk.untouched else show(chunk)
             finally:
                 attempt.close()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
-            if scope.cancelled or not _goes_on(recovery, observer, sleep):
+            if not _goes_on(recovery, observer, sleep):
                 return
     finally:
         outcome.settle()
         observer.end(recovery)
 
 
-def _read(
-    attempt: AttemptReader,
-    recovery: Recovery,
-    show: Show[T],
-    observer: Observer,
-    patience: _Patience,
-    scope: Scope,
-) -> Generator[T, None, None]:
-    receive, tell = recovery.receive, observer.watches_tokens
-    while not scope.cancelled:
-        event = attempt.next(patience.begin())
-        if scope.cancelled:
-            return
-        for chunk in receive(patience.end(event)):
-            if tell or chunk.reset:
-                observer.token(chunk, recovery)
-            yield chunk.payload if chunk.untouched else show(chunk)
-        if not recovery.streaming:
-            return
+def _begin(recovery: Recovery, observer: Observer) -> Request:
+    request = recovery.request
+    if request.strategy != "first":
+        observer.resume(recovery, request)
+    return request
 
 
 def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
@@ -258,7 +250,6 @@ async def _adrive(
             upstream = Upstream(part)
             attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
-                # What _read does: there is no `yield from` here, and another generator would cost every token.
                 patience = _Patience(recovery, upstream, scope, watched)
                 while recovery.streaming:
                     event = await attempt.next(patience.begin())

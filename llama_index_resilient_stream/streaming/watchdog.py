@@ -51,13 +51,14 @@ class PlainReader:
 
     left_thread = False
 
-    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream, _scope: Scope) -> None:
+    def __init__(self, open_stream: Callable[[], Iterator[Chunk]], upstream: Upstream, scope: Scope) -> None:
         self._open = open_stream
         self._upstream = upstream
+        self._scope = scope
         self._chunks: Iterator[Chunk] | None = None
 
     def next(self, timeout: float | None) -> Chunk | Ended | None:
-        if timeout is not None and timeout <= 0:
+        if self._scope.cancelled or (timeout is not None and timeout <= 0):
             return None
         try:
             if self._chunks is None:
@@ -98,14 +99,22 @@ class WatchedReader:
         scope.on_cancel(upstream.break_read)
 
     def next(self, timeout: float | None) -> Chunk | Ended | None:
-        if timeout is not None and timeout <= 0:
+        if self._scope.cancelled or (timeout is not None and timeout <= 0):
             return None
-        if self._chunks is not None:
-            return self._read_guarded(self._chunks, timeout)
-        event = self._read_in_thread(timeout)
-        if isinstance(event, Chunk) and self._upstream.can_break:
-            self._take_over()
-        return event
+        if self._chunks is None:
+            return self._read_in_thread(timeout)
+        guarded = self._guarded or self._begin_guard(timeout)
+        guarded.due = None if timeout is None else time.monotonic() + timeout
+        try:
+            # The context that the stream began in: what it set there it finds again, and can reset.
+            return self._context.run(next, self._chunks)
+        except StopIteration:
+            error: BaseException | None = None
+        except (Exception, ReaderLeftError) as raised:
+            error = raised
+        finally:
+            guarded.due = None
+        return None if self._scope.cancelled else self._ended(error)
 
     def _read_in_thread(self, timeout: float | None) -> Chunk | Ended | None:
         self._reading = True
@@ -120,6 +129,8 @@ class WatchedReader:
             self._reading = False
             return self._ended(answer.error)
         self._reading = answer is None
+        if answer is not None and self._upstream.can_break:
+            self._take_over()
         return answer  # type: ignore[no-any-return]
 
     def _ended(self, error: BaseException | None) -> Ended | None:
@@ -136,21 +147,10 @@ class WatchedReader:
         self._thread.join()  # it must have left the context that we go on in
         self._stop_waking()
 
-    def _read_guarded(self, chunks: Iterator[Chunk], timeout: float | None) -> Chunk | Ended | None:
-        if (guarded := self._guarded) is None:
-            guarded = self._guarded = GuardedRead(self._scope, timeout)
-            guard().watch(guarded)
-        guarded.due = None if timeout is None else time.monotonic() + timeout
-        try:
-            # The context that the stream began in: what it set there it finds again, and can reset.
-            return self._context.run(next, chunks)
-        except StopIteration:
-            error: BaseException | None = None
-        except (Exception, ReaderLeftError) as raised:
-            error = raised
-        finally:
-            guarded.due = None
-        return None if self._scope.cancelled else self._ended(error)
+    def _begin_guard(self, timeout: float | None) -> GuardedRead:
+        self._guarded = guarded = GuardedRead(self._scope, timeout)
+        guard().watch(guarded)
+        return guarded
 
     def close(self) -> None:
         self._stop_waking()
@@ -250,6 +250,7 @@ class InterruptibleWait:
         self._cancelling = 0
         self._due = float("inf")
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
         self._interrupted = False
 
     def start(self) -> None:
@@ -272,9 +273,9 @@ class InterruptibleWait:
             return
         assert self.loop is not None, "start() comes first"
         self._due = due = self.loop.time() + seconds
-        if self._timer is None or self._timer.when() > due:
+        if due < self._timer_at:
             self.stop_timer()
-            self._timer = self.loop.call_at(due, self._tick)
+            self._set_timer(due)
 
     def end(self) -> None:
         """The wait is over."""
@@ -299,16 +300,20 @@ class InterruptibleWait:
         """Leave no timer behind."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._timer_at = None, float("inf")
+
+    def _set_timer(self, at: float) -> None:
+        assert self.loop is not None, "start() comes first"
+        self._timer, self._timer_at = self.loop.call_at(at, self._tick), at
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, float("inf")
         if self.loop is None or self._task is None or self._due == float("inf"):
             return  # the next begin() sets a new one
         if self.loop.time() >= self._due:
             self.interrupt()
         else:
-            self._timer = self.loop.call_at(self._due, self._tick)
+            self._set_timer(self._due)
 
 
 class AsyncAttemptReader:

@@ -93,6 +93,10 @@ class FaultServer:
         self._answering = 0
         self._changed = threading.Condition()
 
+    def __repr__(self) -> str:
+        where = self.url if self._listener is not None else "not started"
+        return f"<{type(self).__name__}: {where}, {len(self.requests)} requests>"
+
     # -- starting and closing
 
     def start(self) -> Self:

@@ -58,6 +58,7 @@ class Upstream:
         self._scope = _Detached() if scope is None else scope
         self.watch: TerminatorWatch | None = None
         self._error_body: ErrorBody | None = None
+        self._requests = 0
         self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
         # The garbage collector may drop a stream, and so break its read, while this very thread is in here.
@@ -87,6 +88,10 @@ class Upstream:
                 raise ReaderLeftError
             self._socket = sock
 
+    def sends(self) -> None:
+        """Count a request that is about to be sent."""
+        self._requests += 1
+
     def opened(
         self, response: Any, watch: TerminatorWatch | None, error_body: ErrorBody, close: Callable[[], Any]
     ) -> None:
@@ -100,8 +105,16 @@ class Upstream:
         """
         self._closers.append(close)
         self.watch = watch or self.watch
-        self._error_body = error_body
+        if response.is_success:  # of another status the SDK makes an error of its own, which says more
+            self._error_body = error_body
         self._know_socket_of(response)
+
+    def answered(self, response: Any) -> None:
+        """Look at a response that was read wholly before it came here, as one that is not streamed is."""
+        self.disconnect()
+        if response.is_success:
+            self._error_body = ErrorBody()
+            self._error_body.feed(response.content)
 
     def disconnect(self) -> None:
         """From here on the socket is somebody else's."""
@@ -115,11 +128,14 @@ class Upstream:
 
     def ended(self, error: Exception | None = None) -> Ended:
         """The end of this attempt's stream, by itself or with `error`, and what our HTTP client saw of it."""
-        if error is None and self._error_body is not None:
-            error = self._error_body.error()
+        answered = self._error_body is not None
+        if self._error_body is not None and (said := self._error_body.error()) is not None:
+            said.__cause__ = error  # an SDK or LlamaIndex stumbled over what was no answer
+            error = said
+        requests = self._requests or None
         if self.watch is None:
-            return Ended(error)
-        return Ended(error, self.watch.terminated, self.watch.finish_reason)
+            return Ended(error, answered=answered, requests=requests)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests)
 
     # What whoever reads the stream does
 

@@ -52,7 +52,7 @@ class ErrorBody:
 
     def error(self) -> ErrorBodyError | None:
         """Return the error that the body is; None where it is not whole, or something else."""
-        if not self._kept:
+        if b'error"' not in self._kept:  # spares parsing a healthy answer
             return None
         try:
             body = json.loads(self._kept)
@@ -65,4 +65,6 @@ def _says_error(body: Any) -> bool:
     """Whether a JSON body is an error: in OpenAI's form, in a list as Google has it, or flat as vLLM had it."""
     if isinstance(body, list):
         return bool(body) and _says_error(body[0])
-    return isinstance(body, dict) and bool(body.get("error") or "error" in (body.get("object"), body.get("type")))
+    if not isinstance(body, dict) or body.get("choices"):
+        return False
+    return bool(body.get("error") or "error" in (body.get("object"), body.get("type")))

@@ -44,6 +44,7 @@ def send_observed(
         response = send(request, **options)
     else:
         upstream.check()
+        upstream.sends()
         try:
             response = send(request, **options)
         except Exception:
@@ -53,7 +54,7 @@ def send_observed(
     if not response.is_closed:
         _Body(response, upstream, drains=connections)
     elif upstream is not None:
-        upstream.disconnect()
+        upstream.answered(response)
     return response
 
 
@@ -67,9 +68,14 @@ async def send_observed_async(
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
     if connections:
         watch_connections_async(request)
+    upstream = Upstream.current()
+    if upstream is not None:
+        upstream.sends()
     response = await send(request, **options)
     if not response.is_closed:
-        _AsyncBody(response, Upstream.current())
+        _AsyncBody(response, upstream)
+    elif upstream is not None:
+        upstream.answered(response)
     return response
 
 

@@ -87,8 +87,11 @@ class TerminatorWatch:
             terminator = _TERMINATOR.search(window)
             self._seen = terminator is not None
             end = end if terminator is None else terminator.start()
-        if self._finish_reason is not None or _REASON.search(window, 0, end) or _REFUSAL.search(window, 0, end):
+        if self._finish_reason is not None:
             self._note_finish_reasons(window[:end])
+        elif found := _first(_REASON.search(window, 0, end), _REFUSAL.search(window, 0, end)):
+            line = max(window.rfind(b"\n", 0, found), window.rfind(b"\r", 0, found), 0)
+            self._note_finish_reasons(window[line:end])
         self._tail = window[end if len(window) - end <= _LONGEST_LINE else -_TAIL :]
 
     def end(self) -> None:
@@ -121,6 +124,11 @@ class TerminatorWatch:
             if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
                 self._finish_reason = reason
             self._refused = self._refused or _is_refusal(event)
+
+
+def _first(*matches: re.Match[bytes] | None) -> int:
+    """Where the first of these matches begins; 0 where there is none."""
+    return min((match.start() for match in matches if match is not None), default=0)
 
 
 def _event_on(line: bytes) -> dict[str, Any] | None:

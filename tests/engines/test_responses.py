@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from llama_index_resilient_stream import (
     ResilientStreamingAgentChatResponse,
     ResilientStreamingResponse,
     StreamInterruptedError,
+    StreamReport,
     StreamStatus,
     resilient,
 )
@@ -389,7 +391,17 @@ async def test_a_cancelled_writer_hangs_no_reader() -> None:
 # Leaving (A5, A11, B3, B8, B10)
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No garbage collector comes by: whoever drops something shall not have to wait for it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @sync
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("leave", ["cancel", "with", "drop"])
 def test_leaving_stops_the_llm_at_once(answer: Any, leave: str) -> None:
     inner = scripted(text=SHORT * 20, delay=0.01)
@@ -413,6 +425,7 @@ def test_leaving_stops_the_llm_at_once(answer: Any, leave: str) -> None:
 
 
 @asynchronous
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("leave", ["acancel", "cancel", "with", "drop", "aclose", "task"])
 async def test_leaving_an_asynchronous_one_stops_the_llm_at_once(answer: Any, leave: str) -> None:
     inner = scripted(text=SHORT * 20, delay=0.01)
@@ -443,6 +456,42 @@ async def test_leaving_an_asynchronous_one_stops_the_llm_at_once(answer: Any, le
     assert len(inner.calls) == 1
     assert len(inner.calls[0].sent) < 20
     assert await aeventually(lambda: report.status is StreamStatus.CANCELLED, 1)
+
+
+def begin_to_read(answer: Any, inner: ScriptedLLM) -> StreamReport:
+    response = answer(inner)
+    for _ in response.response_gen:
+        break
+    report: StreamReport = response.report
+    return report
+
+
+async def abegin_to_read(answer: Any, inner: ScriptedLLM) -> StreamReport:
+    response = await answer(inner)
+    async for _ in response.async_response_gen():
+        break
+    report: StreamReport = response.report
+    return report
+
+
+@sync
+@pytest.mark.usefixtures("uncollected")
+def test_returning_from_the_function_that_asked_stops_the_llm(answer: Any) -> None:
+    inner = scripted(text=SHORT * 20, delay=0.01)
+    report = begin_to_read(answer, inner)
+    assert eventually(lambda: inner.open_streams == 0)
+    assert len(inner.calls[0].sent) < 20
+    assert eventually(lambda: report.status is StreamStatus.CANCELLED)
+
+
+@asynchronous
+@pytest.mark.usefixtures("uncollected")
+async def test_returning_from_the_coroutine_that_asked_stops_the_llm(answer: Any) -> None:
+    inner = scripted(text=SHORT * 20, delay=0.01)
+    report = await abegin_to_read(answer, inner)
+    assert await aeventually(lambda: inner.open_streams == 0)
+    assert len(inner.calls[0].sent) < 20
+    assert await aeventually(lambda: report.status is StreamStatus.CANCELLED)
 
 
 @pytest.mark.parametrize("steps", range(6))

@@ -652,6 +652,30 @@ IN_BAND: dict[str, tuple[str, FaultKind]] = {
     "key first": ("API key not valid. Please pass a valid API key.", K.AUTH),
     "key in Chinese": ("无效的令牌", K.AUTH),
     "model": ("The model `x` does not exist or you do not have access to it.", K.BAD_REQUEST),
+    "window of tokens": ("tokens in request more than max tokens allowed", K.CONTEXT_WINDOW),
+    "window to reduce": ("Please reduce your prompt; or completion length.", K.CONTEXT_WINDOW),
+    "total of tokens": ("total tokens 9000 exceeds limit 8192", K.CONTEXT_WINDOW),
+    "current quota": ("You exceeded your current quota, please check your plan and billing details", K.QUOTA),
+    "quota per minute": ("You exceeded your current quota. Please retry in 34.07s.", K.SERVER),
+    "balance last": ("Your account balance is insufficient", K.QUOTA),
+    "payment": ("Payment required: please add funds", K.QUOTA),
+    "spending": ("monthly spending limit reached", K.QUOTA),
+    "billing": ("Usage limit exceeded for this billing period", K.QUOTA),
+    "prepaid in Chinese": ("预扣费额度失败, 用户剩余额度: ¥0.1", K.QUOTA),
+    "risk": ("Content Exists Risk", K.FILTERED),
+    "word of a gateway": ("sensitive_words_detected", K.FILTERED),
+    "guidelines": ("Content violates usage guidelines. Failed check: SAFETY_CHECK", K.FILTERED),
+    "our policies": ("Your prompt violates our policies", K.FILTERED),
+    "forbidden in Chinese": ("输入包含违禁内容", K.FILTERED),
+    "illegal in Chinese": ("请求内容涉嫌违法", K.FILTERED),
+    "risk control in Chinese": ("输入内容触发风控", K.FILTERED),
+    "bad information in Chinese": ("包含不良信息", K.FILTERED),
+    "key expired in Chinese": ("api key已失效", K.AUTH),
+    "authentication": ("Authentication Fails (no such user)", K.AUTH),
+    "token revoked": ("Your API token has been revoked", K.AUTH),
+    "no channel in Chinese": ("当前分组 default 下对于模型 x 无可用渠道", K.BAD_REQUEST),
+    "busy": ("The system is busy, please try again later", K.SERVER),
+    "too many people": ("Quota exceeded for requests per minute, retry in 3 s", K.SERVER),
     "anything else": ("Request failed during generation: Server error: CUDA out of memory", K.SERVER),
     "nothing": ("", K.SERVER),
 }
@@ -670,6 +694,26 @@ SHAPES: dict[str, Any] = {
 def test_what_an_error_event_says(shape: Any, text: str, kind: FaultKind) -> None:
     fault = classify(shape(text), streamed=True)
     assert (fault.kind, fault.retryable) == (kind, kind is K.SERVER)
+
+
+PLAIN: dict[str, tuple[str, FaultKind]] = {
+    "quota": ("insufficient_quota", K.QUOTA),
+    "credits": ("You have run out of credits", K.QUOTA),
+    "window": ("This model's maximum context length is 8192 tokens", K.CONTEXT_WINDOW),
+    "filter in Chinese": ("内容审核不通过", K.FILTERED),
+    "key": ("Invalid API key", K.AUTH),
+    "nobody knows": ("upstream went away", K.CORRUPT),
+    "cut JSON": ('{"choices": [{"delta": {"content": "Insufficient balance', K.CORRUPT),
+    "a piece of JSON": ('content": "Insufficient balance"}}]}', K.CORRUPT),
+    "a page": ("<html>Unauthorized</html>", K.CORRUPT),
+    "long": ("insufficient_quota " * 50, K.CORRUPT),
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), PLAIN.values(), ids=PLAIN.keys())
+def test_an_event_that_is_a_sentence_is_read(text: str, kind: FaultKind) -> None:
+    fault = classify(json.JSONDecodeError("Expecting value", text, 0), streamed=True)
+    assert (fault.kind, fault.retryable) == (kind, kind is K.CORRUPT)
 
 
 CODES_IN_BAND: dict[str, tuple[dict[str, Any], FaultKind]] = {

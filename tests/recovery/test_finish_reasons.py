@@ -269,6 +269,24 @@ SPELLINGS: dict[str, tuple[str, FinishMeaning]] = {
     "another script": ("完成", FinishMeaning.UNKNOWN),
     "a number as text": ("42", FinishMeaning.UNKNOWN),
     "a pause": ("pauseTurn", FinishMeaning.PAUSE),
+    # words that gateways make up
+    "a filter's own": ("output_content_filtered", FinishMeaning.FILTER),
+    "blocked by": ("blockedBySafetyFilter", FinishMeaning.FILTER),
+    "moderation failed": ("content_moderation_failed", FinishMeaning.FILTER),
+    "the prompt": ("PROMPT_BLOCKED", FinishMeaning.FILTER),
+    "guardrail": ("aws-guardrail-action", FinishMeaning.FILTER),
+    "limit first": ("reached_max_tokens", FinishMeaning.LENGTH),
+    "limit last": ("TokenBudgetExceeded", FinishMeaning.LENGTH),
+    "context": ("max-context-length", FinishMeaning.LENGTH),
+    "time": ("max_time", FinishMeaning.LENGTH),
+    "loop": ("loop_detected", FinishMeaning.LENGTH),
+    "rate of tokens": ("tokens_rate_limit", FinishMeaning.ERROR),
+    "any error": ("BackendError", FinishMeaning.ERROR),
+    "no error": ("no_error", FinishMeaning.UNKNOWN),
+    "by the user": ("user_abort", FinishMeaning.ERROR),
+    "gateway": ("gateway-timeout", FinishMeaning.ERROR),
+    "memory": ("cuda_out_of_memory", FinishMeaning.ERROR),
+    "llama.cpp": ("stopped_eos", FinishMeaning.COMPLETE),
 }
 
 

@@ -376,25 +376,25 @@ def test_a_call_that_came_whole_counts_as_closed_in_a_class_that_never_tells(
 def test_limits_before_and_after_the_first_progress_and_after_the_end() -> None:
     recovery = Recovery([replace(MODEL, first_token_timeout=60.0)], replace(NO_WAIT, idle_timeout=20.0))
     assert recovery.request
-    assert recovery.limit == 60.0
+    assert recovery.attempt.limit == 60.0
     recovery.receive(Chunk(""))  # a role header is no progress
-    assert recovery.limit == 60.0
+    assert recovery.attempt.limit == 60.0
     recovery.receive(Chunk("", progress=True))  # a thought is
-    assert recovery.limit == 20.0
+    assert recovery.attempt.limit == 20.0
     recovery.receive(Chunk("Word", progress=True))
     recovery.receive(Chunk("", finish_reason=STOP))
-    assert recovery.limit == 5.0
+    assert recovery.attempt.limit == 5.0
 
 
 def test_wait_is_not_shortened_before_the_first_token() -> None:
     recovery = Recovery([fresh(first_token_timeout=60.0)], replace(NO_WAIT, idle_timeout=20.0))
     assert recovery.request
     recovery.receive(Chunk("", finish_reason=STOP))
-    assert recovery.limit == 60.0
+    assert recovery.attempt.limit == 60.0
     recovery.receive(Chunk("", progress=True, finish_reason=STOP))  # a thought
-    assert recovery.limit == 20.0
+    assert recovery.attempt.limit == 20.0
     recovery.receive(Chunk("Word", progress=True, finish_reason=STOP))
-    assert recovery.limit == 20.0
+    assert recovery.attempt.limit == 20.0
 
 
 def test_wait_is_restored_after_a_finish_reason() -> None:
@@ -403,9 +403,9 @@ def test_wait_is_restored_after_a_finish_reason() -> None:
     recovery.receive(Chunk("One ", progress=True))
     recovery.receive(Chunk("", finish_reason=STOP))
     recovery.receive(Chunk("two ", progress=True))
-    assert recovery.limit == 20.0
+    assert recovery.attempt.limit == 20.0
     recovery.receive(Chunk("", finish_reason=STOP))
-    assert recovery.limit == 20.0  # the word is not trusted any more
+    assert recovery.attempt.limit == 20.0  # the word is not trusted any more
 
 
 def test_an_error_after_the_finish_signal_is_no_fault() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, StreamInterruptedError
+from llama_index_resilient_stream.errors import ErrorBodyError
 from llama_index_resilient_stream.policy import StreamEnd
 from llama_index_resilient_stream.recovery.continuation import Continuation
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
@@ -16,6 +17,7 @@ from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, 
 from llama_index_resilient_stream.recovery.machine import Recovery
 
 RESET = ConnectionResetError("reset")
+WRONG = TypeError("can only concatenate str (not 'list') to str")
 STOP = FinishReason(FinishMeaning.COMPLETE, "stop")
 TOOL = FinishReason(FinishMeaning.TOOL, "tool_calls")
 LENGTH = FinishReason(FinishMeaning.LENGTH, "length")
@@ -70,6 +72,16 @@ CASES = {
     "pause-is-no-end": Case([text("Hi"), word(PAUSE)], "truncated"),
     "silent": Case([text("Hi")], "truncated"),
     "silent-in-a-class-that-never-tells": Case([text("Hi")], "unknown", sends=False),
+    "silent-terminated": Case([text("Hi")], "truncated", Ended(terminated=True)),
+    "silent-terminated-nobody-knows": Case([text("Hi")], "complete", Ended(terminated=True), sends=None),
+    "silent-terminated-in-a-class-that-never-tells": Case(
+        [text("Hi")], "complete", Ended(terminated=True), sends=False
+    ),
+    "silent-not-terminated-in-a-class-that-never-tells": Case(
+        [text("Hi")], "truncated", Ended(terminated=False), sends=False
+    ),
+    "reset-in-a-class-that-never-tells": Case([text("Hi")], "transport", BROKEN, sends=False),
+    "reset-behind-the-terminator": Case([text("Hi")], "complete", Ended(RESET, True), sends=False),
     # a reason that more followed
     "stamped-then-reset": Case(stamped("a", "b", "c"), "transport", BROKEN),
     "stamped-once-then-reset": Case(stamped("a"), "transport", BROKEN),
@@ -79,6 +91,13 @@ CASES = {
     "stamped-learned-before": Case([text("a", STOP)], "unknown", untrusted=("stop",)),
     "stamped-learned-then-reset": Case([text("a"), word(STOP)], "transport", BROKEN, untrusted=("stop",)),
     "stamped-then-length": Case([*stamped("a", "b"), word(LENGTH)], "length"),
+    "stamped-length-then-reset": Case(stamped("a", "b", reason=LENGTH), "transport", BROKEN),
+    "stamped-length-clean": Case(stamped("a", "b", reason=LENGTH), "length"),
+    "stamped-length-terminated": Case(stamped("a", "b", reason=LENGTH), "length", Ended(terminated=True)),
+    "stamped-length-not-terminated": Case(stamped("a", "b", reason=LENGTH), "truncated", Ended(terminated=False)),
+    "stamped-filter-then-reset": Case(stamped("a", "b", reason=FILTER), "transport", BROKEN),
+    "stamped-filter-clean": Case(stamped("a", "b", reason=FILTER), "filtered"),
+    "text-after-length": Case([text("a"), word(LENGTH), text("b")], "unknown"),
     "stop-on-thoughts-then-cut": Case([thought(STOP), thought(STOP), text("Hi")], "truncated"),
     "stop-before-the-text": Case([word(STOP), text("Hi"), word(STOP)], "unknown"),
     "words-after-stop": Case([text("a"), word(STOP), text("b")], "unknown"),
@@ -104,6 +123,16 @@ CASES = {
     "filter-on-the-wire-alone": Case([], "filtered", Ended(finish_reason=FILTER)),
     "stop-on-the-wire": Case([text("Hi")], "complete", Ended(finish_reason=STOP)),
     "stop-on-the-wire-untrusted": Case([text("Hi")], "truncated", Ended(finish_reason=STOP), untrusted=("stop",)),
+    "stop-on-the-wire-then-reset": Case([text("Hi")], "complete", Ended(RESET, True, STOP)),
+    "stop-on-the-wire-before-the-first-word-failed": Case([], "corrupt", Ended(WRONG, True, STOP, answered=True)),
+    "stop-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, STOP)),
+    "stop-on-the-wire-behind-an-error": Case([text("Hi")], "server", Ended(ErrorBodyError({"error": "x"}), True, STOP)),
+    "length-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, LENGTH)),
+    "filter-on-an-event-that-failed": Case([text("Hi")], "filtered", Ended(WRONG, True, FILTER)),
+    "failed-in-front-of-the-terminator": Case([text("Hi")], "corrupt", Ended(WRONG, True), sends=False),
+    "usage-behind-stop-failed": Case([text("Hi"), word(STOP)], "complete", Ended(WRONG, True, STOP)),
+    "failed-over-an-answer": Case([], "corrupt", Ended(WRONG, answered=True)),
+    "failed-before-an-answer": Case([], "unknown", Ended(WRONG)),
     # empty answers and refusals
     "empty": Case([word(STOP)], "empty"),
     "empty-accepted": Case([word(STOP)], "complete", settings={"policy": RecoveryPolicy(empty="accept")}),

@@ -18,7 +18,7 @@ from llama_index_resilient_stream import ConfigurationError
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response, text_response
 from support.serve_apps import ASKED, CASES, FAILS_AT, TEXT, WITHOUT_GC, reads, wsgi
 from support.servers import Running, nginx, serving
-from support.sse_readers import A_SECOND, LEFT_AT, check_left, eventually, get, leave, name, of_all_cases, read
+from support.sse_readers import A_SECOND, LEFT_AT, check_left, eventually, leave, name, of_all_cases, read
 
 SHORT = 30
 
@@ -138,7 +138,8 @@ def app(request: pytest.FixtureRequest) -> Iterator[Running]:
     args = ["--threads", "16", *(["--preload"] if request.param == "preload" else [])]
     app = "support.serve_apps:wsgi_that_was_asked()" if request.param == "preload" else "support.serve_apps:wsgi"
     with serving(app, "gunicorn-gthread", args=args, env=WITHOUT_GC) as running:
-        assert eventually(lambda: get(running.url + "/light").status_code == 200)
+        # The first request waits until the worker has imported the app.
+        assert httpx.get(running.url + "/light", timeout=60).status_code == 200
         yield running
 
 

@@ -1,7 +1,8 @@
-"""An error as JSON under status 200, in place of a stream: what it says decides whether it is asked again."""
+"""An error as JSON under status 200, in place of an answer: what it says decides whether it is asked again."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ import respx
 from llama_index.llms.openai_like import OpenAILike
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
+from llama_index_resilient_stream.errors import ErrorBodyError
 from llama_index_resilient_stream.http import async_http_client, http_client
+from llama_index_resilient_stream.recovery.faults import classify
 from llama_index_resilient_stream.report import FaultKind
 from llama_index_resilient_stream.testing import FaultServer, WireFault, http_error
 from llama_index_resilient_stream.transport.error_body import MOST, ErrorBody
-from support.readers import QUICK, TEXT, Reader, openai_like
+from support.readers import QUICK, TEXT, Reader, openai_like, question
 
 Serve = Callable[..., FaultServer]
 K = FaultKind
@@ -85,6 +88,71 @@ def test_what_passes_is_asked_again(reader: Reader, serve: Serve, clients: dict[
     assert len(server.requests) == 2
     assert result.report.faults == [row[0]]
     assert result.report.status is StreamStatus.COMPLETE
+
+
+def whole(llm: ResilientLLM, asynchronous: bool) -> Any:
+    """Ask without streaming, and give its HTTP clients back."""
+
+    async def ask() -> Any:
+        try:
+            return await llm.achat(question())
+        finally:
+            await llm.llm._get_aclient().close()  # type: ignore[attr-defined]
+
+    if asynchronous:
+        return asyncio.run(ask())
+    try:
+        return llm.chat(question())
+    finally:
+        llm.llm._get_client().close()  # type: ignore[attr-defined]
+
+
+ASYNCHRONOUS = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+
+
+@ASYNCHRONOUS
+@rows(FINAL)
+def test_a_call_that_is_not_streamed_decides_the_same(
+    serve: Serve, clients: dict[str, Any], asynchronous: bool, row: Row
+) -> None:
+    server = serve(TEXT, [fault_of(row)] * 9)
+    with pytest.raises(ErrorBodyError) as caught:
+        whole(ResilientLLM(openai_like(server, **clients), policy=QUICK), asynchronous)
+    assert len(server.requests) == 1
+    assert classify(caught.value, streamed=False).kind is row[0]
+    assert "in place of an answer" in str(caught.value)
+
+
+@ASYNCHRONOUS
+@rows(PASSING)
+def test_a_call_that_is_not_streamed_is_asked_again(
+    serve: Serve, clients: dict[str, Any], asynchronous: bool, row: Row
+) -> None:
+    server = serve(TEXT, [fault_of(row)])
+    answer = whole(ResilientLLM(openai_like(server, **clients), policy=QUICK), asynchronous)
+    assert answer.message.content == TEXT
+    assert len(server.requests) == 2
+
+
+@ASYNCHRONOUS
+def test_the_error_of_a_call_says_what_the_server_said_and_no_key(serve: Serve, asynchronous: bool) -> None:
+    key = "sk-abcdefghijklmnop0123456789"
+    fault = http_error(200, f"Incorrect API key provided: {key}", "invalid_request_error", "invalid_api_key")
+    with pytest.raises(ErrorBodyError, match="Incorrect API key provided") as caught:
+        whole(ResilientLLM(openai_like(serve(TEXT, [fault] * 9)), policy=QUICK), asynchronous)
+    assert key not in f"{caught.value!s}{caught.value!r}"
+    assert caught.value.__notes__[0].startswith("ResilientLLM gave up after 1 attempt in")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"error": None, "choices": [{"index": 0}]}, {"error": {"code": 1}, "choices": [{"index": 0}]}, {"id": "an error"}],
+    ids=["no-error", "an-answer-too", "none"],
+)
+def test_what_has_an_answer_is_no_error(body: dict[str, Any]) -> None:
+    seen = ErrorBody()
+    seen.feed(json.dumps(body).encode())
+    assert seen.error() is None
 
 
 def test_a_continuation_may_be_answered_so(reader: Reader, serve: Serve) -> None:

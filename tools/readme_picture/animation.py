@@ -9,10 +9,16 @@ class Motion:
     """Collects the keyframes of everything that moves. What an element looks like without them is its last state.
 
     Every method returns the attributes to put on an element.
+
+    Args:
+        seconds: From one beginning to the next.
+        first_frame: Where it is joined, in seconds, when the picture is opened. What shows one frame only, such as the
+            preview of a link, shows this one.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, first_frame: float) -> None:
         self._seconds = seconds
+        self._first_frame = first_frame
         self._names: dict[str, str] = {}
 
     def from_(self, at: float) -> str:
@@ -48,7 +54,11 @@ class Motion:
 
     def _play(self, frames: str, timing: str, *more: str) -> str:
         name = self._names.setdefault(frames, f"k{len(self._names)}")
-        return f'style="{";".join([f"animation:{name} {self._seconds:g}s {timing} infinite", *more])}"'
+        return f'style="{";".join([f"animation:{name} {self._clock} {timing} infinite", *more])}"'
+
+    @property
+    def _clock(self) -> str:
+        return f"{self._seconds:g}s -{self._first_frame:g}s"
 
     def _percent(self, at: float) -> str:
         return f"{100 * at / self._seconds:.2f}".rstrip("0").rstrip(".") + "%"

@@ -72,7 +72,8 @@ class _Picture:
         self._scenario, self._readers = scenario, (plain, resilient)
         self._plain = _card_of(_MARGIN, plain)
         self._resilient = _card_of(_MARGIN + _CARD + _GUTTER, resilient)
-        self._motion = Motion(self._resilient.over + _HOLD)
+        end = self._resilient.over
+        self._motion = Motion(end + _HOLD, first_frame=end + _NOTICED)
         rows = 1 + max(word.row for _, word in self._resilient.words)
         self._bar = _FIRST_LINE + rows * _LINE + 32
         self._bottom = self._bar + 46

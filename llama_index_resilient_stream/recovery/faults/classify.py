@@ -26,7 +26,16 @@ from datetime import UTC, datetime
 
 from ...report import FaultKind
 from ..finish_words import FinishMeaning, meaning_of
-from .exceptions import chain, class_names, failure_mark, is_failure_of_code, status_of, text_of_error, words_of
+from .exceptions import (
+    chain,
+    class_names,
+    failure_mark,
+    is_failure_of_code,
+    plain_event,
+    status_of,
+    text_of_error,
+    words_of,
+)
 from .retry_after import seconds_asked
 from .tables import (
     AUTH,
@@ -40,6 +49,7 @@ from .tables import (
     NETWORK_ERRNO,
     PREFILL_REFUSED,
     QUOTA,
+    QUOTA_OF_A_PLAN,
     RETRYABLE,
     SHARP,
     SHARP_PARTS,
@@ -197,12 +207,14 @@ _REFINEMENTS = {
         (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
         (FaultKind.PREFILL_REFUSED, PREFILL_REFUSED),
         (FaultKind.QUOTA, QUOTA),
+        (FaultKind.QUOTA, QUOTA_OF_A_PLAN),
         (FaultKind.FILTERED, FILTERED),
     ),
     FaultKind.RATE_LIMIT: ((FaultKind.QUOTA, QUOTA),),
     FaultKind.SERVER: (
         (FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW),
         (FaultKind.QUOTA, QUOTA),
+        (FaultKind.QUOTA, QUOTA_OF_A_PLAN),
         (FaultKind.FILTERED, FILTERED),
     ),
 }
@@ -215,11 +227,23 @@ def _refined(opinion: _Opinion) -> _Opinion:
     wordings = _REFINEMENTS.get(opinion.kind, ())
     if opinion.kind is FaultKind.SERVER and opinion.status is None:
         wordings += _REFINEMENTS_IN_BAND
+    if opinion.kind is FaultKind.CORRUPT:
+        return _said_in_plain_text(opinion)
     if wordings:
         text = text_of_error(opinion.link)
         for kind, wording in wordings:
             if wording.search(text):
                 return replace(opinion, kind=kind)
+    return opinion
+
+
+def _said_in_plain_text(opinion: _Opinion) -> _Opinion:
+    """Return the opinion on an event that is no JSON, of another kind where it is a plain sentence about an error."""
+    text = plain_event(opinion.link)
+    wordings = ((FaultKind.CONTEXT_WINDOW, CONTEXT_WINDOW), (FaultKind.QUOTA, QUOTA), (FaultKind.FILTERED, FILTERED))
+    for kind, wording in (*wordings, (FaultKind.AUTH, AUTH)):
+        if text and wording.search(text):
+            return replace(opinion, kind=kind)
     return opinion
 
 
@@ -248,7 +272,7 @@ def _by_type(links: Sequence[BaseException], streamed: bool) -> _Opinion:
     """Read an integration's own failure: a broken event if events were coming, a bug if none had."""
     failure = next(filter(is_failure_of_code, links), None)
     if streamed and failure is not None:
-        return _Opinion(FaultKind.CORRUPT, failure)
+        return _said_in_plain_text(_Opinion(FaultKind.CORRUPT, failure))
     return _Opinion(FaultKind.UNKNOWN, links[0])
 
 

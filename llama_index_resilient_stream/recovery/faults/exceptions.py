@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -170,6 +171,21 @@ def text_of_error(error: BaseException) -> str:
     return "\n".join(text[:_MOST_TEXT] for text in texts[:8])
 
 
+_LONGEST_SENTENCE = 500
+
+
+def plain_event(error: BaseException) -> str:
+    """Return what an event says that code stumbled over: a sentence in place of JSON, or an object in place of a chunk.
+
+    "" where it is cut JSON, or a page.
+    """
+    text = read(error, "doc") if isinstance(error, json.JSONDecodeError) else None
+    if (event := event_of(error)) is not None:
+        text = "\n".join(value for value in event.values() if isinstance(value, str))
+    is_sentence = isinstance(text, str) and len(text) <= _LONGEST_SENTENCE and not re.search(r'[<{}\[\]"]', text)
+    return str(text) if is_sentence else ""
+
+
 def bodies(error: BaseException) -> Iterator[dict[Any, Any]]:
     """Yield the dictionaries of an error body, outermost first, wherever an SDK keeps it."""
     response = read(error, "response")
@@ -181,7 +197,23 @@ def bodies(error: BaseException) -> Iterator[dict[Any, Any]]:
 
 
 def _sources(error: BaseException) -> list[Any]:
-    return [read(error, name) for name in ("body", "details", "error", "response_json")]
+    return [*(read(error, name) for name in ("body", "details", "error", "response_json")), event_of(error)]
+
+
+def event_of(error: BaseException) -> dict[str, Any] | None:
+    """Return the object that came in place of a chunk, and that whoever reads chunks stumbled over.
+
+    Servers send {"object": "error", "message": ...} in the stream. OpenAI's SDK makes a chunk without choices of it,
+    which is found where the exception came through.
+    """
+    trace = error.__traceback__ if is_failure_of_code(error) else None
+    found = None
+    while trace is not None:
+        for value in trace.tb_frame.f_locals.values():
+            if type(value).__module__.startswith("openai.types.") and read(value, "choices") is None:
+                found = read(value, "__pydantic_extra__") or found
+        trace = trace.tb_next
+    return found if isinstance(found, dict) else None
 
 
 def _buffered(response: Any) -> Any:

@@ -198,7 +198,9 @@ CONTEXT_WINDOW = _wording(
     r"number of (input )?tokens\b.{0,40}\b(cannot|must not) exceed",  # watsonx
     r"exceed(ed|s)? model token limit",  # Moonshot
     r"range of input length",  # DashScope
-    r"reduce the length of the (messages|prompt|input)",  # Groq, Cerebras
+    r"tokens in request more than",  # Baichuan, Moonshot
+    r"tokens?\b.{0,40}\bexceeds? (the |model )?(maximum |token )?limit",
+    r"reduce (the length of )?(the|your) (messages|prompt|input)",  # Groq, Cerebras, OpenAI
     r"(上下文|输入|提示词|prompt).{0,12}(超长|过长|超过|超出|超限)",  # Zhipu, gateways
     r"token ?(数|长度|总).{0,8}(超过|超出|超限)",
     r"(超过|超出).{0,12}(上下文|最大长度|长度限制)",
@@ -216,30 +218,37 @@ PREFILL_REFUSED = _wording(
     r"(unknown|unrecogni[sz]ed|unsupported|extra|unexpected|not permitted)\b.{0,60}\b(prefix|partial)\b",
 )
 FILTERED = _wording(
-    r"content (management )?policy|content[_ ]filter|usage polic|safety system",
+    r"content (management )?policy|content[_ ]filter|usage polic|safety system|content exists risk",
     r"flagged as potentially|data may contain inappropriate",
-    r"(violat\w+|against)\b.{0,40}\b(content|safety|community|acceptable use)\b.{0,12}\b(polic|guideline|rule)",
-    r"(sensitive|prohibited|unsafe|inappropriate) (content|words?)",
+    r"(violat\w+|against)\b.{0,40}\b(content|safety|community|usage|use)\b.{0,12}\b(polic|guideline|rule)",
+    r"(prompt|input|output|content|message)s? (may )?violat\w+\b.{0,20}\b(polic|guideline|rule|terms)",
+    r"(sensitive|prohibited|unsafe|inappropriate)[_ ](content|words?)",
     r"(blocked|rejected|flagged) by\b.{0,40}\b(moderation|safety|guardrails?)",
-    r"敏感|违规|違規|不合规|不安全|不当内容|(审核|審核).{0,6}(不通过|未通过|失败)",
+    r"敏感|违规|違規|违禁|违法|不合规|不安全|(不当|不良)(内容|信息)|风控|風控|(审核|審核).{0,6}(不通过|未通过|失败)",
 )
 QUOTA = _wording(
-    r"credit balance is too low|out of credits|billing hard limit",
+    r"credit balance is too low|out of credits|billing hard limit|payment required",
     r"insufficient[ _](user[ _]|account[ _])?(quota|balance|credits?|funds)",
-    r"(余额|餘額).{0,4}不足|欠费|(额度|配额|套餐|資源包|资源包).{0,8}(不足|用尽|用完|耗尽)",
+    r"(balance|credits?|funds) (is|are|was) (insufficient|exhausted|depleted|used up)",
+    r"(spend(ing)?|budget|billing)\b.{0,20}\blimit\b.{0,20}\b(reached|exceeded|hit)",
+    r"limit (reached|exceeded)\b.{0,20}\bbilling",
+    r"(余额|餘額).{0,4}不足|欠费|(额度|配额|套餐|資源包|资源包).{0,8}(不足|用尽|用完|耗尽|失败)",
 )
+QUOTA_OF_A_PLAN = _wording(r"exceeded your current quota(?![\s\S]*(retry|rate-limit))")
+"""OpenAI's wording, and Gemini's for a limit per minute: under 429, or with a word on when to come back, it passes."""
 AUTH = _wording(
     r"(invalid|incorrect|wrong|expired|missing|no)\b.{0,20}\b(api[ _-]?key|access token|credentials)",
     r"api[ _-]?key\b.{0,30}\b(invalid|incorrect|expired|not valid|missing|required|revoked|disabled)",
-    r"authentication failed|unauthori[sz]ed",
-    r"(无效|错误|过期)的?(令牌|密钥|api ?key)|(令牌|密钥|api ?key).{0,8}(无效|错误|不正确|过期)",
+    r"(api|access) token\b.{0,30}\b(invalid|incorrect|expired|not valid|missing|required|revoked|disabled)",
+    r"authentication fail|unauthori[sz]ed",
+    r"(无效|错误|过期)的?(令牌|密钥|api ?key)|(令牌|密钥|api ?key).{0,8}(无效|失效|错误|不正确|过期)",
     r"(身份验证|鉴权|认证)失败",
 )
 BAD_REQUEST = _wording(
     r"input validation error",  # TGI
     r"invalid (request|parameter|argument)|unsupported (parameter|value)",
     r"(unknown|no such) model|\bmodel\b.{0,80}\b(does not exist|doesn't exist|not found)",
-    r"模型.{0,20}不存在|参数(错误|无效|不合法)",
+    r"模型.{0,20}(不存在|无可用渠道)|参数(错误|无效|不合法)",
 )
 HUNG_UP = _wording(
     r"connection (was |has been |is )?(unexpectedly )?(closed|reset|aborted|lost|broken|dropped)",

@@ -164,7 +164,9 @@ class Attempt:
     first_token: float | None = None
     ended: float | None = None
     requests: int = 1
-    """Requests that it may have taken: the wrapped LLM's client retries by itself before the first token."""
+    """Requests that it took: the wrapped LLM's client retries by itself before the first token. Counted where the HTTP
+    client is seen (`http_client()`, and the OpenAI and Anthropic SDKs' own); elsewhere the most that a failed attempt
+    may have taken."""
     chunks: int = 0
     characters: int = 0
     """New characters (Unicode code points) that it added to the answer."""
@@ -185,7 +187,7 @@ class Attempt:
     """A daemon thread stayed behind in a read that nothing can break; it ends with the client's own timeout."""
 
 
-@dataclass
+@dataclass(repr=False)
 class StreamReport:
     """The whole story of one answer. `str(report)` is a timeline."""
 
@@ -250,6 +252,22 @@ class StreamReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return asdict(self)
+
+    def to_svg(self) -> str:
+        """Draw the timeline: an SVG document. Notebooks show a report so.
+
+        Example:
+            >>> Path("timeline.svg").write_text(stream.report.to_svg())
+        """
+        from .picture import picture  # for few, and drawn from what is here
+
+        return picture(self)
+
+    def _repr_svg_(self) -> str:
+        return self.to_svg()
+
+    def __repr__(self) -> str:
+        return f"<StreamReport: {str(self).splitlines()[0]}>"
 
     def __str__(self) -> str:
         count = len(self.attempts)

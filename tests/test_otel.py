@@ -1,0 +1,131 @@
+"""What OpenTelemetry's own SDK sees of answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("opentelemetry.sdk.metrics")
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, MetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from llama_index_resilient_stream import ResilientLLM
+from llama_index_resilient_stream.otel import OpenTelemetryCallback
+from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
+from support.readers import QUICK, Reader
+
+ROOT = Path(__file__).parent.parent
+TEXT = "The cable broke two miles down. They found both ends, joined them, and went on talking."
+
+
+class Meters:
+    """Metrics in memory."""
+
+    def __init__(self, *others: MetricReader) -> None:
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader, *others])
+
+    def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
+        """The attributes and the value (a histogram's count) of each point of an instrument."""
+        data = self._reader.get_metrics_data()
+        return [
+            (dict(point.attributes), getattr(point, "value", None) or getattr(point, "count", None))
+            for resource in (data.resource_metrics if data is not None else ())
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in metric.data.data_points
+        ]
+
+
+@pytest.fixture
+def meters() -> Meters:
+    return Meters()
+
+
+def wrapped(meters: Meters, *script: Any, **attributes: str) -> ResilientLLM:
+    callback = OpenTelemetryCallback(meters.provider, attributes=attributes)
+    return ResilientLLM(ScriptedLLM(TEXT, script=script), policy=QUICK, callbacks=[callback])
+
+
+def test_a_healed_answer(meters: Meters, reader: Reader) -> None:
+    assert reader(wrapped(meters, Cut(after=18, error=ConnectionResetError()), Cut(after=60))).text == TEXT
+    [(healed, count)] = meters.points("resilient_stream.streams")
+    assert count == 1
+    assert healed["resilient_stream.status"] == "complete"
+    assert healed["resilient_stream.recovered"] is True
+    kinds = {point["resilient_stream.kind"]: value for point, value in meters.points("resilient_stream.faults")}
+    assert kinds == {"transport": 1, "truncated": 1}
+    [(resumption, count)] = meters.points("resilient_stream.resumptions")
+    assert (resumption["resilient_stream.strategy"], count) == ("ask", 2)
+    [(joint, count)] = meters.points("resilient_stream.joints")
+    assert (joint["resilient_stream.certainty"], count) == ("verified", 2)
+    [(_, lost)] = meters.points("resilient_stream.lost_time")
+    assert lost == 2
+    assert meters.points("resilient_stream.extra_tokens")
+    assert [count for _, count in meters.points("gen_ai.client.operation.duration")] == [1]
+    assert [count for _, count in meters.points("gen_ai.client.operation.time_to_first_chunk")] == [1]
+
+
+def test_an_answer_that_was_given_up(meters: Meters, reader: Reader) -> None:
+    assert reader(wrapped(meters, *[Fail(TimeoutError())] * 9)).error is not None
+    [(given_up, _)] = meters.points("gen_ai.client.operation.duration")
+    assert given_up["error.type"] == "attempts"
+    [(stream, _)] = meters.points("resilient_stream.streams")
+    assert stream["resilient_stream.status"] == "interrupted"
+    assert stream["resilient_stream.reason"] == "attempts"
+    assert meters.points("gen_ai.client.operation.time_to_first_chunk") == []
+
+
+def test_constant_attributes_are_on_all_metrics(meters: Meters, reader: Reader) -> None:
+    assert reader(wrapped(meters, Cut(after=9), **{"gen_ai.provider.name": "scripted"})).text == TEXT
+    for name in ("resilient_stream.streams", "resilient_stream.faults", "gen_ai.client.operation.duration"):
+        for attributes, _ in meters.points(name):
+            assert attributes["gen_ai.provider.name"] == "scripted"
+            assert attributes["gen_ai.request.model"]
+
+
+def test_what_happens_is_on_the_current_span(meters: Meters, reader: Reader) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with provider.get_tracer("test").start_as_current_span("request"):
+        assert reader(wrapped(meters, Cut(after=18))).text == TEXT
+    [span] = exporter.get_finished_spans()
+    assert [event.name for event in span.events] == ["resilient_stream.fault", "resilient_stream.resume"]
+    assert dict(span.events[0].attributes or {})["resilient_stream.kind"] == "truncated"
+
+
+def test_without_opentelemetry_it_says_what_to_install() -> None:
+    code = "import sys; sys.modules['opentelemetry'] = None; import llama_index_resilient_stream.otel"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'pip install "llama-index-resilient-stream[otel]"' in done.stderr
+
+
+def test_the_dashboard_asks_for_what_prometheus_is_told(reader: Reader) -> None:
+    """By OpenTelemetry's own exporter: every metric, and every label, of the dashboard's queries is there."""
+    exporter = pytest.importorskip("opentelemetry.exporter.prometheus")
+    client = pytest.importorskip("prometheus_client")
+    registry = client.CollectorRegistry()
+    metric_reader = exporter.PrometheusMetricReader(registry=registry)
+    meters = Meters(metric_reader)
+    assert reader(wrapped(meters, Cut(after=18), Cut(after=60))).text == TEXT
+    told = client.generate_latest(registry).decode()
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text(encoding="utf-8"))
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert len(queries) >= 11
+    for query in queries:
+        for metric in re.findall(r"\b((?:gen_ai|resilient_stream)_\w+)\{", query):
+            assert f"{metric}{{" in told, metric
+        for label in re.findall(r"\b((?:gen_ai|resilient_stream)_\w+)=|by \((\w+)\)", query):
+            assert f"{(label[0] or label[1])}=" in told, label
