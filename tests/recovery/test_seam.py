@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -788,3 +789,25 @@ def test_a_prefill_that_is_written_on_is_exact(said: str, rest: str, size: int, 
     result = "".join(map(seam.feed, pieces(rest, size))) + seam.finish(complete=True)
     assert result == ("" if seam.refused else rest)
     assert not (writes_on and seam.refused)
+
+
+ACCENTS = "The café opens at five, and the naïve owner of it waits for guests who come by the river"
+DEVIATIONS = [
+    ("a capital first", lambda anchor: anchor[:1].upper() + anchor[1:]),
+    ("accents taken apart", lambda anchor: unicodedata.normalize("NFD", anchor)),
+    ("in a fence", lambda anchor: f"```\n{anchor}\n```\n"),
+    ("in backticks", lambda anchor: f"`{anchor}`"),
+    ("bold", lambda anchor: f"**{anchor}**"),
+    ("other line breaks", lambda anchor: anchor.replace(" ", "\r\n")),
+    ("without its first word", lambda anchor: anchor.split(" ", 1)[1]),
+]
+
+
+@pytest.mark.parametrize("deviate", [row[1] for row in DEVIATIONS], ids=[row[0] for row in DEVIATIONS])
+@pytest.mark.parametrize("text", [ACCENTS, unicodedata.normalize("NFD", ACCENTS)], ids=["composed", "taken apart"])
+def test_an_anchor_with_a_small_deviation_is_recognized(deviate: Callable[[str], str], text: str) -> None:
+    rest = ", as they say."
+    for size in (1, 10**9):
+        seam = Seam(text, anchor_of(text, 60), shows_unverified=False)
+        result = "".join(map(seam.feed, pieces(deviate(anchor_of(text, 60)) + rest, size))) + seam.finish(complete=True)
+        assert (result, seam.refused) == (rest, False)

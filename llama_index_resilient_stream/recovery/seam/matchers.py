@@ -12,6 +12,7 @@ A matcher is "open" until it is "found" or "dead". What may come before a repeat
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from ...report import Certainty, JoinDecision
 from .matcher import PAIRS, Matcher, Rank
@@ -19,6 +20,7 @@ from .measures import ENOUGH, weight
 from .overlap import SIFTED_AFTER, PartialText
 from .retold import RetoldMatcher
 
+_FENCE = "```"
 _SAME = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u2011": "-"})
 
 _NUMBER_BEGUN, _LIST_NUMBER = re.compile(r"\d+[.)]?"), re.compile(r"\d+[.)]\s")
@@ -62,7 +64,7 @@ class LooseAnchorMatcher(Matcher):
         self._anchor = anchor
         self.opening = opening
         self._expected = _normalized(anchor)
-        self._closing = "".join(PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
+        self._closing = _closing_of(opening)
         self._space = partial.trailing_space
         self._matched = 0
 
@@ -74,15 +76,23 @@ class LooseAnchorMatcher(Matcher):
         if self._matched == len(self._expected):
             self._match_behind(index, char)
             return []
-        expected, char = self._expected[self._matched], char.translate(_SAME)
-        if char == expected or (expected == " " and char.isspace()):
-            self._matched += 1
+        if self._matches(char):
             self.drop = index + 1
             if self._matched == len(self._expected):
                 return self._behind(index + 1)
         elif not (char.isspace() and self._expected[self._matched - 1 : self._matched] == " "):
             self.state = "dead"
         return []
+
+    def _matches(self, char: str) -> bool:
+        """Whether it is the next character, in whatever composition; the first one may be a capital."""
+        for part in unicodedata.normalize("NFD", char.translate(_SAME)):
+            expected = self._expected[self._matched : self._matched + 1]
+            capital = self._matched == 0 and part == expected.upper()
+            if not (part == expected or capital or (expected == " " and part.isspace())):
+                return False
+            self._matched += 1
+        return True
 
     def _behind(self, index: int) -> list[Matcher]:
         """What may follow, now that all of it has come."""
@@ -96,10 +106,10 @@ class LooseAnchorMatcher(Matcher):
 
     def _match_behind(self, index: int, char: str) -> None:
         """Drop the white space that the reader has already, and the closing marks, in either order."""
-        if self._space[:1] == char:
-            self._space = self._space[1:]
-        elif self._closing[:1] == char:
+        if self._closing[:1] == char:
             self._closing = self._closing[1:]
+        elif self._space[:1] == char:
+            self._space = self._space[1:]
         else:
             self._found(self.drop)
             return
@@ -259,4 +269,11 @@ class GluedWordMatcher(Matcher):
 
 
 def _normalized(anchor: str) -> str:
-    return " ".join(anchor.split()).translate(_SAME)
+    return unicodedata.normalize("NFD", " ".join(anchor.split()).translate(_SAME))
+
+
+def _closing_of(opening: str) -> str:
+    """The marks that close what these open."""
+    if opening.strip() == _FENCE and opening.endswith("\n"):
+        return f"\n{_FENCE}\n"
+    return "".join(PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
