@@ -207,7 +207,7 @@ class PartialText:
     def is_within_sentence(self) -> bool:
         """Whether the text ends where no title, paragraph or remark could begin."""
         last = self.text[self.end - 1 : self.end]
-        return "\n" not in self.trailing_space and (last.isalnum() or last in ",，、")
+        return "\n" not in self.trailing_space and (last.isalnum() or last in (",", "，", "、"))
 
     @cached_property
     def stops_within_phrase(self) -> bool:
