@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 _EXTRA = ("typer", "click", "rich", "packaging", "openai", "llama_index.llms")
 
@@ -12,8 +11,9 @@ def main() -> None:
     """Run the command line, or say how to install it."""
     try:
         from .cli import app
+        from .cli.program import program_name
 
-        app(prog_name=_name())
+        app(prog_name=program_name())
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith(_EXTRA):
             raise
@@ -23,12 +23,6 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(1) from None
-
-
-def _name() -> str:
-    """Return the command as it was typed, for usage lines."""
-    script = Path(sys.argv[0]).stem
-    return script if script == "llama-index-resilient-stream" else "python -m llama_index_resilient_stream"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -252,8 +254,9 @@ class RecoveryPolicy:
         if (optional and value is None) or (name == "first_token_timeout" and value == "auto"):
             return
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            mend = f"{name}=None to switch it off" if optional else f"{name}=60"
-            raise ConfigurationError(f"RecoveryPolicy.{name} must be more than 0, not {value!r}. Write {mend}.")
+            what = "a number of tokens" if name.endswith("tokens") else "a number of seconds"
+            mend = f"{name}=60" + (f", or {name}=None to switch it off" if optional else "")
+            raise ConfigurationError(f"RecoveryPolicy.{name} must be {what} above 0, not {value!r}. Write {mend}.")
 
     def _check_choice(self, name: str, choices: tuple[str, ...]) -> None:
         value = getattr(self, name)
@@ -261,12 +264,45 @@ class RecoveryPolicy:
             raise ConfigurationError(f"RecoveryPolicy.{name} is {value!r}. Use one of {', '.join(map(repr, choices))}.")
 
 
-def matches(predicate: Predicate, state: RetryCallState) -> bool:
-    """Whether this predicate of the policy wants the attempt that ended like this."""
+def yes_or_no(name: str, value: Any) -> bool:
+    """What a function of the policy, `name`, has answered.
+
+    Raises:
+        ConfigurationError: it is a text, a number or a coroutine, which are all true and mean nothing here.
+    """
+    if isinstance(value, str | bytes | float) or inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+            value = "a coroutine"
+        raise ConfigurationError(
+            f"RecoveryPolicy.{name} returned {value!r}. Write a function that returns True or False."
+        )
+    return bool(value)
+
+
+def seconds_of(name: str, value: Any) -> float:
+    """The seconds that a function of the policy, `name`, has answered.
+
+    Raises:
+        ConfigurationError: it is no finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if inspect.iscoroutine(value):
+            value.close()
+            value = "a coroutine"
+        raise ConfigurationError(
+            f"RecoveryPolicy.{name} returned {value!r}. Write a function that returns seconds: "
+            f"{name}=lambda state: 0.5 * state.attempt_number."
+        )
+    return max(0.0, float(value))
+
+
+def matches(name: str, predicate: Predicate, state: RetryCallState) -> bool:
+    """Whether this predicate of the policy, `name`, wants the attempt that ended like this."""
     if isinstance(predicate, tuple) or _is_exception_type(predicate):
         error = state.outcome.exception() if state.outcome is not None else None
         return error is not None and isinstance(error, predicate)  # type: ignore[arg-type]
-    return bool(predicate(state))
+    return yes_or_no(name, predicate(state))
 
 
 def _said(value: Any) -> str:

@@ -158,11 +158,24 @@ UNKNOWN = Provider()
 
 SERVERS: dict[str, Prefilling] = {
     "llama.cpp": Prefilling(certain=True),  # by default; "--no-prefill-assistant" switches it off
+    "vllm": Prefilling(_VLLM_FLAGS, certain=True),
+    "lmstudio": Prefilling(),  # passed on as it is; the template decides
     "sglang": Prefilling({"extra_body": {"continue_final_message": True}}),
     "tgi": Prefilling({"extra_body": {"continue_final_message": True}}),
     "ollama": Prefilling(),  # where the model's template leaves the turn open
 }
 """Servers that write on from a last assistant turn, and what they want with it."""
+
+KEEPING_SERVERS = frozenset({"llama.cpp"})
+"""Servers that keep a stream where the request asks for it, see `transport/kept_stream.py`."""
+
+_OWNERS = {
+    "vllm": "vllm",
+    "sglang": "sglang",
+    "llamacpp": "llama.cpp",
+    "library": "ollama",
+    "organization_owner": "lmstudio",
+}
 
 _FINGERPRINTS = {
     "llama.cpp": re.compile(r"b\d+-"),  # b4719-0f2bbe65: the build and the commit
@@ -181,6 +194,11 @@ def server_of(raw: Any) -> str | None:
     choice = first_of(read(raw, "choices"))
     extra = read(choice, "model_extra") or {}
     return "sglang" if "matched_stop" in extra else None
+
+
+def server_owning(owner: str | None) -> str | None:
+    """Return which of `SERVERS` writes this into `owned_by` of its models."""
+    return _OWNERS.get(owner) if owner is not None else None
 
 
 _registered: dict[type | str, Provider] = {}

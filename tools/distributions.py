@@ -31,6 +31,7 @@ SDIST = {
     "benchmarks",
     "docs",
     PACKAGE,
+    "mkdocs.yml",
     "notebooks",
     "noxfile.py",
     "pyproject.toml",

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Annotated
 
 import typer
 
 from .doctor import commands as doctor
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+_MARGIN = 2  # columns, as click leaves free
+_WIDEST, _NARROWEST = 80, 30
 
+# Click writes help for 50 columns at least, and a narrow terminal then breaks each of its lines once more.
+_columns = max(_NARROWEST, min(_WIDEST, shutil.get_terminal_size().columns)) - _MARGIN
 
-app.add_typer(doctor.app, name="doctor")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"terminal_width": _columns},
+)
+
+# `short_help` is shown whole; of a docstring click shows a piece.
+app.add_typer(doctor.app, name="doctor", short_help="Find what is wrong: here, with an endpoint, with a provider.")
 
 
 def _print_version(wanted: bool) -> None:
@@ -31,7 +44,7 @@ def main(
     """LlamaIndex streams that finish."""
 
 
-@app.command("demo")
+@app.command("demo", short_help="Watch answers survive a broken server.")
 def run_demo(  # a function `demo` would stand where the module `cli.demo` is looked for
     fast: Annotated[bool, typer.Option("--fast", help="No artificial delays.")] = False,
 ) -> None:
@@ -51,7 +64,7 @@ def run_demo(  # a function `demo` would stand where the module `cli.demo` is lo
         raise typer.Exit(130) from None
 
 
-@app.command("serve-demo")
+@app.command("serve-demo", short_help="Chat in a browser, and break the answers.")
 def run_serve_demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,

@@ -202,7 +202,6 @@ def _workers() -> tuple[type, ...]:
         ("llama_index.core.question_gen.types", "BaseQuestionGenerator"),
         ("llama_index.core.types", "BasePydanticProgram"),
         ("llama_index.core.base.agent.types", "BaseAgentWorker"),  # until 0.13
-        ("llama_index.core.agent.types", "BaseAgentWorker"),
     )
     found = []
     for module, name in places:

@@ -205,6 +205,8 @@ class ChatPresenter:
 
     def on_resume(self, event: ResumeEvent) -> None:
         payload = self._recovery.last_payload
+        if event.strategy == "replay":  # whose chunks are those of one stream that was never cut
+            return
         if event.strategy == "restart":
             self._thoughts = []
             if self._cut is None and isinstance(payload, ChatResponse) and calls_in(payload.message):

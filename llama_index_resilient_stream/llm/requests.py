@@ -16,7 +16,7 @@ from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_completion, message_text
 from ..policy import RecoveryPolicy
-from ..providers import SERVERS, Provider, all_settings, provider_of, reasons
+from ..providers import KEEPING_SERVERS, SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
 from ..recovery.events import Chunk, Learned, Model, Prefilling, Request
 from ..recovery.surrogates import sendable
@@ -106,7 +106,6 @@ def model_of(
     if timeout == "auto":
         patient = question.has_tools or thinks
         timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
-    retries = getattr(llm, "max_retries", 0)
     return Model(
         name=name,
         continuation=_continuation(llm, continuation, provider),
@@ -114,9 +113,16 @@ def model_of(
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
         prefills_on={} if thinks else _prefills_on(continuation),
-        own_retries=retries if isinstance(retries, int) and retries > 0 else 0,
+        keep=_is_kept(llm, question, continuation, provider),
+        keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
+        own_retries=_own_retries(llm),
         learned=learned,
     )
+
+
+def _own_retries(llm: LLM) -> int:
+    retries = getattr(llm, "max_retries", 0)
+    return retries if isinstance(retries, int) and retries > 0 else 0
 
 
 def name_of(llm: LLM) -> str:
@@ -141,7 +147,22 @@ def _public_fields(llm: LLM) -> dict[str, Any]:
 def _prefills_on(wanted: Continuation | Strategy | str) -> Mapping[str, Prefilling]:
     """On which servers a model is made to write on from its own text: on none where the user chose another way."""
     strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
-    return SERVERS if strategy in ("auto", Strategy.PREFILL) else {}
+    return SERVERS if strategy in ("auto", Strategy.PREFILL, Strategy.REPLAY) else {}
+
+
+def _is_kept(llm: LLM, question: Question, wanted: Continuation | Strategy | str, provider: Provider) -> bool:
+    """Whether the user says, or the row of the class, that the server keeps its streams, or it is asked for that."""
+    strategy = wanted.strategy if isinstance(wanted, Continuation) else wanted
+    if strategy != "auto":
+        return strategy == Strategy.REPLAY
+    settings = all_settings({**_public_fields(llm), **question.kwargs})
+    return provider.strategy == Strategy.REPLAY or any(source.get("background") is True for source in settings)
+
+
+def _arguments(llm: LLM, question: Question, request: Request) -> dict[str, Any]:
+    """The arguments of the call. OpenAI's responses are kept where they say so."""
+    kept = request.keep and any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
+    return {**question.kwargs, "background": True, "store": True} if kept else dict(question.kwargs)
 
 
 def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
@@ -150,6 +171,8 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
     else:
         chosen = Continuation(strategy=provider.strategy if wanted == "auto" else wanted)  # type: ignore[arg-type]
     strategy = Strategy(chosen.strategy)
+    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
+        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
     if is_chat_model(llm):
         fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
     else:  # one text is all that it understands
@@ -166,6 +189,8 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
     method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
+    if request.keep:
+        upstream.keep()
     stream: Any = None
     try:
         with upstream.asking():
@@ -219,6 +244,8 @@ class _Asked:
                 return self._read(await anext(self._responses))
             llm, question, request = self._asked
             method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
+            if request.keep:
+                self._upstream.keep()
             with self._upstream.asking():
                 self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
                 self._responses = aiter(self._stream)
@@ -267,7 +294,8 @@ class _To:
 
 def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
-    kwargs = dict(question.kwargs)
+    request = request.original or request
+    kwargs = _arguments(llm, question, request)
     messages = [without_mark(message) for message in question.messages]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)

@@ -132,7 +132,7 @@ class ResilientLLM(FunctionCallingLLM):
             answer.
         policy: When to wait, when to ask again, when to stop.
         continuation: How to ask a model to go on: "auto" (by what `providers.py` knows), "ask", "prefill", "append",
-            "restart", or a `Continuation`, also one of your own subclass.
+            "restart", "replay" (the server keeps its streams), or a `Continuation`, also one of your own subclass.
         callbacks: Objects with some of `on_token`, `on_fault`, `on_resume`, `on_end`, or functions of a `TokenEvent`.
         provider: What is known of the wrapped LLM, in place of its class's row in `providers.py`. With fallbacks also
             a sequence, one for each LLM, None where the row is right.

@@ -5,6 +5,7 @@ Every check returns the value in the form in which it is kept, or raises Configu
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
@@ -25,11 +26,14 @@ ContinuationSetting = Continuation | Strategy | StrategyName | Literal["auto"]
 ProviderSetting = Provider | Sequence[Provider | None] | None
 """What `ResilientLLM(provider=...)` takes."""
 
+_POLICY = frozenset(field.name for field in dataclasses.fields(RecoveryPolicy))
+_RETRIES = ("max_retries", "retries", "num_retries")  # as other clients call it
+
 _SAMPLE = "The cable broke two miles down. They found both ends"
 
 
-def check_llm(llm: Any) -> LLM:
-    """Check that this is an LLM of LlamaIndex, and not a resilient one already."""
+def check_llm(llm: Any, write: str = "ResilientLLM(OpenAI(model=...))") -> LLM:
+    """Check that this is an LLM of LlamaIndex, and not a resilient one already. `write` is what to write instead."""
     from .resilient_llm import ResilientLLM  # which imports this module
 
     if isinstance(llm, ResilientLLM) or (isinstance(llm, LLM) and isinstance(inner_llm(llm), ResilientLLM)):
@@ -39,9 +43,7 @@ def check_llm(llm: Any) -> LLM:
         )
     if not isinstance(llm, LLM):
         what = f"the class {llm.__name__}" if isinstance(llm, type) else f"{type(llm).__name__} object"
-        raise ConfigurationError(
-            f"ResilientLLM wraps a LlamaIndex LLM, and got {what}. Write ResilientLLM(OpenAI(model=...))."
-        )
+        raise ConfigurationError(f"ResilientLLM wraps a LlamaIndex LLM, and got {what}. Write {write}.")
     return llm
 
 
@@ -52,7 +54,8 @@ def check_fallbacks(fallbacks: Any) -> tuple[LLM, ...]:
             f"fallbacks is a sequence of LLMs, not {type(fallbacks).__name__}. "
             f"Write fallbacks=[OpenAI(...)], or fallbacks=() for none."
         )
-    return tuple(check_llm(each) for each in fallbacks)
+    write = "ResilientLLM(OpenAI(model=...), fallbacks=[OpenAI(model=...)])"
+    return tuple(check_llm(each, write) for each in fallbacks)
 
 
 def check_policy(policy: Any) -> RecoveryPolicy:
@@ -138,6 +141,9 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
     known = list(known)
     for name in given:
         if name not in known:
-            raise ConfigurationError(
-                f"ResilientLLM has no setting {name!r}.{did_you_mean(name, known).replace('?', '=...?')}"
-            )
+            hint = did_you_mean(name, known).replace("?", "=...?")
+            if name in _POLICY:
+                hint = f" It is the policy's: policy=RecoveryPolicy({name}=...)."
+            elif name in _RETRIES:
+                hint = " Write policy=RecoveryPolicy(stop=tenacity.stop_after_attempt(3))."
+            raise ConfigurationError(f"ResilientLLM has no setting {name!r}.{hint}")

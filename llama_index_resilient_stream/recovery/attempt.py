@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..policy import RecoveryPolicy
-from ..report import Attempt, Certainty
+from ..policy import RecoveryPolicy, yes_or_no
+from ..report import Attempt, Certainty, JoinDecision, Strategy
 from .answer import AnswerText
 from .events import Chunk, Model, Request
 from .seam import RestartJoin, Seam
@@ -65,11 +66,24 @@ class Head:
     def _judge(self) -> str:
         held, self._held = self._held, ""
         self.settled = True
-        if held and self._reject(held):
+        if held and yes_or_no("reject", self._reject(held)):
             self.rejected = True
             self.dropped = len(held)
             return ""
         return held
+
+
+@dataclass(slots=True)
+class _Received:
+    """What has come of one stream, noted only where its server keeps it."""
+
+    chunks: int = 0
+    texts: list[str] = field(default_factory=list)
+    calls: str | None = None
+
+    def differs_at_end(self, before: _Received) -> bool:
+        """Whether as many chunks have come as before, with another text or other calls."""
+        return self.chunks == before.chunks and self != before
 
 
 class RunningAttempt:
@@ -80,6 +94,7 @@ class RunningAttempt:
         join: how its text is joined to the answer; None where it is the answer.
         repeats_calls: tool calls of an earlier attempt were shown, so that its own must not be passed on as they are.
         elapsed: seconds since the answer was asked for.
+        resumed: the attempt whose stream this one reads on. What it saw counts, and what it received is left out.
     """
 
     def __init__(
@@ -92,15 +107,25 @@ class RunningAttempt:
         join: Join | None,
         repeats_calls: bool,
         elapsed: Callable[[], float],
+        resumed: RunningAttempt | None = None,
     ) -> None:
         self.record = record
         self.request = request
         self.join = join
-        self.evidence = Evidence()
-        self.adds_text = False
+        self.adds_text: bool = resumed is not None and resumed.adds_text
         """Whether it has shown more than white space."""
-        self.limit = model.first_token_timeout
+        self.evidence: Evidence = Evidence() if resumed is None else resumed.evidence
+        begun = resumed is not None and resumed.has_begun
+        self.limit = policy.idle_timeout if begun else model.first_token_timeout
         """Seconds that may pass until the next sign of progress."""
+        self.resumed = resumed
+        self.received = _Received()
+        self.compares = request.keep or resumed is not None
+        """Whether chunks go through `had` before they are received."""
+        self.has_joint = False
+        """Whether the report has the joint of a replay."""
+        self.is_another_stream = False
+        """A replay whose server sends something else than it did before."""
         self._model = model
         self._idle_timeout = policy.idle_timeout
         self._elapsed = elapsed
@@ -127,6 +152,17 @@ class RunningAttempt:
             record.characters += len(text)
         return (chunk,)
 
+    def had(self, chunk: Chunk) -> bool:
+        """Whether this chunk came before, in the attempt that this one resumes."""
+        received = self.received
+        received.chunks += 1
+        received.texts.append(chunk.text)
+        received.calls = chunk.tools or received.calls
+        if self.resumed is None or received.chunks > self.resumed.received.chunks:
+            return False
+        self.is_another_stream = received.differs_at_end(self.resumed.received)
+        return True
+
     def flush(self, answer: AnswerText, payload: object, *, complete: bool) -> list[Chunk]:
         """What the join still held, now that nothing follows."""
         if self.join is None or self.join.settled:
@@ -134,6 +170,37 @@ class RunningAttempt:
         text = self._finish_join(self.join, complete=complete)
         reset = self._add(text, self.join, answer)
         return [Chunk(text, payload, untouched=False, reset=reset)] if text or reset else []
+
+    @property
+    def got_on(self) -> bool:
+        """Whether it brought something new."""
+        return self.record.first_token is not None
+
+    @property
+    def is_barren(self) -> bool:
+        """Whether it is a replay that brought nothing new."""
+        return self.resumed is not None and not self.got_on
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether something of its stream has come, in this attempt or in one that it resumes."""
+        return self.got_on or (self.resumed is not None and self.resumed.has_begun)
+
+    @property
+    def characters(self) -> int:
+        """New characters that its stream added to the answer, over all attempts that read it."""
+        return self.record.characters + (self.resumed.characters if self.resumed is not None else 0)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How its stream was asked for, by this attempt or by the one that it resumes."""
+        return (self.request.original or self.request).strategy
+
+    @property
+    def tells_it_again(self) -> bool:
+        """Whether the answer was asked for again from its beginning, and told to where the reader is."""
+        told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
+        return self.strategy is Strategy.RESTART and told
 
     @property
     def is_repeating(self) -> bool:
@@ -148,7 +215,7 @@ class RunningAttempt:
     @property
     def refused(self) -> bool:
         """Whether nothing of it can be joined to the answer, so that another way to continue is to be tried."""
-        return self.join is not None and self.join.refused
+        return self.is_another_stream or (self.join is not None and self.join.refused)
 
     def _note_progress(self) -> None:
         if self.record.first_token is None:

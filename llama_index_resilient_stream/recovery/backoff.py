@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tenacity import RetryCallState
 
-from ..policy import AttemptResult, Stop, Wait
+from ..policy import AttemptResult, Stop, Wait, seconds_of, yes_or_no
 from .faults import Fault
 
 
@@ -55,9 +55,9 @@ class Backoff:
         """Seconds to wait before this model is asked again; None: `stop` says that it is not."""
         # tenacity stamps its own monotonic time; ours may be an injected clock.
         state.outcome_timestamp = self._clock()
-        delay = max(0.0, float(self._wait(state)))
+        delay = seconds_of("wait", self._wait(state))
         state.upcoming_sleep = delay  # stop_before_delay looks at it
-        if self._stop(state):
+        if yes_or_no("stop", self._stop(state)):
             return None
         self._slept += delay
         return delay

@@ -1,5 +1,7 @@
 """Builds the request that asks a model to go on.
 
+    replay    no request of this kind: the rest of the very stream that was lost, where its server keeps it; below it
+              the ways that "auto" has
     ask       the partial answer as the assistant's turn, then a user turn that asks to begin by repeating a
               short anchor of its last words, by which the join can be verified (the default)
     prefill   the partial answer as the last turn; the model writes on from there, where its API allows that
@@ -21,9 +23,9 @@ from ..errors import ConfigurationError
 from ..report import Strategy
 from .surrogates import sendable
 
-StrategyName = Literal["ask", "prefill", "append", "restart"]
+StrategyName = Literal["ask", "prefill", "append", "restart", "replay"]
 
-STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART)
+STRATEGIES = (Strategy.ASK, Strategy.PREFILL, Strategy.APPEND, Strategy.RESTART, Strategy.REPLAY)
 
 WORDING = (
     "Your reply broke off. Write the missing rest of it, to its end. Start by copying this text exactly:\n\n{anchor}"
@@ -45,7 +47,8 @@ class Continuation:
     """How one model is asked to go on.
 
     Args:
-        strategy: A `Strategy` or its name: "ask", "prefill", "append" or "restart".
+        strategy: A `Strategy` or its name: "ask", "prefill", "append", "restart", or "replay" for a server that keeps
+            its streams.
         wording: The user turn of the strategy "ask". `{anchor}` in it stands for the last words of the partial answer.
             Translate it freely. Without `{anchor}` no anchor is expected and the join is found by other means.
         anchor_length: Least number of characters (Unicode code points) in the anchor.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from ..errors import StreamFault
@@ -16,6 +17,7 @@ from .faults import Fault
 from .states import Step
 
 _NO_FALLBACK_KINDS = (FaultKind.FILTERED, FaultKind.CANCELLED)  # another model is not asked either
+_LOST_ON_THE_WAY = (FaultKind.TRANSPORT, FaultKind.TIMEOUT, FaultKind.TRUNCATED, FaultKind.CORRUPT)
 _CONTINUATION_REFUSED = (FaultKind.PREFILL_REFUSED, FaultKind.BAD_REQUEST)
 
 
@@ -42,6 +44,7 @@ class Ladder:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._failed: list[Strategy] = []  # in this answer
+        self._refused: set[Strategy] = set()  # in this answer
 
     @property
     def strategy(self) -> Strategy:
@@ -70,17 +73,23 @@ class Ladder:
         self._failed.append(failed)
         return True
 
-    def refuse(self, refused: Strategy) -> bool:
-        """The server refused this way, now and later. Go to the next other one; False where there is none."""
-        if all(rung is refused for rung in self._rungs):
-            return False
-        self._model.learned.refused_strategies.add(refused)
-        return True
+    def refuse(self, refused: Strategy) -> None:
+        """The server refused this way. Go to the next other one.
+
+        A refused prefill is not tried again later. The other ways are nothing that an API does not know: what was
+        refused is this one request.
+        """
+        if refused is Strategy.PREFILL:
+            self._model.learned.refused_strategies.add(refused)
+        self._refused.add(refused)
 
     @property
     def _rungs(self) -> list[Strategy]:
         """What is left to try; never nothing."""
-        rungs = [rung for rung in self._all_rungs() if rung not in self._model.learned.refused_strategies]
+        refused = self._refused | self._model.learned.refused_strategies
+        rungs = [rung for rung in self._all_rungs() if rung not in refused]
+        if not rungs:
+            return [Strategy.RESTART]  # the question itself was accepted
         for failed in self._failed:
             if failed in rungs:
                 rungs.remove(failed)
@@ -103,6 +112,7 @@ class ModelChain:
         self._policy = policy
         self._clock = clock
         self._last_fault: Fault | None = None
+        self._backoff: Backoff
         self._begin_model()
 
     @property
@@ -136,14 +146,32 @@ class ModelChain:
         self._backoff.progress(at)
         self._last_fault = None
 
+    def replays(self, fault: Fault, attempt: RunningAttempt) -> Decision | None:
+        """Whether the rest of a stream that its server keeps is asked for, as far as the policy goes on at all.
+
+        A replay that brings nothing new and ends as if it were whole may be all that is kept: it is followed by one
+        more. One that the network broke is followed by as many as `stop` has.
+        """
+        if attempt.resumed is not None and attempt.is_barren and fault.kind in (FaultKind.TRUNCATED, FaultKind.CORRUPT):
+            return None if attempt.resumed.is_barren else Decision(Step.REPLAY)
+        if fault.kind not in _LOST_ON_THE_WAY or (attempt.is_barren and fault.kind is FaultKind.TIMEOUT):
+            return None
+        backoff = copy(self._backoff)  # nothing is counted where it is not replayed
+        state = backoff.failed(fault, _error_of(fault))
+        if not self._is_retryable(fault, state) or (delay := backoff.delay(state)) is None:
+            return None
+        self._backoff = backoff
+        return Decision(Step.REPLAY, delay)
+
     def decide(self, fault: Fault, attempt: RunningAttempt) -> Decision:
         """What to do about this fault."""
+        if attempt.is_barren:
+            return Decision(Step.DESCEND, free=1)
         if self._refuses_continuation(fault, attempt):
             return Decision(Step.DESCEND, free=int(fault.kind is FaultKind.PREFILL_REFUSED))
         if fault.kind is FaultKind.UNVERIFIED_JOINT:
             return self._other_way(attempt.request.strategy)
-        error = fault.error if fault.error is not None else StreamFault(fault.message)
-        state = self._backoff.failed(fault, error)
+        state = self._backoff.failed(fault, _error_of(fault))
         retryable = self._is_retryable(fault, state)
         self._last_fault = fault
         if retryable and (delay := self._delay(fault, state)) is not None:
@@ -153,9 +181,12 @@ class ModelChain:
         return Decision(Step.GIVE_UP, reason=_why(fault, retryable), retryable=retryable)
 
     def _refuses_continuation(self, fault: Fault, attempt: RunningAttempt) -> bool:
-        """Whether the API refused our way to continue, and not the question, and there is another way."""
+        """Whether the API refused our way to continue, and not the question. Then there is another way."""
         continued = bool(attempt.request.turns) or attempt.request.strategy is Strategy.APPEND
-        return continued and fault.kind in _CONTINUATION_REFUSED and self._ladder.refuse(attempt.request.strategy)
+        if not continued or fault.kind not in _CONTINUATION_REFUSED:
+            return False
+        self._ladder.refuse(attempt.request.strategy)
+        return True
 
     def descends(self, failed: Strategy) -> Decision | None:
         """What to do where a continuation added nothing to half a sentence; None where nothing is left to try."""
@@ -164,7 +195,8 @@ class ModelChain:
         return Decision(Step.FALL_BACK) if self._next_model() else None
 
     def _other_way(self, failed: Strategy) -> Decision:
-        if failed is Strategy.PREFILL and self._ladder.refuse(failed):
+        if failed is Strategy.PREFILL:
+            self._ladder.refuse(failed)
             return Decision(Step.DESCEND)
         return self.descends(failed) or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
 
@@ -173,11 +205,11 @@ class ModelChain:
         wanted = self._policy.fallback_on
         if wanted is None or isinstance(wanted, type | tuple) or not self._has_next:
             return False
-        return matches(wanted, self._backoff.ended(result)) and self._next_model()
+        return matches("fallback_on", wanted, self._backoff.ended(result)) and self._next_model()
 
     def _is_retryable(self, fault: Fault, state: RecoveryCallState) -> bool:
         """What the policy says; but what fails twice in the same way, whatever is sent, is not asked a third time."""
-        return matches(self._policy.retry, state) and not fault.repeats(self._last_fault)
+        return matches("retry", self._policy.retry, state) and not fault.repeats(self._last_fault)
 
     def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""
@@ -192,7 +224,7 @@ class ModelChain:
     def _falls_back(self, fault: Fault, state: RecoveryCallState) -> bool:
         if self._policy.fallback_on is None:
             return fault.kind not in _NO_FALLBACK_KINDS
-        return matches(self._policy.fallback_on, state)
+        return matches("fallback_on", self._policy.fallback_on, state)
 
     @property
     def _has_next(self) -> bool:
@@ -211,6 +243,10 @@ class ModelChain:
             stop = STOP_WITH_FALLBACKS
         self._backoff = Backoff(stop, self._policy.wait, self._clock)
         self._ladder = Ladder(self.model)
+
+
+def _error_of(fault: Fault) -> BaseException:
+    return fault.error if fault.error is not None else StreamFault(fault.message)
 
 
 def _why(fault: Fault, retryable: bool) -> GiveUpReason:

@@ -56,6 +56,8 @@ class Ended:
     """Whether the server had begun to answer, as far as somebody looked. What fails then fails over what it sent."""
     requests: int | None = None
     """Requests that were sent, with those that the SDK repeats by itself. None: nobody counted."""
+    kept: bool = False
+    """Whether its server keeps the stream, so that the rest of it can be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class Request:
     extra: Mapping[str, Any] = field(default_factory=dict)
     spent_tokens: int = 0
     """Estimate of what the output limit has to be reduced by."""
+    keep: bool = False
+    """Whether the server is asked to keep the stream."""
+    original: Request | None = None
+    """Of a replay: the request whose stream is read on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,9 @@ class Learned:
     refused_strategies: set[Strategy] = field(default_factory=set)
     """Ways to continue that its API refused, or answered by a new turn."""
     server: str | None = None
-    """The server behind it, as its streams show."""
+    """The server behind it, as its streams or its list of models show."""
+    asked_for_owner: bool = False
+    """Its server was asked for the owner of its models."""
     warned_of_own_retries: bool = False
     warned_of_finish_reasons: set[str] = field(default_factory=set)
     """Words that nobody knows, and that the log has named."""
@@ -112,6 +120,10 @@ class Model:
     first_token_timeout: float | None = 60.0
     prefills_on: Mapping[str, Prefilling] = field(default_factory=dict)
     """How to continue on servers that show who they are; empty where the way to continue was chosen by the user."""
+    keep: bool = False
+    """Whether its server is taken for one that keeps streams, whatever its streams show."""
+    keeps_on: frozenset[str] = frozenset()
+    """Which servers keep streams; empty where the way to continue was chosen by the user."""
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
     learned: Learned = field(default_factory=Learned)
@@ -120,6 +132,16 @@ class Model:
     def prefilling(self) -> Prefilling | None:
         """How its server writes on, where it has shown that it is one that does."""
         return self.prefills_on.get(self.learned.server) if self.learned.server is not None else None
+
+    @property
+    def wants_owner(self) -> bool:
+        """Whether it would help to know whose models its server has."""
+        return bool(self.prefills_on) and self.learned.server is None and not self.learned.asked_for_owner
+
+    @property
+    def keeps_streams(self) -> bool:
+        """Whether its server can be asked to keep a stream."""
+        return self.keep or self.learned.server in self.keeps_on
 
     def distrusts(self, word: str) -> bool:
         """Whether this finish reason proves nothing, coming from this model."""

@@ -82,7 +82,10 @@ def _event_word(kind: Any, raw: Any) -> str | None:
     match kind:
         case "response.incomplete":  # OpenAI Responses
             return _word(dig(raw, "response", "incomplete_details", "reason")) or kind
-        case "response.completed" | "response.failed" | "response.cancelled" | "error" | "message_stop":
+        case "response.failed":
+            code = _word(dig(raw, "response", "error", "code"))
+            return f"{kind}: {code}" if code else kind
+        case "response.completed" | "response.cancelled" | "error" | "message_stop":
             return str(kind)
         case "message_delta":  # Anthropic: a dictionary whose `delta` is still an object
             return _word(dig(raw, "delta", "stop_reason"))

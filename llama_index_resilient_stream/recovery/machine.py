@@ -8,6 +8,7 @@
     streaming  --chunk------>  streaming    text, thinking, tool arguments
     streaming  --finish----->  over         the verdict is a status
     streaming  --continue--->  waiting      the token limit was hit, and the policy goes on after it
+    streaming  --replay----->  waiting      the server keeps the stream that was lost, and gives the rest of it
     streaming  --descend---->  waiting      this way to continue failed; the next one costs no patience
     streaming  --retry------>  waiting      the same model, after the policy's back-off
     streaming  --fall_back-->  waiting      the next model
@@ -27,6 +28,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..errors import (
     SILENT_CUT,
@@ -37,7 +39,17 @@ from ..errors import (
     UnverifiedJointError,
 )
 from ..policy import AttemptResult, RecoveryPolicy
-from ..report import Attempt, FaultKind, GiveUpReason, JoinDecision, Joint, Strategy, StreamReport, StreamStatus
+from ..report import (
+    Attempt,
+    Certainty,
+    FaultKind,
+    GiveUpReason,
+    JoinDecision,
+    Joint,
+    Strategy,
+    StreamReport,
+    StreamStatus,
+)
 from .answer import AnswerText
 from .attempt import Head, Join, RunningAttempt
 from .decision import Decision, ModelChain
@@ -52,6 +64,11 @@ from .verdict import Context, Verdict, judge
 
 _ENOUGH_BARREN_ENDS = 2
 """Continuations in a row that add nothing, after which no other way is tried."""
+
+
+def _replay_of(request: Request) -> Request:
+    original = request.original or request
+    return replace(original, strategy=Strategy.REPLAY, original=original)
 
 
 def _fault(kind: FaultKind, error: StreamFault, *, retryable: bool) -> Verdict:
@@ -112,6 +129,7 @@ class Recovery:
         self._question = question
         self._explanation = explanation
         self._attempt: RunningAttempt | None = None
+        self._resumed: RunningAttempt | None = None  # whose stream is read on next
         self._delay: float | None = None
         self._showed_calls = False
         self._length_rounds = 0
@@ -137,8 +155,8 @@ class Recovery:
         attempt = self._attempt  # past the property: this runs once per token
         assert attempt is not None, "nothing was asked yet"
         self.last_payload = event.payload
-        shown = attempt.receive(event, self._answer)
-        if attempt.join is not None:
+        shown = () if attempt.compares and attempt.had(event) else attempt.receive(event, self._answer)
+        if attempt.join is not None or attempt.resumed is not None:
             if attempt.rejected or attempt.refused:
                 return self._on_end(Ended())
             self._note_joint(attempt)
@@ -165,6 +183,25 @@ class Recovery:
     def over(self) -> bool:
         """Whether the answer has its outcome."""
         return self.state is State.OVER
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether the next attempt reads on the stream of the last one."""
+        return self._resumed is not None
+
+    @property
+    def wants_owner(self) -> bool:
+        """Whether to find out, before asking on, which server the last attempt came from."""
+        goes_on = self.state is State.WAITING and not self.reads_on and not self._restart_only and bool(self.answer)
+        return goes_on and self.model is self.asked_model and self.model.wants_owner
+
+    def learn_server(self, server: str | None) -> None:
+        """Note which server it is; None: nobody knows."""
+        learned = self.model.learned
+        learned.asked_for_owner = True
+        before = self.usage.cost_of_asking(self._sent_along())
+        learned.server = server
+        self.report.extra_tokens += self.usage.cost_of_asking(self._sent_along()) - before
 
     @property
     def answer(self) -> str:
@@ -217,7 +254,10 @@ class Recovery:
 
     def _ask_again(self, step: Step, delay: float) -> None:
         self._go(step)
-        self.usage.ask_again(self._sent_along())
+        if step is Step.REPLAY:
+            self._resumed = self.attempt
+        else:
+            self.usage.ask_again(self._sent_along())
         self._delay = delay
 
     # The beginning of an attempt
@@ -225,7 +265,8 @@ class Recovery:
     def _begin_attempt(self) -> RunningAttempt:
         if not self._streamed:
             self._answer.clear()
-        strategy = self._strategy()
+        resumed, self._resumed = self._resumed, None
+        strategy = self._strategy() if resumed is None else Strategy.REPLAY
         record = Attempt(
             number=len(self.report.attempts) + 1,
             model=self.model.name,
@@ -234,7 +275,7 @@ class Recovery:
             waited=self._delay or 0.0,
         )
         self.report.attempts.append(record)
-        request, join = self._request(strategy)
+        request, join = self._request(strategy) if resumed is None else (_replay_of(resumed.request), resumed.join)
         clock, began = self.clock, self._began  # not self: what holds each other waits for the garbage collector
         return RunningAttempt(
             record,
@@ -244,6 +285,7 @@ class Recovery:
             join=join,
             repeats_calls=self._showed_calls,
             elapsed=lambda: clock() - began,
+            resumed=resumed,
         )
 
     def _strategy(self) -> Strategy:
@@ -253,12 +295,12 @@ class Recovery:
 
     def _request(self, strategy: Strategy) -> tuple[Request, Join | None]:
         """What to ask, and how what comes is joined to the answer."""
-        partial_text, policy = self.answer, self.policy
+        partial_text, policy, keep = self.answer, self.policy, self.model.keeps_streams
         if strategy in (Strategy.FIRST, Strategy.RESTART):
-            join: Join | None = RestartJoin(partial_text) if partial_text else None
+            join: Join | None = self._restart_join(partial_text) if partial_text else None
             if join is None and policy.reject is not None:
                 join = Head(policy.reject, policy.reject_characters)
-            return Request(self._chain.index, strategy, partial_text), join
+            return Request(self._chain.index, strategy, partial_text, keep=keep), join
         continuation = self._chain.continuation
         anchor = continuation.anchor(partial_text)
         seam = Seam(
@@ -279,8 +321,21 @@ class Recovery:
             continuation.turns(partial_text),
             continuation.extra if strategy is Strategy.PREFILL else {},
             self._spent_tokens(anchor),
+            keep,
         )
         return request, seam
+
+    def _restart_join(self, partial_text: str) -> Join:
+        """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
+        if self._restart_only or self.model.continuation.strategy is Strategy.RESTART:
+            return RestartJoin(partial_text)
+        return Seam(
+            partial_text,
+            shows_unverified=False,
+            max_held_characters=self.policy.max_held_characters,
+            max_held_seconds=self.policy.max_held_seconds,
+            clock=self.clock,
+        )
 
     def _spent_tokens(self, anchor: str) -> int:
         """What the text so far takes of the output limit. No chunk has less than a token, so its chunks are enough."""
@@ -299,19 +354,32 @@ class Recovery:
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
         attempt = self.attempt
         verdict = self._judge(attempt, end)
+        if end.kept and verdict.fault is not None and self._replays(verdict.fault, attempt, end.requests):
+            return ()
         at_its_end = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN)
         shown: list[Chunk] = attempt.flush(self._answer, self.last_payload, complete=at_its_end)
         if attempt.rejected or attempt.refused:  # perhaps only now, by the beginning that was still held back
             verdict = self._judge(attempt, end)
         self._close_attempt(attempt, verdict.fault, end.requests)
         self._note_outcome(verdict, attempt)
-        if verdict.fault is None and self._adds_nothing_new(verdict, attempt):
+        if self._adds_nothing_new(verdict, attempt):
             self._after_nothing_new(verdict.status or StreamStatus.UNKNOWN, attempt)
         elif verdict.fault is None or self._has_said_all(attempt):
             self._after_status(verdict.status or StreamStatus.UNKNOWN, attempt)
         else:
             self._after_fault(verdict.fault, attempt)
         return [*shown, *self._last_words(attempt)] if self.over else shown
+
+    def _replays(self, fault: Fault, attempt: RunningAttempt, requests: int | None) -> bool:
+        """Go on with the rest of the same stream, where the policy has it. Nothing of the attempt is settled then."""
+        if attempt.got_on:
+            self._chain.progress(self.clock())
+        decision = self._chain.replays(fault, attempt)
+        if decision is None or self._spent_budget(decision.delay, asks=False) is not None:
+            return False
+        self._note_end(attempt, fault, requests)
+        self._ask_again(decision.step, decision.delay)
+        return True
 
     def _note_outcome(self, verdict: Verdict, attempt: RunningAttempt) -> None:
         if attempt.record.characters:
@@ -343,7 +411,7 @@ class Recovery:
             return _fault(FaultKind.TRUNCATED, TruncatedStreamError(), retryable=True)
         return verdict
 
-    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None = None) -> None:
+    def _note_end(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None) -> None:
         record = attempt.record
         record.ended = self.elapsed
         self.fault = fault
@@ -352,6 +420,10 @@ class Recovery:
             if fault.retryable and not record.chunks and not isinstance(fault.error, StreamFault):
                 record.requests += self.model.own_retries
         record.requests = record.requests if requests is None else requests
+
+    def _close_attempt(self, attempt: RunningAttempt, fault: Fault | None, requests: int | None = None) -> None:
+        record = attempt.record
+        self._note_end(attempt, fault, requests)
         if attempt.join is not None:
             record.seam, record.held = attempt.join.decision, attempt.join.most_held
             record.dropped = attempt.join.dropped
@@ -360,14 +432,18 @@ class Recovery:
 
     def _note_joint(self, attempt: RunningAttempt) -> None:
         join, record, joints = attempt.join, attempt.record, self.report.joints
-        if join is None or join.certainty is None or not record.characters:
+        if attempt.resumed is not None and attempt.got_on and not attempt.has_joint:
+            attempt.has_joint = True
+            position = len(self.answer) - record.characters
+            joints.append(Joint(record.number, position, Strategy.REPLAY, JoinDecision.REPLAY, Certainty.VERIFIED))
+        if join is None or join.certainty is None or not attempt.characters:
             return
-        if joints and joints[-1].attempt == record.number:
+        asked = attempt.request.original or attempt.request
+        position = len(asked.partial_text)
+        if any((joint.position, joint.strategy) == (position, asked.strategy) for joint in joints):
             return
-        position = len(attempt.request.partial_text)
         decision = JoinDecision(join.decision)
-        joint = Joint(record.number, position, record.strategy, decision, join.certainty, join.dropped)
-        joints.append(joint)
+        joints.append(Joint(record.number, position, asked.strategy, decision, join.certainty, join.dropped))
 
     def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
@@ -398,7 +474,7 @@ class Recovery:
 
     def _adds_nothing_new(self, verdict: Verdict, attempt: RunningAttempt) -> bool:
         """Whether a continuation says that the answer is whole as it stands."""
-        continued = bool(attempt.request.partial_text) and attempt.request.strategy is not Strategy.RESTART
+        continued = bool(attempt.request.partial_text) and not attempt.tells_it_again
         ended = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and not verdict.said_by_user
         return continued and ended and not attempt.adds_text and not attempt.evidence.has_calls
 
@@ -421,12 +497,12 @@ class Recovery:
 
     def _wrote_on(self, attempt: RunningAttempt) -> bool:
         """Whether the server was given the text as its own and is known to write on from there."""
-        strategy = attempt.request.strategy
+        strategy = attempt.strategy
         return strategy is Strategy.APPEND or (strategy is Strategy.PREFILL and self._chain.writes_on)
 
     def _descends(self, attempt: RunningAttempt) -> Decision | None:
         """The next way to continue, or the next model; None where there is none or a budget is spent."""
-        return None if self._spent_budget(0.0) is not None else self._chain.descends(attempt.request.strategy)
+        return None if self._spent_budget(0.0) is not None else self._chain.descends(attempt.strategy)
 
     @property
     def _is_cut_by_limit(self) -> bool:
@@ -436,7 +512,7 @@ class Recovery:
     def _goes_on_after_length(self, attempt: RunningAttempt) -> bool:
         return (
             self._length_rounds < self.policy.continue_on_length
-            and attempt.record.characters > 0  # else reasoning ate the budget, and would again
+            and attempt.characters > 0  # else reasoning ate the budget, and would again
             and not self._restart_only
             and self._spent_budget(0.0) is None
         )
@@ -469,16 +545,18 @@ class Recovery:
 
     def _adds_nothing(self, attempt: RunningAttempt) -> bool:
         has_answer = bool(attempt.request.partial_text) or attempt.evidence.has_calls
-        return self._reasonless_ends >= 2 and not attempt.record.characters and has_answer
+        return self._reasonless_ends >= 2 and not attempt.characters and has_answer
 
-    def _spent_budget(self, delay: float) -> GiveUpReason | None:
-        """The total that forbids another attempt after `delay` seconds."""
+    def _spent_budget(self, delay: float, *, asks: bool = True) -> GiveUpReason | None:
+        """The total that forbids another attempt after `delay` seconds. One that asks nothing costs no tokens."""
         if self.report.requests - self._free_attempts >= self.policy.max_attempts:
             return GiveUpReason.ATTEMPTS
         if self.deadline_at is not None and self.clock() + delay >= self.deadline_at:
             return GiveUpReason.DEADLINE
         limit = self.policy.max_extra_tokens
-        if limit is not None and self.report.extra_tokens + self.usage.cost_of_asking(self._sent_along()) > limit:
+        if limit is None or not asks:
+            return None
+        if self.report.extra_tokens + self.usage.cost_of_asking(self._sent_along()) > limit:
             return GiveUpReason.EXTRA_TOKENS
         return None
 

@@ -22,6 +22,7 @@ class Step(StrEnum):
     FINISH = "finish"
     CONTINUE = "continue"
     DESCEND = "descend"
+    REPLAY = "replay"
     RETRY = "retry"
     FALL_BACK = "fall_back"
     GIVE_UP = "give_up"
@@ -34,6 +35,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.STREAMING, Step.FINISH): State.OVER,
     (State.STREAMING, Step.CONTINUE): State.WAITING,
     (State.STREAMING, Step.DESCEND): State.WAITING,
+    (State.STREAMING, Step.REPLAY): State.WAITING,
     (State.STREAMING, Step.RETRY): State.WAITING,
     (State.STREAMING, Step.FALL_BACK): State.WAITING,
     (State.STREAMING, Step.GIVE_UP): State.OVER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from ..report import Attempt, StreamReport
+from ..report import Attempt, Strategy, StreamReport
 
 
 def estimate_tokens(text: str) -> int:
@@ -44,19 +44,32 @@ class UsageMeter:
 
     def usage(self) -> tuple[dict[str, int], bool]:
         """Tokens of all attempts so far, and whether that is in part an estimate. Empty where nobody counted."""
-        counted = [attempt.usage for attempt in self._report.attempts if attempt.usage]
+        streams = _streams(self._report.attempts)
+        counted = [stream[-1].usage for stream in streams if stream[-1].usage]
         if not counted:
             return {}, False
-        estimated = [self._estimate(a) for a in self._report.attempts if a.chunks and not a.usage]
+        estimated = [self._estimate(each) for each in streams if any(a.chunks for a in each) and not each[-1].usage]
         total: Counter[str] = Counter()
         for usage in (*counted, *estimated):
             total.update(usage)
         return dict(total), bool(estimated)
 
-    def _estimate(self, attempt: Attempt) -> dict[str, int]:
-        prompt, output = self._question_tokens(), _tokens(attempt.characters + attempt.dropped)
+    def _estimate(self, stream: list[Attempt]) -> dict[str, int]:
+        prompt = self._question_tokens()
+        output = _tokens(sum(attempt.characters + attempt.dropped for attempt in stream))
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 
 def _tokens(characters: int) -> int:
     return -(-characters // 4)
+
+
+def _streams(attempts: list[Attempt]) -> list[list[Attempt]]:
+    """The attempts that read the same stream, one after another; the last one has the count of all."""
+    streams: list[list[Attempt]] = []
+    for attempt in attempts:
+        if attempt.strategy is Strategy.REPLAY and streams:
+            streams[-1].append(attempt)
+        else:
+            streams.append([attempt])
+    return streams

@@ -19,10 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import EmptyStreamError, ErrorFinishError, StreamFault, StreamTimeoutError, TruncatedStreamError
-from ..policy import Completeness, StreamEnd
+from ..policy import Completeness, StreamEnd, yes_or_no
 from ..report import FaultKind, StreamStatus
 from .events import Ended, Model
-from .faults import Fault, classify
+from .faults import Fault, classify, kind_of_finish
+from .faults.tables import RETRYABLE
 from .finish_reasons import OPEN, FinishMeaning, FinishReason
 
 _STATUS = {
@@ -229,7 +230,8 @@ def _unfinished(reason: FinishReason) -> Verdict:
         error: StreamFault = TruncatedStreamError(f"The model paused with the finish reason {reason.word!r}.")
         return Verdict(fault=_silent(error, FaultKind.TRUNCATED))
     error = ErrorFinishError(f"The model ended its stream with the finish reason {reason.word!r}.")
-    return Verdict(fault=_silent(error, FaultKind.ERROR_FINISH))
+    kind = kind_of_finish(reason.word)
+    return Verdict(fault=_silent(error, kind, retryable=kind in RETRYABLE))
 
 
 def _judge_calls(seen: Evidence, reason: FinishReason | None) -> Verdict | None:
@@ -264,7 +266,7 @@ def _asked(seen: Evidence, end: Ended, reason: FinishReason | None, context: Con
     whole = context.completeness(StreamEnd(context.text(), word, end.terminated))
     if whole is None:
         return None
-    if whole:
+    if yes_or_no("completeness", whole):
         return Verdict(StreamStatus.COMPLETE, said_by_user=True)
     return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
 

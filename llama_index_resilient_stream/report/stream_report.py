@@ -80,6 +80,8 @@ class Strategy(StrEnum):
     """To complete the prompt and the partial answer as one text."""
     RESTART = "restart"
     """The question again."""
+    REPLAY = "replay"
+    """The rest of the very stream that was lost, from a server that keeps it. Nothing is generated twice."""
 
 
 class GiveUpReason(StrEnum):
@@ -119,6 +121,8 @@ class JoinDecision(StrEnum):
     """Nothing, but a sentence that announced the rest came first. It was dropped."""
     ECHO = "echo"
     """All that was sent: an API that gives a prefill back."""
+    REPLAY = "replay"
+    """Nothing: the same stream went on."""
     RESTART_MATCHED = "restart_matched"
     """A restarted turn repeated what was shown, and went on."""
     RESTART_DIFFERED = "restart_differed"

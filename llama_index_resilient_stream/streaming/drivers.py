@@ -6,7 +6,9 @@ The synchronous one and the asynchronous one stand side by side, same names, sam
    a fault of the stream.
 2. `Exception` is caught, `BaseException` never: leaving is no fault.
 3. No `asyncio.timeout` is held across a `yield`; time counts only while we wait for the provider.
-4. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
+4. A stream that its server keeps is handed on to the attempt that reads it on. In any other case the server is told
+   to stop it: closing the connection does not.
+5. Where no limit is set (both watchdogs and the deadline are None) a synchronous stream is read without a thread, and
    `cancel()` takes effect at the next token.
 """
 
@@ -18,13 +20,17 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from ..errors import StreamTimeoutError
+from ..providers import server_owning
 from ..recovery.events import Chunk, Ended, Request
 from ..recovery.machine import Recovery
 from ..transport.connection import Upstream
+from ..transport.kept_stream import KeptStream
 from .scope import Scope
+from .side_requests import aowner_of_models, astop_kept, owner_of_models, stop_kept
 from .watchdog import AsyncAttemptReader, AttemptReader, InterruptibleWait, PlainReader, WatchedReader
 
 T = TypeVar("T")
+
 
 Open = Callable[[Upstream, Request], Iterator[Chunk]]
 AsyncOpen = Callable[[Upstream, Request], AsyncIterator[Chunk]]
@@ -161,13 +167,14 @@ def _drive(
     watched: bool,
     outcome: _Outcome,
 ) -> Generator[T, None, None]:
-    make_reader: Callable[..., AttemptReader] = WatchedReader if watched else PlainReader
     receive, tell = recovery.receive, observer.watches_tokens
+    make_reader: Callable[..., AttemptReader] = WatchedReader if watched else PlainReader
+    kept: KeptStream | None = None
     try:
         while not scope.cancelled:
             request = _begin(recovery, observer)
             part = Scope(scope)
-            upstream = Upstream(part)
+            upstream = Upstream(part, kept)
             attempt = make_reader(partial(open_stream, upstream, request), upstream, part)
             try:
                 patience = _Patience(recovery, upstream, scope, watched)
@@ -183,9 +190,12 @@ def _drive(
                 attempt.close()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
+                kept = _handed_on(upstream.kept, recovery)
             if not _goes_on(recovery, observer, sleep):
                 return
+            _learn_server(recovery, upstream, scope)
     finally:
+        stop_kept(kept)
         outcome.settle()
         observer.end(recovery)
 
@@ -195,6 +205,19 @@ def _begin(recovery: Recovery, observer: Observer) -> Request:
     if request.strategy != "first":
         observer.resume(recovery, request)
     return request
+
+
+def _handed_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
+    """The stream that the next attempt reads on. Any other one is stopped."""
+    if recovery.reads_on:
+        return kept
+    stop_kept(kept)
+    return None
+
+
+def _learn_server(recovery: Recovery, upstream: Upstream, scope: Scope) -> None:
+    if recovery.wants_owner:
+        recovery.learn_server(server_owning(owner_of_models(upstream.inquiry, scope)))
 
 
 def _goes_on(recovery: Recovery, observer: Observer, sleep: Callable[[float], None]) -> bool:
@@ -243,11 +266,12 @@ async def _adrive(
 ) -> AsyncGenerator[T, None]:
     wait.start()
     receive, tell = recovery.receive, observer.watches_tokens
+    kept: KeptStream | None = None
     try:
         while not scope.cancelled:
             request = await _abegin(recovery, observer)
             part = Scope(scope)
-            upstream = Upstream(part)
+            upstream = Upstream(part, kept)
             attempt = AsyncAttemptReader(partial(open_stream, upstream, request), upstream, wait)
             try:
                 patience = _Patience(recovery, upstream, scope, watched)
@@ -263,12 +287,29 @@ async def _adrive(
                 await attempt.aclose()
                 part.finish("closed")
                 recovery.report.attempts[-1].left_thread = attempt.left_thread
+                kept = await _ahanded_on(upstream.kept, recovery)
             if not await _agoes_on(recovery, observer, sleep, wait):
                 return
+            await _alearn_server(recovery, upstream, scope, wait)
     finally:
         wait.stop_timer()
-        outcome.settle()
-        await observer.end(recovery)
+        try:
+            await astop_kept(kept)
+        finally:
+            outcome.settle()
+            await observer.end(recovery)
+
+
+async def _ahanded_on(kept: KeptStream | None, recovery: Recovery) -> KeptStream | None:
+    if recovery.reads_on:
+        return kept
+    await astop_kept(kept)
+    return None
+
+
+async def _alearn_server(recovery: Recovery, upstream: Upstream, scope: Scope, wait: InterruptibleWait) -> None:
+    if recovery.wants_owner:
+        recovery.learn_server(server_owning(await aowner_of_models(upstream.inquiry, scope, wait)))
 
 
 async def _abegin(recovery: Recovery, observer: AsyncObserver) -> Request:

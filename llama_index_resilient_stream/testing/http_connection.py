@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qsl
 
 try:
     import fcntl
@@ -48,10 +49,15 @@ class ServerClosing(Exception):
 
 @dataclass(frozen=True)
 class ParsedHTTPRequest:
-    """One request: the names of its headers in lower case, its body parsed as JSON (or an empty dict)."""
+    """One request: the names of its headers in lower case, its body parsed as JSON (or an empty dict).
+
+    Of the values of its headers only `X-Conversation-Id` is kept: others may hold credentials.
+    """
 
     method: str
     path: str
+    query: dict[str, str]
+    conversation_id: str
     header_names: tuple[str, ...]
     body: dict[str, Any]
 
@@ -91,7 +97,8 @@ class Connection:
         except ClientLeft:
             return None
         head, _, self._inbox = self._inbox.partition(b"\r\n\r\n")
-        method, path, headers = _parse_head(head)
+        method, target, headers = _parse_head(head)
+        path, _, query = target.partition("?")
         self._last = headers.get("connection", "").lower() == "close"
         if headers.get("expect", "").lower() == "100-continue":
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -99,7 +106,10 @@ class Connection:
         while len(self._inbox) < length:
             self._wait(None)
         body, self._inbox = self._inbox[:length], self._inbox[length:]
-        return ParsedHTTPRequest(method, path, tuple(headers), _parse_body(body))
+        conversation_id = headers.get("x-conversation-id", "")
+        return ParsedHTTPRequest(
+            method, path, dict(parse_qsl(query)), conversation_id, tuple(headers), _parse_body(body)
+        )
 
     # -- waiting
 
@@ -217,9 +227,9 @@ class Connection:
 
 def _parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     request_line, *lines = head.decode("latin-1").split("\r\n")
-    method, path, _ = request_line.split(" ", 2)
+    method, target, _ = request_line.split(" ", 2)
     pairs = (line.partition(":") for line in lines)
-    return method, path.partition("?")[0], {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return method, target, {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
 def _parse_body(body: bytes) -> dict[str, Any]:

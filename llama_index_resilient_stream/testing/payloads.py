@@ -38,6 +38,8 @@ class Payloads:
     chat: bool = True
     tool_call: tuple[str, str] | None = None
     include_usage: bool = False
+    fingerprint: str | None = None
+    """What the events say of the server that sends them."""
 
     @property
     def normal_finish(self) -> str:
@@ -98,12 +100,13 @@ class Payloads:
         return {**chunk, "usage": None} if self.include_usage else chunk
 
     def _envelope(self, kind: str) -> dict[str, Any]:
-        return {
+        envelope = {
             "id": self.id,
             "object": kind if self.chat else "text_completion",
             "created": 0,
             "model": self.model,
         }
+        return envelope if self.fingerprint is None else {**envelope, "system_fingerprint": self.fingerprint}
 
 
 def turns_of(messages: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import ChatMessage
 
+from ..errors import ConfigurationError
 from .scripted_model import ParsedRequest
 
 
@@ -59,6 +61,17 @@ class Fail:
 
 
 ScriptEntry: TypeAlias = "Cut | Stall | Fail | None"
+
+
+def check_script(script: Any) -> None:
+    """Raise ConfigurationError where a script is none, before a test is green because nothing broke."""
+    if isinstance(script, Cut | Stall | Fail | str) or not isinstance(script, Iterable):
+        raise ConfigurationError(f"script is {script!r}. Pass one entry per call: script=[Cut(after=10), None].")
+    for entry in script if isinstance(script, Sequence) else ():
+        if not isinstance(entry, Cut | Stall | Fail | None):
+            raise ConfigurationError(f"script has {entry!r} in it. An entry is a Cut, a Stall, a Fail or None.")
+        if isinstance(entry, Cut | Stall) and (entry.after or 0) < 0:
+            raise ConfigurationError(f"{entry!r}: `after` counts characters from 0. Write after=10.")
 
 
 class CallState(StrEnum):

@@ -37,7 +37,7 @@ from llama_index.core.llms.utils import parse_partial_json
 
 from .chunk_builder import ChunkBuilder, ChunkContent
 from .payloads import Payloads
-from .script import Call, CallState, Fail, ScriptEntry
+from .script import Call, CallState, Fail, ScriptEntry, check_script
 from .scripted_model import ScriptedModel, StyleOrName, Tokenizer
 from .scripted_steps import SharedState, StreamOptions, Wait, steps_of
 
@@ -95,6 +95,7 @@ class ScriptedLLM(FunctionCallingLLM):
     ) -> None:
         super().__init__(model=model, is_chat_model=chat, **kwargs)
         options = StreamOptions(delay, sends_finish_reason, usage, thinking, tuple(tool_calls))
+        check_script(script)
         self._shared = SharedState(ScriptedModel(text, continuation_style, token), script, options)
 
     # -- what it is, and what was asked of it

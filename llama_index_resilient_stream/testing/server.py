@@ -9,8 +9,8 @@ It listens on 127.0.0.1, on a port that the system chooses. Every connection has
 of them, whatever they are doing.
 
 Each answered request takes the next entry of `faults`; None, and every request after the last entry, is answered in
-good health. Requests for models, requests of unknown paths, and prefills refused because of `refuse_prefill` take no
-entry.
+good health. Requests for models, requests of unknown paths, requests for streams that it keeps, and prefills refused
+because of `refuse_prefill` take no entry.
 """
 
 from __future__ import annotations
@@ -22,17 +22,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from .faults import HEALTHY, PREFILL_REFUSED, WireFault, as_faults
 from .http_connection import ClientLeft, Connection, ParsedHTTPRequest, ServerClosing
+from .kept_answer import KeptAnswer
 from .payloads import Payloads, Usage, turns_of
 from .recorded_request import RecordedRequest
 from .scripted_model import RequestKind, ScriptedModel, StyleOrName, Tokenizer
 from .wire_faults import OutgoingResponse, perform, perform_whole
 
 _CHAT = "/v1/chat/completions"
+_KEPT = "/v1/stream"
+_LLAMA_CPP = "b4719-0f2bbe65"
 _JOIN = 5.0  # seconds that closing waits for each thread
 
 
@@ -55,8 +59,11 @@ class FaultServer:
         tool_call: A name and JSON arguments, which answer requests that offer tools and do not end with a tool's
             result.
         refuse_prefill: Whether a conversation that ends with the assistant is refused with status 400.
+        keeps_streams: Whether it is llama.cpp's server: its events say so, and a stream whose request has the header
+            `X-Conversation-Id` is generated to its end, whoever reads it, and can be read again. See `kept_streams`.
         respect_max_tokens: Whether an answer ends with `length` after `max_tokens` (or `max_completion_tokens`).
         model: The name of the model.
+        owned_by: The owner of the model, as its list of models has it: "vllm", "organization_owner" (LM Studio).
 
     Raises:
         ConfigurationError: There is no such fault or continuation style.
@@ -73,18 +80,29 @@ class FaultServer:
         thinking: str = "",
         tool_call: tuple[str, str] | None = None,
         refuse_prefill: bool = False,
+        keeps_streams: bool = False,
         respect_max_tokens: bool = False,
         model: str = "scripted",
+        owned_by: str = "testing",
     ) -> None:
         self.text = text
         self.model = model
+        self._owned_by = owned_by
+        self.lists_sent = 0
+        """How often its list of models was asked for."""
         self.requests: list[RecordedRequest] = []
+        self.replays: list[RecordedRequest] = []
+        """Requests for the rest of a stream that it keeps, also of one that it does not."""
         self._faults = iter(as_faults(faults))
         self._scripted = ScriptedModel(text, continuation_style, token)
         self._delay = delay
         self._thinking = thinking
         self._tool_call = tool_call
         self._refuse_prefill = refuse_prefill
+        self._keeps_streams = keeps_streams
+        self._fingerprint = _LLAMA_CPP if keeps_streams else None
+        self.kept_streams: dict[str, KeptAnswer] = {}
+        """The streams that it keeps, by the id of the request; take one out, and it is forgotten."""
         self._respect_max_tokens = respect_max_tokens
         self._listener: socket.socket | None = None
         self._numbers = itertools.count(1)
@@ -219,22 +237,42 @@ class FaultServer:
                 self._changed.notify_all()
 
     def _route(self, connection: Connection, request: ParsedHTTPRequest, record: RecordedRequest) -> None:
-        route: Callable[[Connection, RecordedRequest], None] | None = {
-            ("POST", _CHAT): self._chat,
-            ("POST", "/v1/completions"): self._complete,
+        routes: dict[tuple[str, str], Callable[[Connection, RecordedRequest], None]] = {
+            ("POST", _CHAT): partial(self._chat, request.conversation_id),
+            ("POST", "/v1/completions"): partial(self._complete, request.conversation_id),
             ("GET", "/v1/models"): self._models,
-        }.get((request.method, request.path))
+            ("GET", _KEPT): partial(self._replay, request.query),
+            ("DELETE", _KEPT): partial(self._stop_kept, request.query),
+        }
+        route = routes.get((request.method, request.path))
         if route is None:
             error = {"error": {"message": f"No such path: {request.path}", "type": "invalid_request_error"}}
             _respond_json(connection, 404, error)
             return
         route(connection, record)
 
+    def _replay(self, query: dict[str, str], connection: Connection, record: RecordedRequest) -> None:
+        kept = self.kept_streams.get(query.get("conv_id", ""))
+        self.replays.append(record)
+        if kept is None:
+            _respond_json(connection, 404, {"error": {"message": "File Not Found", "type": "not_found_error"}})
+        elif int(query.get("from", 0)) < kept.lost:
+            _respond_json(connection, 400, {"error": {"message": "Lost offset", "type": "invalid_request_error"}})
+        else:
+            kept.replay(connection, int(query.get("from", 0)))
+
+    def _stop_kept(self, query: dict[str, str], connection: Connection, record: RecordedRequest) -> None:
+        kept = self.kept_streams.get(query.get("conv_id", ""))
+        if kept is not None:
+            kept.stop()
+        connection.respond(204, b"", "application/json")
+
     def _models(self, connection: Connection, record: RecordedRequest) -> None:
-        model = {"id": self.model, "object": "model", "created": 0, "owned_by": "testing"}
+        self.lists_sent += 1
+        model = {"id": self.model, "object": "model", "created": 0, "owned_by": self._owned_by}
         _respond_json(connection, 200, {"object": "list", "data": [model]})
 
-    def _chat(self, connection: Connection, record: RecordedRequest) -> None:
+    def _chat(self, conversation_id: str, connection: Connection, record: RecordedRequest) -> None:
         turns = turns_of(record.body.get("messages") or [])
         last_role = turns[-1][0] if turns else ""
         offers_tools = bool(record.body.get("tools")) and last_role != "tool"
@@ -246,16 +284,16 @@ class FaultServer:
             answer = "" if refused else self._scripted.reply(record.parsed)
         tool_call = self._tool_call if offers_tools else None
         prompt = "".join(text for _, text in turns)
-        self._send(connection, record, answer, prompt, tool_call)
+        self._send(connection, record, answer, prompt, tool_call, conversation_id)
 
-    def _complete(self, connection: Connection, record: RecordedRequest) -> None:
+    def _complete(self, conversation_id: str, connection: Connection, record: RecordedRequest) -> None:
         prompt = str(record.body.get("prompt") or "")
         with self._changed:
             record.parsed = self._scripted.parse_prompt(prompt)
             self.requests.append(record)
             record.fault = next(self._faults, None)
             answer = self._scripted.reply(record.parsed)
-        self._send(connection, record, answer, prompt, None)
+        self._send(connection, record, answer, prompt, None, conversation_id)
 
     def _send(
         self,
@@ -264,6 +302,7 @@ class FaultServer:
         answer: str,
         prompt: str,
         tool_call: tuple[str, str] | None,
+        conversation_id: str,
     ) -> None:
         chat, body, fault = record.path == _CHAT, record.body, record.fault or HEALTHY
         payloads = Payloads(
@@ -272,9 +311,21 @@ class FaultServer:
             chat=chat,
             tool_call=(fault.tool_call or tool_call) if chat else None,
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            fingerprint=self._fingerprint,
         )
         response = self._response(connection, record, payloads, answer, prompt)
-        (perform if body.get("stream") else perform_whole)(response)
+        if not body.get("stream"):
+            perform_whole(response)
+            return
+        self._keep(conversation_id, response)
+        perform(response)
+
+    def _keep(self, conversation_id: str, response: OutgoingResponse) -> None:
+        """Keep this answer where its request asks for it. A second one with the same id ends the first."""
+        if self._keeps_streams and conversation_id:
+            if (before := self.kept_streams.get(conversation_id)) is not None:
+                before.stop()
+            self.kept_streams[conversation_id] = KeptAnswer(response.healthy_events(), self._delay)
 
     def _response(
         self, connection: Connection, record: RecordedRequest, payloads: Payloads, answer: str, prompt: str

@@ -125,14 +125,14 @@ class OutgoingResponse:
             return event(self.payloads.piece(self.rest[0]))
         return event(self.payloads.finish(self.finish_reason))
 
-    def length(self) -> int:
-        """Count the bytes of the whole healthy body."""
+    def healthy_events(self) -> list[bytes]:
+        """Return the events of the whole healthy body."""
         payloads = [*self.payloads.opening(), *map(self.payloads.thinking, self.thinking)]
         payloads += [self.payloads.piece(piece) for piece in (*self.before, *self.rest)]
         payloads.append(self.payloads.finish(self.finish_reason))
         if self.payloads.include_usage:
             payloads.append(self.payloads.usage(self.usage))
-        return sum(len(event(payload)) for payload in payloads) + len(DONE)
+        return [*map(event, payloads), DONE]
 
 
 def perform(response: OutgoingResponse) -> None:
@@ -141,7 +141,7 @@ def perform(response: OutgoingResponse) -> None:
     _before_headers(response)
     if response.is_over:
         return
-    length = response.length() if fault.kind is Kind.SHORT_LENGTH else None
+    length = sum(map(len, response.healthy_events())) if fault.kind is Kind.SHORT_LENGTH else None
     connection.open_stream(StreamFraming.CLOSE if fault.close else StreamFraming.CHUNKED, length)
     if act := BEFORE_FIRST_EVENT.get(fault.kind):
         act(response)

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 from ..compat.generators import behind
 from ..recovery.events import Ended
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry
 from .terminator import TerminatorWatch
 
 _STREAMS = ("Stream", "AsyncStream")
@@ -52,10 +54,15 @@ class Upstream:
 
     Args:
         scope: the attempt's. Once it is cancelled nothing is sent any more on its behalf.
+        kept: the stream that this attempt reads on, where it asks for the rest of one.
     """
 
-    def __init__(self, scope: Cancellation | None = None) -> None:
+    def __init__(self, scope: Cancellation | None = None, kept: KeptStream | None = None) -> None:
         self._scope = _Detached() if scope is None else scope
+        self.kept = kept
+        """The stream behind it, where the server is asked to keep it."""
+        self.inquiry: OwnerInquiry | None = None
+        """Asks which server it was, once a request was sent to one that can be asked."""
         self.watch: TerminatorWatch | None = None
         self._error_body: ErrorBody | None = None
         self._requests = 0
@@ -80,6 +87,13 @@ class Upstream:
         finally:
             with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
                 _ASKING.reset(token)
+
+    def keep(self) -> None:
+        """Have the server keep the stream, so that it can be read on."""
+        if self.kept is None:
+            self.kept = KeptStream()
+        else:
+            self.kept.resume()
 
     def connect(self, sock: object) -> None:
         """A request is about to be sent over this socket, unless it is too late for that."""
@@ -133,9 +147,10 @@ class Upstream:
             said.__cause__ = error  # an SDK or LlamaIndex stumbled over what was no answer
             error = said
         requests = self._requests or None
+        kept = self.kept is not None and self.kept.is_kept
         if self.watch is None:
-            return Ended(error, answered=answered, requests=requests)
-        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests)
+            return Ended(error, answered=answered, requests=requests, kept=kept)
+        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests, kept)
 
     # What whoever reads the stream does
 

@@ -15,6 +15,8 @@ import httpx
 
 from .connection import Upstream
 from .error_body import ErrorBody
+from .kept_stream import KeptStream
+from .model_owner import OwnerInquiry, can_be_asked
 from .sockets import short_reads, watch_connections, watch_connections_async
 from .terminator import TerminatorWatch, promises
 
@@ -37,20 +39,25 @@ def send_observed(
     Raises:
         ReaderLeftError: nobody waits for the answer any more.
     """
-    if connections:
-        watch_connections(request)
     upstream = Upstream.current()
+    sent = _outgoing(upstream, request, send, asynchronous=False)
+    if connections:
+        watch_connections(sent)
     if upstream is None:
-        response = send(request, **options)
+        response = send(sent, **options)
     else:
         upstream.check()
         upstream.sends()
         try:
-            response = send(request, **options)
-        except Exception:
+            response = send(sent, **options)
+        except Exception as error:
+            if upstream.kept is not None:
+                upstream.kept.failed(error)
             upstream.disconnect()
             upstream.check()  # the SDK would try again, for a reader who is gone
             raise
+    if sent is not request:
+        response.request = request  # which the SDK means, whatever was sent in its place
     if not response.is_closed:
         _Body(response, upstream, drains=connections)
     elif upstream is not None:
@@ -66,12 +73,20 @@ async def send_observed_async(
     connections: bool,
 ) -> httpx.Response:
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
-    if connections:
-        watch_connections_async(request)
     upstream = Upstream.current()
+    sent = _outgoing(upstream, request, send, asynchronous=True)
+    if connections:
+        watch_connections_async(sent)
     if upstream is not None:
         upstream.sends()
-    response = await send(request, **options)
+    try:
+        response = await send(sent, **options)
+    except Exception as error:
+        if upstream is not None and upstream.kept is not None:
+            upstream.kept.failed(error)
+        raise
+    if sent is not request:
+        response.request = request
     if not response.is_closed:
         _AsyncBody(response, upstream)
     elif upstream is not None:
@@ -88,9 +103,10 @@ class _Body(httpx.SyncByteStream):
     def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
         assert isinstance(response.stream, httpx.SyncByteStream)
         self._stream = response.stream
-        self._parts = iter(self._stream)
-        self._connection = response.extensions.get("network_stream") if drains else None
         self._watch = _watch(response)
+        kept = _kept(response, upstream, self._watch)
+        self._parts = iter(self._stream) if kept is None else kept.recorded(iter(self._stream))
+        self._connection = response.extensions.get("network_stream") if drains else None
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         self._upstream = upstream
         response.stream = self
@@ -136,8 +152,9 @@ class _AsyncBody(httpx.AsyncByteStream):
     def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._stream = response.stream
-        self._parts = aiter(self._stream)
         self._watch = _watch(response)
+        kept = _kept(response, upstream, self._watch)
+        self._parts = aiter(self._stream) if kept is None else kept.recorded_async(aiter(self._stream))
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         response.stream = self
         if upstream is not None:
@@ -180,3 +197,26 @@ def _watch(response: httpx.Response) -> TerminatorWatch | None:
         return None
     encoding = response.headers.get("content-encoding", "")
     return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
+
+
+def _outgoing(
+    upstream: Upstream | None, request: httpx.Request, send: Callable[..., Any], *, asynchronous: bool
+) -> httpx.Request:
+    """What to send in place of this request: itself, or one for the rest of a stream that its server keeps."""
+    if upstream is None:
+        return request
+    if can_be_asked(request):
+        upstream.inquiry = OwnerInquiry(request, send, asynchronous=asynchronous)
+    if upstream.kept is None:
+        return request
+    sent: httpx.Request = upstream.kept.outgoing(request, send, asynchronous=asynchronous)
+    return sent
+
+
+def _kept(response: httpx.Response, upstream: Upstream | None, watch: TerminatorWatch | None) -> KeptStream | None:
+    """The kept stream whose body this is; None where it is none."""
+    kept = None if upstream is None else upstream.kept
+    if kept is None or not kept.answered(response):
+        return None
+    kept.watch = watch
+    return kept

@@ -12,6 +12,9 @@ of its own, and an asynchronous one belongs to one loop, and nobody would be the
 Why per call: a copy of the LLM takes 3 us, one of the SDK's client (its `with_options`) 8 us. Searching the generator
 for the SDK's stream, which this saves, takes 120 us (medians, CPython 3.11).
 
+Neither LlamaIndex nor the SDKs have public names for the clients that they made. The private ones stand here, and
+nowhere else: `_client` and `_aclient`, their getters, the SDK client's own `_client`, and the class of what that is.
+
 Where any of this is not safe, the LLM is asked as it is, and `compat/generators.py` searches:
 
 * classes that are not LlamaIndex's own: what such a class keeps on itself during a call would be lost with the copy;

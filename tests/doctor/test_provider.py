@@ -167,7 +167,7 @@ def test_address_where_nobody_answers(serve: Serve) -> None:
     server = serve("Hi.")
     url = server.url
     server.close()
-    assert profile_of(url).obstacle == "nobody answers at this address"
+    assert profile_of(url).obstacle.startswith("nobody answers at this address: is the server running")
 
 
 def test_an_address_without_a_scheme() -> None:

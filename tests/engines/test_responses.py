@@ -797,12 +797,15 @@ def test_cancelling_from_another_thread_after_the_fact(make: Any) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # LlamaIndex's writer raises it too
 @after_the_fact
 def test_giving_up_after_the_fact(make: Any) -> None:
+    others = set(threading.enumerate())
     response = resilient(plainly(make, paced(GIVEN_UP), ONE_TRY))
     assert read_until_error(response.response_gen)[0] == SHORT[:5]
     assert response.report.status is StreamStatus.INTERRUPTED
     response = resilient(plainly(make, paced(GIVEN_UP), PARTIAL))
     assert "".join(response.response_gen) == SHORT[:5]
     assert response.report.status is StreamStatus.INTERRUPTED
+    for writer in set(threading.enumerate()) - others:  # what it raises is this test's, not the next one's
+        writer.join(5)
 
 
 def test_looking_at_a_report_after_the_fact_stops_nothing() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import logging
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -404,6 +405,28 @@ def test_a_form_asked_for_on_the_instance_is_restarted(reader: Reader) -> None:
 def test_a_misspelt_setting_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"no setting 'fallback'. Did you mean fallbacks="):
         ResilientLLM(MockLLM(), fallback=[MockLLM()])  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"deadline": 60}, r"policy=RecoveryPolicy\(deadline=\.\.\.\)"),
+        ({"max_attempts": 3}, r"policy=RecoveryPolicy\(max_attempts=\.\.\.\)"),
+        ({"max_retries": 3}, r"policy=RecoveryPolicy\(stop=tenacity\.stop_after_attempt\(3\)\)"),
+        ({"fallbacks": ["gpt-4o"]}, r"got str object\. Write ResilientLLM\(.*fallbacks=\[OpenAI"),
+    ],
+    ids=["deadline", "attempts", "retries", "a fallback's name"],
+)
+def test_a_setting_in_the_wrong_place_is_answered_with_the_right_one(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigurationError, match=line):
+        ResilientLLM(MockLLM(), **given)
+
+
+@pytest.mark.parametrize("value", ["10s", timedelta(seconds=10), -1, True], ids=repr)
+@pytest.mark.parametrize("name", ["deadline", "idle_timeout", "first_token_timeout"])
+def test_a_time_limit_is_a_number_of_seconds(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{name} must be a number of seconds above 0, not .* {name}=60"):
+        RecoveryPolicy(**{name: value})
 
 
 def test_one_function_will_do_as_callbacks() -> None:

@@ -102,6 +102,11 @@ FINISHED: dict[str, tuple[Any, FinishMeaning, str]] = {
     ),
     "responses incomplete": (responses("response.incomplete"), FinishMeaning.LENGTH, "response.incomplete"),
     "responses failed": (responses("response.failed"), FinishMeaning.ERROR, "response.failed"),
+    "responses failed of": (
+        {"type": "response.failed", "response": {"error": {"code": "insufficient_quota", "message": "No."}}},
+        FinishMeaning.ERROR,
+        "response.failed: insufficient_quota",
+    ),
     "responses error": ({"type": "error", "code": "server_error"}, FinishMeaning.ERROR, "error"),
     "response fetched": (Object(status="completed"), FinishMeaning.COMPLETE, "completed"),
     "response cut": (

@@ -90,6 +90,7 @@ CHUNKS = st.integers(1, 9)
 @given(said=ANY, rest=ANY, size=CHUNKS, length=st.integers(1, 90))
 @example(said="aaaa" * 30, rest="a" * 50, size=1, length=40)
 @example(said="ab" * 40, rest="ab" * 40, size=3, length=40)
+@example(said="000000012345 ", rest="000000012345", size=1, length=1)
 def test_an_exact_anchor_is_always_taken_at_its_word(said: str, rest: str, size: int, length: int) -> None:
     assume(not rest.startswith(">>>"))  # the mark that may close an anchor
     anchor = said[-length:]

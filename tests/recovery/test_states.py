@@ -70,6 +70,7 @@ WALKS: dict[tuple[State, Step], tuple[Setup, Callable[[Recovery], object]]] = {
     (State.STREAMING, Step.FINISH): (streaming, ended_by(STOP)),
     (State.STREAMING, Step.CONTINUE): (lambda: streaming(replace(ONCE, continue_on_length=1)), ended_by(LENGTH)),
     (State.STREAMING, Step.DESCEND): (continuing_by_prefill, lambda recovery: recovery.receive(Ended(Refused()))),
+    (State.STREAMING, Step.REPLAY): (streaming, lambda recovery: recovery.receive(Ended(RESET, kept=True))),
     (State.STREAMING, Step.RETRY): (streaming, lambda recovery: recovery.receive(Ended(RESET))),
     (State.STREAMING, Step.FALL_BACK): (lambda: streaming(ONCE, ONE, TWO), lambda r: r.receive(Ended(RESET))),
     (State.STREAMING, Step.GIVE_UP): (lambda: streaming(ONCE), lambda recovery: recovery.receive(Ended(RESET))),

@@ -13,7 +13,7 @@ from llama_index_resilient_stream.errors import ErrorBodyError
 from llama_index_resilient_stream.policy import StreamEnd
 from llama_index_resilient_stream.recovery.continuation import Continuation
 from llama_index_resilient_stream.recovery.events import Chunk, Ended, Learned, Model
-from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, FinishReason
+from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning, FinishReason, meaning_of
 from llama_index_resilient_stream.recovery.machine import Recovery
 
 RESET = ConnectionResetError("reset")
@@ -69,6 +69,10 @@ CASES = {
     "filter": Case([text("Hi"), word(FILTER)], "filtered"),
     "stop-then-length": Case([text("Hi"), word(STOP), word(LENGTH)], "length"),
     "error-word": Case([text("Hi"), word(ERROR)], "error_finish"),
+    "error-that-passes": Case([text("Hi"), word(meaning_of("response.failed: rate_limit_exceeded"))], "rate_limit"),
+    "error-that-stays": Case([text("Hi"), word(meaning_of("response.failed: insufficient_quota"))], "quota"),
+    "error-of-the-window": Case([text("Hi"), word(meaning_of("error: context_length_exceeded"))], "length"),
+    "error-that-is-a-filter": Case([text("Hi"), word(meaning_of("failed: content_policy_violation"))], "filtered"),
     "pause-is-no-end": Case([text("Hi"), word(PAUSE)], "truncated"),
     "silent": Case([text("Hi")], "truncated"),
     "silent-in-a-class-that-never-tells": Case([text("Hi")], "unknown", sends=False),

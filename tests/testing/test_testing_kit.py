@@ -806,3 +806,21 @@ def test_copies_share_the_script(duplicate: Callable[[ScriptedLLM], ScriptedLLM]
     assert twin.complete("Q").text == CUT
     assert llm.calls is twin.calls
     assert llm.complete("Q").text == TEXT
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (Cut(after=1), r"Pass one entry per call: script=\[Cut\(after=10\), None\]"),
+        ("cut", "Pass one entry per call"),
+        (3, "Pass one entry per call"),
+        (["cut"], "script has 'cut' in it. An entry is a Cut, a Stall, a Fail or None"),
+        ([Cut], "An entry is a Cut, a Stall, a Fail or None"),
+        ([None, Cut(after=-1)], "counts characters from 0"),
+        ([Stall(after=-1)], "counts characters from 0"),
+    ],
+    ids=["no list", "a word", "a number", "a word in it", "a class", "before the beginning", "a stall before it"],
+)
+def test_a_script_that_is_none(script: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        ScriptedLLM("Hello", script)

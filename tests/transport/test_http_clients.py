@@ -322,8 +322,8 @@ def test_the_finish_reason_on_the_wire_goes_with_the_end(receive: Callable[..., 
     receive(body, upstream)
     reason = FinishReason(FinishMeaning.FILTER, "content_filter")
     error = ConnectionResetError()
-    assert upstream.ended() == Ended(None, True, reason)
-    assert upstream.ended(error) == Ended(error, True, reason)
+    for ended, failed in ((upstream.ended(), None), (upstream.ended(error), error)):
+        assert (ended.error, ended.terminated, ended.finish_reason) == (failed, True, reason)
     assert Upstream().ended() == Ended()
 
 

@@ -154,3 +154,12 @@ def test_an_error_without_its_key_that_passes_is_asked_again(reader: Reader, cli
         result = reader(llm(server, clients))
     assert result.report.faults == [FaultKind.OVERLOADED]
     assert (result.text, result.report.status) == ("Half an answer.", StreamStatus.COMPLETE)
+
+
+def test_what_is_said_of_it_holds_no_key(reader: Reader, clients: dict[str, Any]) -> None:
+    key = "sk-abcdefghijklmnop0123456789"
+    event = {"object": "error", "message": f"Incorrect API key provided: {key}", "type": "AuthenticationError"}
+    with EventServer(event, DONE) as server:
+        result = reader(llm(server, clients))
+    assert "Incorrect API key provided" in str(result.error)
+    assert key not in f"{result.error!s}{result.error!r}{result.report!r}"

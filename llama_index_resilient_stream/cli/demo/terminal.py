@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ..program import program_name
 from .readers import MODEL, DemoReader, wait
 from .scenarios import Scenario
 
@@ -23,11 +24,11 @@ _SEAM = "bold black on yellow"
 _FRAMES = 25  # a second
 _NARROW = 70  # columns; two panels side by side need as many
 
-_NEXT = """
-Next
-  in your app:    llm = ResilientLLM(OpenAI("gpt-4o-mini"))
-  in a browser:   serve-demo
-  your endpoint:  doctor url URL"""
+_NEXT = (
+    ("in your app", 'llm = ResilientLLM(OpenAI("gpt-4o-mini"))'),
+    ("in a browser", "{program} serve-demo"),
+    ("your endpoint", "{program} doctor url URL"),
+)
 
 
 class Screen:
@@ -118,7 +119,16 @@ class Screen:
             self._print_results(rows)
         else:
             self._print_table(rows, timeout)
-        self._console.print(_NEXT, highlight=False, markup=False)
+        self._print_next()
+
+    def _print_next(self) -> None:
+        between = "\n    " if self._console.width < _NARROW else "  "
+        self._console.print("\nNext")
+        for where, line in _NEXT:
+            label = f"{where}:" if "\n" in between else f"{where + ':':<14}"
+            self._console.print(
+                f"  {label}{between}{line.format(program=program_name())}", highlight=False, markup=False
+            )
 
     def _print_results(self, rows: list[tuple[Scenario, DemoReader, DemoReader]]) -> None:
         self._console.print("\nWhat the readers got, in characters", style="bold")

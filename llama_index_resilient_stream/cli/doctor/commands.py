@@ -37,7 +37,7 @@ def examine_installation(context: typer.Context, as_json: AsJson = False) -> Non
     raise typer.Exit(0 if found.fine else 1)
 
 
-@app.command("url")
+@app.command("url", short_help="Ask a streaming endpoint: what do its readers lose, and why?")
 def examine_url(
     url: Annotated[str, typer.Argument(help="The endpoint, as its readers ask it: through all proxies.")],
     direct: Annotated[str, typer.Option(metavar="URL", help="The same endpoint, past the proxies.")] = "",
@@ -98,7 +98,7 @@ def _examine(plan: Plan, as_json: bool) -> int:
     return 1 if any(is_serious(finding) for finding in findings) else 0
 
 
-@app.command("provider")
+@app.command("provider", short_help="Ask a provider how its streams end and continue.")
 def examine_provider(
     base_url: Annotated[str, typer.Option(help="Of an API in the manner of OpenAI.")],
     model: Annotated[str, typer.Option(help="As the provider calls it.")],

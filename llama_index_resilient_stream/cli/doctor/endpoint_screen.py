@@ -23,6 +23,7 @@ from ...doctor.endpoint.plan import BeginRequest, Plan
 from ...doctor.endpoint.probe import ReportProgress, redacted
 from ...doctor.endpoint.remedies import Fix, is_default, lines_for
 from ...doctor.installation.versions import Installation
+from ..program import program_name
 
 _STYLES = {Level.FAULT: "bold white on red", Level.RISK: "bold black on yellow", Level.HINT: "bold white on blue"}
 _GOOD, _BAD = "green", "red"
@@ -69,6 +70,13 @@ def show_url(console: Console, plan: Plan, measurements: Measurements, findings:
         console.print(Text("Next: fix the first one, and run this command again.", "bold"))
     else:
         console.print(Text("Nothing to fix.", f"bold {_GOOD}"))
+        console.print(Text(_next_for_a_fine_endpoint(plan)))
+
+
+def _next_for_a_fine_endpoint(plan: Plan) -> str:
+    if not plan.parallel:
+        return "Next: the same with --parallel 20. Is everybody served at once?"
+    return f"Next: if the model is what breaks, {program_name()} doctor provider --help"
 
 
 def _measurement_lines(measurements: Measurements) -> RenderableType:
@@ -239,7 +247,10 @@ def show_installation(console: Console, found: Installation) -> None:
         console.print(Padding(Text(issue.why), (0, 0, 0, 7)))
     console.print()
     if found.fine:
-        console.print(Text("Nothing to fix.", f"bold {_GOOD}"), Text("An endpoint: doctor url URL", "dim"))
+        console.print(Text("Nothing to fix.", f"bold {_GOOD}"))
+        console.print(f"Next: your endpoint, {program_name()} doctor url URL", markup=False)
+    else:
+        console.print(Text("Next: mend what is marked as a fault, and run this command again.", "bold"))
 
 
 def _versions(found: Installation, columns: int) -> RenderableType:

@@ -15,6 +15,7 @@ from rich.table import Table
 from ...doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_PROMPT_TOKENS, MOST_REQUESTS, examine
 from ...doctor.provider.profile import Profile, profile_lines
 from ...doctor.provider.settings import Setting, advise, program
+from ..program import program_name
 
 FINE, TO_SET, NOTHING_SEEN = 0, 1, 2
 _STYLE = {"yes": "green", "no": "yellow", "unknown": "dim"}
@@ -45,8 +46,10 @@ def run(console: Console, *, base_url: str, model: str, api_key_env: str, as_jso
     if as_json:
         console.out(_as_json(profile, settings, address, model, code), highlight=False)
     elif profile.obstacle:
-        unset = "" if key else f" The environment variable {api_key_env} is not set, so no key was sent."
+        asked_for_key = not key and any(status in profile.obstacle for status in ("HTTP 401", "HTTP 403"))
+        unset = f" The environment variable {api_key_env} is not set, so no key was sent." if asked_for_key else ""
         console.print(f"[bold]{escape(address)}[/bold]: {escape(profile.obstacle)}.{escape(unset)}", highlight=False)
+        console.print("[bold]Next: mend that, and run this command again.[/bold]", highlight=False)
     else:
         _show(console, profile, settings, address, model, code)
     return _exit_code(profile, settings)
@@ -71,6 +74,7 @@ def _show(console: Console, profile: Profile, settings: list[Setting], address: 
     for setting in settings:
         mark = "[bold]needed[/bold]" if setting.needed else "better"
         console.print(f"{mark}: {escape(setting.code)}\n    {escape(setting.because)}", highlight=False)
+    console.print(f"\nNext: these lines in your app; then its endpoint, {program_name()} doctor url URL", markup=False)
 
 
 def _as_json(profile: Profile, settings: list[Setting], address: str, model: str, code: str) -> str:

@@ -106,6 +106,9 @@ def gateway_timeout(case: JudgedAnswers) -> Finding | None:
     return Finding("gateway_timeout", Level.FAULT, seen, ("gateway_timeout",), timeout=limit)
 
 
+_REFUSALS = {401: "not_let_in", 403: "not_let_in", 404: "wrong_path", 405: "wrong_method"}
+
+
 def bad_status(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
     if answer.status in (0, 200):
@@ -116,7 +119,7 @@ def bad_status(case: JudgedAnswers) -> Finding | None:
     if answer.status < 400:
         return Finding("redirect", Level.FAULT, seen, ("redirect",))
     if answer.status < 500:
-        return Finding("refused", Level.FAULT, seen, ("wrong_path" if answer.status == 404 else "refused",))
+        return Finding("refused", Level.FAULT, seen, (_REFUSALS.get(answer.status, "refused"),))
     if answer.status in (502, 503):
         return Finding("bad_gateway", Level.FAULT, seen, ("bad_gateway",))
     causes = ("exception", "response_returned")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import re
 import socket
 import ssl
 import time
@@ -127,6 +128,8 @@ def _no_url(url: str) -> str:
     if "://" in url:
         return f"{redacted(url)} is no URL: it begins with http:// or https://"
     typed = url.partition("?")[0].rpartition("@")[2]
+    if scheme := re.match(r"(https?):/*", typed):  # http:/host, http:host
+        return f"{typed} is no URL. Write {scheme[1]}://{typed[scheme.end() :]}"
     return f"{typed} is no URL: the scheme is missing. Write http://{typed} or https://{typed}"
 
 

@@ -168,11 +168,20 @@ CAUSES: dict[str, Cause] = {
         ),
     ),
     # no answer
-    "unreachable": Cause("nothing listens there", (Fix("this command", "check host, port and scheme"),)),
+    "unreachable": Cause(
+        "nothing listens on that port of that host",
+        (
+            Fix("your app", "is it running? it says at its start on which address and port"),
+            Fix("this command", "check host and port; http:// means port 80, https:// 443"),
+        ),
+    ),
     "unknown_host": Cause(
         "the host name is wrong, or unknown on this machine", (Fix("this command", "check the host"),)
     ),
-    "wrong_scheme": Cause("https where http is spoken, or the other way round"),
+    "wrong_scheme": Cause(
+        "https where http is spoken, or the other way round",
+        (Fix("this command", "ask http:// in place of https://, or the other way round"),),
+    ),
     "bad_gateway": Cause(
         "the proxy does not reach the application, or it is restarting",
         (Fix("the proxy", "its error log; proxy_pass, target health"),),
@@ -183,6 +192,14 @@ CAUSES: dict[str, Cause] = {
     "wrong_path": Cause(
         "there is no such path on this server",
         (Fix("this command", "check the path of the URL, and the prefix that a proxy adds or removes"),),
+    ),
+    "wrong_method": Cause(
+        "the path is right, the method is not",
+        (Fix("this command", "--method GET or POST; with --data '{...}' it is POST"),),
+    ),
+    "not_let_in": Cause(
+        "it wants to know who asks",
+        (Fix("this command", "--header 'Authorization: Bearer ...', or --header 'Cookie: ...'"),),
     ),
     "refused": Cause(
         "not asked as it wants", (Fix("this command", "--method POST --data '{...}' --header 'Name: value'"),)

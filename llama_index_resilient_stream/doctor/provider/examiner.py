@@ -217,7 +217,8 @@ def _obstacle(reply: Reply) -> str:
 
 
 _NO_ANSWER = {
-    Ending.UNREACHABLE: "nobody answers at this address",
+    Ending.UNREACHABLE: "nobody answers at this address: is the server running, are host and port right, and is it "
+    "http:// or https://?",
     Ending.GAVE_UP: "no answer within the time limit",
 }
 

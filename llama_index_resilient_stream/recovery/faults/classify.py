@@ -57,7 +57,7 @@ from .tables import (
     TERMINATED_EARLY,
 )
 
-__all__ = ["Fault", "FaultKind", "classify"]
+__all__ = ["Fault", "FaultKind", "classify", "kind_of_finish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +172,12 @@ def _by_sharp_word(link: BaseException, names: list[str], words: list[str], stat
 def _sharp_kind(word: str) -> FaultKind | None:
     letters = _normal(word)
     return SHARP.get(letters) or next((kind for kind, part in SHARP_PARTS if part.search(letters)), None)
+
+
+def kind_of_finish(word: str) -> FaultKind:
+    """Return the kind of fault that an error as the finish reason stands for, as in "failed: insufficient_quota"."""
+    known = (_sharp_kind(part) for part in word.split(":"))
+    return next((kind for kind in known if kind), FaultKind.ERROR_FINISH)
 
 
 def _by_status(link: BaseException, words: list[str], status: int | None) -> _Opinion | None:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from ...report import Certainty, JoinDecision, Strategy
 from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
 from .anchor_marks import GENERIC, ClosingMarkFilter
-from .matcher import MARKS, Matcher
+from .matcher import MARKS, Matcher, Rank
 from .matchers import ExactAnchorMatcher, GluedWordMatcher, OverlapMatcher
 from .overlap import PartialText
 from .phrases import opens_politely
@@ -282,7 +282,7 @@ class Seam:
 
     def _judge(self, best: Matcher, *, complete: bool) -> None:
         """Say how sure the join is, and refuse what cannot be joined."""
-        unverified = best.certainty == Certainty.UNVERIFIED
+        unverified = best.certainty == Certainty.UNVERIFIED and best.rank != Rank.RETOLD
         if best.refuses or (unverified and self._begins_anew("".join(self._held), complete=complete)):
             self.certainty, self.refused = Certainty.UNVERIFIED, True
         elif not best.adds_nothing:
