@@ -362,12 +362,7 @@ class Recovery:
             verdict = self._judge(attempt, end)
         self._close_attempt(attempt, verdict.fault, end.requests)
         self._note_outcome(verdict, attempt)
-        if self._adds_nothing_new(verdict, attempt):
-            self._after_nothing_new(verdict.status or StreamStatus.UNKNOWN, attempt)
-        elif verdict.fault is None or self._has_said_all(attempt):
-            self._after_status(verdict.status or StreamStatus.UNKNOWN, attempt)
-        else:
-            self._after_fault(verdict.fault, attempt)
+        self._end_or_go_on(verdict, attempt)
         return [*shown, *self._last_words(attempt)] if self.over else shown
 
     def _replays(self, fault: Fault, attempt: RunningAttempt, requests: int | None) -> bool:
@@ -452,6 +447,8 @@ class Recovery:
             self._answer.add(attempt.join.leftover)
             attempt.record.characters += len(attempt.join.leftover)
             words.append(Chunk(attempt.join.leftover, self.last_payload, untouched=False))
+            attempt.join.decision = attempt.join.decision or JoinDecision.AS_IS
+            self._note_joint(attempt)
         if self.error is not None:
             self.error.partial_text = self.answer
             if self.policy.on_exhausted == "partial":
@@ -459,6 +456,15 @@ class Recovery:
         return words
 
     # What comes next
+
+    def _end_or_go_on(self, verdict: Verdict, attempt: RunningAttempt) -> None:
+        status = verdict.status or StreamStatus.UNKNOWN
+        if self._adds_nothing_new(verdict, attempt):
+            self._after_nothing_new(status, attempt)
+        elif verdict.fault is None or self._has_said_all(attempt):
+            self._after_status(status, attempt)
+        else:
+            self._after_fault(verdict.fault, attempt)
 
     def _after_status(self, status: StreamStatus, attempt: RunningAttempt) -> None:
         if status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):

@@ -129,6 +129,15 @@ def test_what_goes_on_after_the_limit_and_begins_anew_ends_with_the_limit() -> N
     assert recovery.answer == PARTIAL
 
 
+def test_what_was_held_back_when_the_answer_was_given_up_is_flagged() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    assert [answer(recovery, "keep", cut=True) for _ in range(2) if recovery.next_delay() is not None] == ["", "keep"]
+    assert recovery.report.status is StreamStatus.INTERRUPTED
+    assert not recovery.report.verified
+    assert [joint.certainty for joint in recovery.report.joints] == [Certainty.UNVERIFIED]
+
+
 # Servers that write on
 
 

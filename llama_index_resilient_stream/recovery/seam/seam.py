@@ -164,15 +164,21 @@ class Seam:
             self._decide(complete=True)
             text = self._passed_on(self._release() + self._halves.finish())
             return text + self._finish_closing(complete=True)
+        self._withhold()
+        return ""
+
+    def _withhold(self) -> None:
+        """The continuation was cut while it was undecided."""
         held = "".join(self._held) + self._halves.finish()
         best = self._best()
         known = len(held) if self.is_repeating else best.drop if best is not None else 0
         self._drop += known
         self.leftover = held[known:]
+        if self.leftover:
+            self.certainty = self._certainty_for_strategy(best.certainty if best else Certainty.UNVERIFIED)
         self._held.clear()
         self._matchers.clear()
         self.settled = True
-        return ""
 
     @property
     def _open_matchers(self) -> list[Matcher]:
