@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import inspect
 import json
@@ -81,12 +82,20 @@ def blocks() -> Iterator[tuple[str, str]]:
                 yield path.name, "".join(line for line in cell["source"] if not line.startswith(("%", "!")))
 
 
+def parsed(code: str) -> ast.Module:
+    """The syntax tree; of a fragment, that of its imports."""
+    gc.disable()  # CPython 3.11 loses count of its own depth where a collection runs meanwhile
+    try:
+        return ast.parse(code)
+    except SyntaxError:
+        return ast.parse("\n".join(re.findall(rf"^(?:from|import) {PACKAGE}.*$", code, re.MULTILINE)))
+    finally:
+        gc.enable()
+
+
 def imported() -> Iterator[tuple[str, str, str]]:
     for where, code in blocks():
-        try:
-            tree = ast.parse(code)
-        except SyntaxError:  # a fragment; the imports are read all the same
-            tree = ast.parse("\n".join(re.findall(rf"^(?:from|import) {PACKAGE}.*$", code, re.MULTILINE)))
+        tree = parsed(code)
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
                 yield from ((where, node.module or "", alias.name) for alias in node.names)

@@ -22,7 +22,7 @@ from llama_index_resilient_stream.testing import FaultServer
 from llama_index_resilient_stream.transport import kept_stream
 from support.cutting import Cut, cutting
 from support.readers import QUICK, Reader, openai_like, question
-from support.sdk_clients import needs_observed_sdk_clients
+from support.sdk_clients import LLMS_OPENAI, needs_observed_sdk_clients
 
 pytestmark = needs_observed_sdk_clients
 
@@ -183,6 +183,7 @@ def test_other_servers_get_no_header(reader: Reader) -> None:
         assert not server.replays
 
 
+@pytest.mark.skipif(LLMS_OPENAI < (0, 2), reason="this release asks for completions without a prompt")
 @pytest.mark.parametrize("endpoint", ["chat", "complete"])
 def test_our_own_http_clients_and_both_endpoints(reader: Reader, endpoint: str) -> None:
     clients = {"http_client": http_client(), "async_http_client": async_http_client()}

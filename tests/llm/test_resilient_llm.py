@@ -467,7 +467,8 @@ def test_a_refused_continuation_is_not_the_cause(reader: Reader) -> None:
     class Refused(Exception):
         status_code = 400
 
-    inner = ScriptedLLM(TEXT, [Cut(50, RESET), Fail(Refused())])
+    # Each way to go on, and the question again.
+    inner = ScriptedLLM(TEXT, [Cut(50, RESET), *[Fail(Refused())] * 4])
     error = reader(ResilientLLM(inner, policy=QUICK)).error
     assert error is not None
     assert error.__cause__ is RESET

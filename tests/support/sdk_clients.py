@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 from llama_index.llms.openai import OpenAI
 
@@ -16,3 +18,6 @@ def _can_be_observed() -> bool:
 needs_observed_sdk_clients = pytest.mark.skipif(
     not _can_be_observed(), reason="this LlamaIndex keeps its clients where a copy does not take them along"
 )
+
+LLMS_OPENAI = tuple(int(number) for number in version("llama-index-llms-openai").split(".")[:2])
+"""The release of LlamaIndex's OpenAI classes: they differ in what they stumble over, and in what they ask."""
