@@ -812,3 +812,12 @@ def test_an_anchor_with_a_small_deviation_is_recognized(deviate: Callable[[str],
         seam = Seam(text, anchor_of(text, 60), shows_unverified=False)
         result = "".join(map(seam.feed, pieces(deviate(anchor_of(text, 60)) + rest, size))) + seam.finish(complete=True)
         assert (result, seam.refused) == (rest, False)
+
+
+@pytest.mark.parametrize("refrain", ["0123456789 ", "Row the boat and row it home ", "I must not talk, "], ids=repr)
+def test_a_text_that_repeats_itself_is_verified_by_its_anchor(refrain: str) -> None:
+    text = refrain * 12
+    for cut in range(2 * len(refrain) + 5, 6 * len(refrain)):
+        seam = Seam(text[:cut], anchor_of(text[:cut]), shows_unverified=False)
+        assert seam.feed(anchor_of(text[:cut]) + text[cut:]) + seam.finish(complete=True) == text[cut:], cut
+        assert seam.certainty == "verified"

@@ -25,6 +25,7 @@ MOST_WORK = 4_000_000  # characters compared in search of proof: about 10 ms
 TAIL = 16  # characters at the end of the text: where they occur nowhere else, no longer piece does
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
 ANEW = 30  # characters of the answer's beginning that show that it begins anew
+CONTEXT = 4  # characters by which a text that repeats itself is told from one that is copied from
 LEAST_ANEW = 12  # where the partial text is shorter than that, all of it does, from here on
 LEAST_WORDS = 6  # different ones in lower case, that a text must have before one to three letters may be proof
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
@@ -158,6 +159,10 @@ class PartialText:
         opening = self.text[: min(LEAST_ANEW if self._is_inside_word else ANEW, self.end)]
         return opening if len(opening) >= LEAST_ANEW and is_varied(opening, 6) else self.head
 
+    def goes_on_with(self, piece: str) -> bool:
+        """Return whether the text has gone on with this piece before, behind the characters in which it ends."""
+        return self.text[-CONTEXT:] + piece in self.text
+
     def is_told_anew(self, text: str, *, complete: bool, lead: str = "") -> bool:
         """Return whether `text` begins the answer anew and drifts away from it before its end.
 
@@ -166,7 +171,9 @@ class PartialText:
             complete: Whether this is all of it; then it is enough that it tells no more than the beginning.
             lead: White space and marks before it. They may end the sentence, and begin another.
         """
-        head = self.head if any(char in ".\n" for char in lead) else self.anew
+        head = self.anew
+        if any(char in ".\n" for char in lead) or self.goes_on_with(lead + head):
+            head = self.head
         if not head or not self.new_turn:
             return False
         whole = self.text[: self.end]

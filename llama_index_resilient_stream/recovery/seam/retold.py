@@ -12,7 +12,6 @@ from .measures import ENOUGH, is_varied, weight
 from .overlap import ANEW, PartialText
 from .phrases import leads_to_all_of_it
 
-_CONTEXT = 4  # characters before a phrase, by which a text that repeats itself is told from one that is copied from
 _LONGEST_LEAD = 160
 _ENDS_OF_LEADS = frozenset(":：.!。！\n")
 
@@ -61,8 +60,7 @@ class SaidBeforeMatcher(Matcher):
 
     def _look_where_it_stands(self, bare: str) -> None:
         text = self.partial.text
-        before = text[-_CONTEXT:]
-        again = before + self._text.rstrip() in text or before + bare in text
+        again = self.partial.goes_on_with(self._text.rstrip()) or self.partial.goes_on_with(bare)
         refrain = not self.partial.stops_within_phrase and self.partial.is_beginning(self._at)
         if again or refrain:  # this text has gone on like that before, or may say a whole line of it once more
             self.state = "open" if self._anchor.startswith(bare) else "dead"
@@ -103,10 +101,15 @@ class RetoldMatcher(Matcher):
         self._text = ""  # behind the anchor, without white space and marks at its beginning
         self._space = partial.trailing_space
         self._matched = 0  # characters of the partial text that are told again, once that is known
-        begins_visibly = partial.is_within_sentence and not partial.text[:1].islower()
+        begins_visibly = partial.is_within_sentence and not partial.text[:1].islower() and not self._is_refrain
         self._begun = [0] if begins_visibly else []  # for each possible beginning, how much of the head has come
         if not partial.anew:
             self.state = "dead"
+
+    @property
+    def _is_refrain(self) -> bool:
+        """Whether the text has gone on with its own beginning before."""
+        return any(self.partial.goes_on_with(gap + self.partial.anew) for gap in ("", " "))
 
     @property
     def is_repeating(self) -> bool:

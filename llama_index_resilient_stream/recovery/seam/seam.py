@@ -174,6 +174,8 @@ class Seam:
         known = len(held) if self.is_repeating else best.drop if best is not None else 0
         self._drop += known
         self.leftover = held[known:]
+        if best is not None:
+            self.decision = best.decision
         if self.leftover:
             self.certainty = self._certainty_for_strategy(best.certainty if best else Certainty.UNVERIFIED)
         self._held.clear()
