@@ -85,9 +85,12 @@ WITHOUT_LLAMA_INDEX = (
     "docs",
     "doctor",
     "recovery",
+    "serve/test_ai_sdk",
     "serve/test_fastapi",
     "serve/test_flask",
     "serve/test_generations",
+    "serve/test_openai",
+    "serve/test_parts",
     "serve/test_sse",
     "serve/test_store",
     "serve/test_workers",
@@ -114,9 +117,15 @@ def install(session: nox.Session, cell: Cell, extra: str, *tools: str) -> None:
     session.install("--upgrade", *package_with(extra), *pins, *cell.besides, *tools)
     tell_versions(session)
     if WHEEL:
-        # Neither the working directory nor a script's folder comes first: what is imported is what was installed.
-        session.env["PYTHONSAFEPATH"] = "1"
-        session.run("python", "-c", "import llama_index_resilient_stream as it; assert 'site-packages' in it.__file__")
+        import_the_installed_one(session)
+
+
+def import_the_installed_one(session: nox.Session) -> None:
+    """Let what was installed come before the sources, in the processes that tests start, too."""
+    told = session.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", silent=True)
+    session.env["PYTHONSAFEPATH"] = "1"  # or the working directory comes first
+    session.env["PYTHONPATH"] = os.pathsep.join([str(told).strip(), str(ROOT)])  # the tests import each other
+    session.run("python", "-c", "import llama_index_resilient_stream as it; assert 'site-packages' in it.__file__")
 
 
 def package_with(extra: str) -> tuple[str, ...]:
@@ -179,8 +188,9 @@ def openai3(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """docs/serving.md in Streamlit, Gradio and Chainlit too, which are too heavy for `dev`."""
-    install(session, CORES["newest"], "dev", "streamlit", "gradio", "chainlit")
+    """docs/serving.md in frameworks that are too heavy for `dev`."""
+    heavy = ("aiohttp", "chainlit", "django>=5", "gradio", "litestar", "quart", "streamlit", "websockets")
+    install(session, CORES["newest"], "dev", *heavy)
     session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
 
 

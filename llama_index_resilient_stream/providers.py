@@ -192,7 +192,7 @@ def server_of(raw: Any) -> str | None:
             if pattern.match(fingerprint):
                 return server
     choice = first_of(read(raw, "choices"))
-    extra = read(choice, "model_extra") or {}
+    extra = choice if isinstance(choice, Mapping) else read(choice, "model_extra") or {}
     return "sglang" if "matched_stop" in extra else None
 
 

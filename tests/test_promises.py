@@ -11,7 +11,7 @@ import threading
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from llama_index.core.llms import MessageRole
 from tenacity import stop_after_attempt, stop_never, wait_none
@@ -61,6 +61,7 @@ tokens = st.integers(1, 9)
 
 
 @given(text=texts, script=cuts, token=tokens)
+@example(text="◁think▷", script=apart([Cut(1, ERRORS[0])]), token=1)
 @settings(max_examples=150)
 @pytest.mark.parametrize("endpoint", ["chat", "complete"])
 def test_p2_the_reader_sees_the_text_when_the_model_repeats_the_anchor(

@@ -8,18 +8,17 @@ In a notebook a line below the text says how it goes, and a small mark stands wh
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from contextlib import aclosing, closing
 from typing import Any, Protocol
 
 from ..errors import StreamInterruptedError
+from ..recovery.seam.markdown import open_fence
 from ..report import StreamReport
 from .tokens import atokens, tokens
 
 MARK = "‸"  # U+2038 CARET, the proofreaders' sign for what was put in
-_FENCE = re.compile(r"^ {0,3}(?:`{3}|~{3})", re.MULTILINE)
 
 
 class Display(Protocol):
@@ -84,15 +83,16 @@ class View:
         for joint in reversed(self.report.joints if self.report is not None else []):
             if joint.position <= len(text) and not _is_code(text[: joint.position]):
                 text = text[: joint.position] + MARK + text[joint.position :]
-        if not over and len(_FENCE.findall(text)) % 2:
-            text += "\n```"  # so that the line below is not code
+        if not over and (fence := open_fence(text + "\n")) is not None:
+            text += f"\n{fence[1]}"  # so that the line below is not code
         note = f"\n\n**The answer is not complete:** {self.error}" if self.error is not None else ""
         return f"{text}{note}\n\n<small>{self.line(over=over)}</small>"
 
 
 def _is_code(before: str) -> bool:
     """Whether a mark there would stand in code, and be read as a part of it."""
-    return bool(len(_FENCE.findall(before)) % 2 or before[before.rfind("\n") + 1 :].count("`") % 2)
+    last_line = before[before.rfind("\n") + 1 :]
+    return open_fence(before + "\n") is not None or last_line.count("`") % 2 == 1
 
 
 class NotebookDisplay:

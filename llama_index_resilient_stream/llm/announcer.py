@@ -24,6 +24,7 @@ from ..recovery.events import Chunk, Request
 from ..recovery.finish_reasons import FinishMeaning, meaning_of
 from ..recovery.machine import Recovery
 from ..report import Attempt, Joint, StreamReport, StreamStatus
+from .chunks import thought_of
 
 logger = logging.getLogger("llama_index_resilient_stream")
 dispatcher = get_dispatcher(__name__)
@@ -108,14 +109,19 @@ class _Announcer:
         self._failed: set[tuple[str, int]] = set()
         self._joints = 0  # that were announced
         self.watches_tokens = bool(self._hooks["on_token"])
+        self._void = 0  # characters that were taken back
+        self._reset_listeners = [c.on_reset for c in callbacks if hasattr(c, "on_reset")]
+        self._thought_listeners = [c.on_thinking for c in callbacks if hasattr(c, "on_thinking")]
 
     def _token(self, chunk: Chunk, recovery: Recovery) -> TokenEvent | None:
-        if not chunk.text and not chunk.reset:
-            return None
         report = recovery.report
+        if not chunk.text and not chunk.reset:
+            self._tell_thought(chunk, report)
+            return None
         attempt = report.attempts[-1]
         if chunk.reset:
             dispatcher.event(StreamResetEvent(span_id=None, stream_id=report.stream_id, attempt=attempt.number))
+            self._tell_reset(report)
         event = TokenEvent(
             report.stream_id,
             self._index,
@@ -128,6 +134,17 @@ class _Announcer:
         )
         self._index += 1
         return event
+
+    def _tell_reset(self, report: StreamReport) -> None:
+        before = sum(attempt.characters for attempt in report.attempts[:-1])
+        void, self._void = before - self._void, before
+        for listener in self._reset_listeners:
+            listener(void)
+
+    def _tell_thought(self, chunk: Chunk, report: StreamReport) -> None:
+        if self._thought_listeners and (thought := thought_of(chunk.payload)):
+            for listener in self._thought_listeners:
+                listener(thought, report.characters)
 
     def _new_joint(self, report: StreamReport) -> Joint | None:
         if len(report.joints) == self._joints:

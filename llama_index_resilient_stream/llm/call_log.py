@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -21,6 +22,11 @@ from ..report import StreamReport, StreamStatus
 from ..streaming.scope import Scope
 
 T = TypeVar("T")
+
+AROUND: ContextVar[Any] = ContextVar("resilient_listener", default=None)
+"""A callback that is told of every call that begins in this context: in an agent's run, which nobody can bind.
+
+Beside the methods of any callback it has `begins(report)`."""
 
 _LOOKS = 8  # tokens, and moments of silence, after which a stream that was not found is none of ours
 
@@ -48,6 +54,9 @@ class CallLog:
         self._told: dict[tuple[str, int], ResumeEvent] = {}
         self._at_end: list[Callable[[], object]] = []
         self._at_recovery: list[Callable[[ResumeEvent], object]] = []
+        self._thoughts: list[tuple[str, int]] = []  # that nobody has listened to yet
+        self._at_thinking: Callable[[str, int], object] | None = None
+        self._at_reset: list[Callable[[int], object]] = []
         self._detached: Iterator[Any] | None = None
 
     def made_by(self, ask: Callable[[], T]) -> T:
@@ -68,6 +77,34 @@ class CallLog:
             missed = list(self._told.values())
         for event in missed:
             listener(event)
+
+    def at_thinking(self, listener: Callable[[str, int], object]) -> None:
+        """Call this with each piece of thought and how many characters of the answer come before it.
+
+        Those that came before are told now. There is one listener.
+        """
+        with self._lock:
+            self._at_thinking, missed = listener, self._thoughts
+            self._thoughts = []
+            for thought, characters in missed:
+                listener(thought, characters)
+
+    def at_reset(self, listener: Callable[[int], object]) -> None:
+        """Call this when a restarted turn tells it differently, with how many characters of text are void."""
+        self._at_reset.append(listener)
+
+    def on_reset(self, characters: int) -> None:
+        """A restarted turn tells it differently, in the thread that reads it."""
+        for listener in self._at_reset:
+            listener(characters)
+
+    def on_thinking(self, thought: str, characters: int) -> None:
+        """The model has thought something, in the thread that reads it."""
+        with self._lock:
+            if self._at_thinking is None:
+                self._thoughts.append((thought, characters))
+            else:
+                self._at_thinking(thought, characters)
 
     def on_resume(self, event: ResumeEvent) -> None:
         """It listens to its streams as any callback does."""

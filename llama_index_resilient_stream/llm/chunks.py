@@ -171,15 +171,21 @@ def read_whole(response: Response) -> Chunk:
     return Chunk(text, response, True, finish_reason_of(raw, extra), tools, usage_of(raw), refusal)
 
 
+def thought_of(response: Any) -> str:
+    """What is new of the model's thoughts in a chunk; "" where nothing is."""
+    extra = getattr(response, "additional_kwargs", None) or {}
+    thought = extra.get("thinking_delta")
+    if not thought:
+        delta = read(first_of(read(getattr(response, "raw", None), "choices")), "delta")
+        thought = dig(delta, "reasoning_content") or dig(delta, "reasoning")
+    return thought if isinstance(thought, str) else ""
+
+
 def _is_thinking(response: Response) -> bool:
     """Whether a chunk without text is progress all the same: the model thinks, and the watchdog shall know."""
-    if response.additional_kwargs.get("thinking_delta"):
+    if thought_of(response):
         return True
-    raw = response.raw
-    delta = read(first_of(read(raw, "choices")), "delta")
-    if dig(delta, "reasoning_content") or dig(delta, "reasoning"):
-        return True
-    kind = read(raw, "type")
+    kind = read(response.raw, "type")
     return isinstance(kind, str) and (kind.endswith(".delta") or kind == "content_block_delta")
 
 

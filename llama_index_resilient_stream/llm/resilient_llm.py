@@ -67,7 +67,7 @@ from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope
 from ..streaming.watchdog import InterruptibleWait
 from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
-from .call_log import CallLog
+from .call_log import AROUND, CallLog
 from .chunks import ChatPresenter, completion_presenter
 from .explanation import CallExplanation, refuses_like_bare
 from .identity import identity_of
@@ -522,6 +522,7 @@ class ResilientLLM(FunctionCallingLLM):
 
     def _listeners(self, *ours: object) -> Sequence[Any]:
         # Not a bare function: as a callback it would be told of tokens.
+        ours = (*ours, AROUND.get())
         return [*self.callbacks, *(each for each in ours if any(hasattr(each, h) for h in HOOKS))]
 
     def _trace(self, question: Question, recovery: Recovery, kind: str) -> StreamSpan | None:
@@ -681,6 +682,8 @@ class ResilientLLM(FunctionCallingLLM):
         )
         if self._calls is not None and not streamed:
             self._calls.add_call(recovery)
+        if (around := AROUND.get()) is not None:
+            around.begins(recovery.report)
         return recovery
 
     def _is_structured(self, question: Question) -> bool:

@@ -135,7 +135,7 @@ class RunningAttempt:
         """Take in one chunk; give back what to show of it. Runs once per token."""
         record, evidence = self.record, self.evidence
         record.chunks += 1
-        evidence.events = True
+        evidence.events += 1
         if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
         if chunk.carries_more:

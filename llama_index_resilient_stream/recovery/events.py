@@ -56,6 +56,11 @@ class Ended:
     """Whether the server had begun to answer, as far as somebody looked. What fails then fails over what it sent."""
     requests: int | None = None
     """Requests that were sent, with those that the SDK repeats by itself. None: nobody counted."""
+    events_before_reason: int | None = None
+    """Events on the wire in front of the one with `finish_reason`, where that one has nothing else on it.
+
+    None: it has more on it, there is none, or nobody counted.
+    """
     kept: bool = False
     """Whether its server keeps the stream, so that the rest of it can be had."""
 

@@ -80,7 +80,8 @@ class Evidence:
         self.text_after_reason = False
         """Whether text stood on both sides of a reason, with no other reason since."""
         self.text = False
-        self.events = False
+        self.events = 0
+        """How many chunks came."""
         self.refusal = ""
         self._came_alone = False
         self._calls: str | None = None
@@ -208,8 +209,16 @@ def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: C
         return end.terminated is True and not _must_send_reason(seen, end, context) and _broke_the_wire(seen, end)
     if reason is seen.finish_reason:
         return seen.reason_is_last_word or end.terminated is True or reason.kind not in _GOOD_ENDS
-    # The wire is read ahead of the chunks: how it ends says nothing where an event in front of that end failed.
-    return reason.kind is FinishMeaning.FILTER or _broke_the_wire(seen, end)
+    return reason.kind is FinishMeaning.FILTER or _lost_nothing(seen, end)
+
+
+def _lost_nothing(seen: Evidence, end: Ended) -> bool:
+    """Whether the error came behind all text, where the reason was seen on the wire and in no chunk.
+
+    The wire is read ahead of the chunks: how it ends says nothing where an event in front of that end failed. What
+    failed was the event of the reason itself, with nothing else on it, or the wire.
+    """
+    return end.events_before_reason == seen.events or _broke_the_wire(seen, end)
 
 
 def _broke_the_wire(seen: Evidence, end: Ended) -> bool:
@@ -317,7 +326,7 @@ def _fault_of(error: Exception, seen: Evidence, end: Ended) -> Fault:
         return _silent(error, FaultKind.TRUNCATED)
     if isinstance(error, EmptyStreamError):
         return _silent(error, FaultKind.EMPTY)
-    return classify(error, streamed=seen.events or end.answered)
+    return classify(error, streamed=bool(seen.events) or end.answered)
 
 
 def _silent(error: Exception, kind: FaultKind, *, retryable: bool = True) -> Fault:

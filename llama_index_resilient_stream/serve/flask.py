@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ConfigurationError
-from .event_stream import Feed, check_heartbeat, texts, written
+from .door import AnswerSetup, AnswerStream
 from .generations import Generation, Generations
-from .resumption import EventStreamSetup
-from .source import SourceReader
-from .sse import HEADERS, TEXT_HEADERS
+from .protocols import PlainText, Protocol
+from .protocols.text import NOTE
+from .resumption import Select
 from .types import Source
 
 try:
@@ -35,53 +35,50 @@ T = TypeVar("T")
 def sse_response(
     source: Source | Generation,
     *,
+    protocol: str | Protocol = "events",
     heartbeat: float = 15.0,
     retry: int | None = None,
     resumable: bool | Generations = False,
     owner: str | None = None,
     payload: Any = None,
+    select: Select | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Server-sent events, as `serve.fastapi.SSEResponse` makes them, with the same arguments. Call it in a request.
 
+        @app.get("/ask")
+        def ask():
+            question = request.args["question"]
+            return sse_response(lambda: engine.query(question))
+
     A function as `source` is called when the request is over for Flask: take what it needs from `request` before. A
     `Generations` belongs to the loop that answers are read on: call what it has with `on_loop`, `aclose()` at the exit.
     """
-    check_heartbeat(heartbeat)
-    opening = EventStreamSetup(source, resumable, owner, payload)
-    if request.method == "HEAD":
-        on_loop(opening.discard())
-        return _head(HEADERS, headers)
-    feed = on_loop(opening.open(request.headers.get("Last-Event-ID", ""), _the_request()))
-    if isinstance(feed, int):
-        return Response(status=feed, headers={"Cache-Control": "no-store"})
-    return _streamed(written(feed, heartbeat, retry), feed, HEADERS, headers)
+    setup = AnswerSetup(
+        source,
+        protocol,
+        heartbeat=heartbeat,
+        retry=retry,
+        resumable=resumable,
+        owner=owner,
+        payload=payload,
+        select=select,
+        headers=headers,
+    )
+    return _response(setup)
 
 
-def text_response(
-    source: Source, *, note: str = "\n\n[The answer was interrupted.]", headers: Mapping[str, str] | None = None
-) -> Response:
+def text_response(source: Source, *, note: str = NOTE, headers: Mapping[str, str] | None = None) -> Response:
     """The text and nothing else, as `serve.fastapi.TextResponse` gives it, with the same arguments."""
+    return _response(AnswerSetup(source, PlainText(note), headers=headers))
+
+
+def _response(setup: AnswerSetup) -> Response:
     if request.method == "HEAD":
-        on_loop(SourceReader(source).leave())
-        return _head(TEXT_HEADERS, headers)
-    answer = SourceReader(source)
-    return _streamed(texts(answer, note), answer, TEXT_HEADERS, headers)
-
-
-def _head(headers: Mapping[str, str], more: Mapping[str, str] | None) -> Response:
-    return Response(headers={**headers, **(more or {})})
-
-
-def _streamed(
-    body: AsyncGenerator[bytes, None],
-    feed: Feed | SourceReader,
-    headers: Mapping[str, str],
-    more: Mapping[str, str] | None,
-) -> Response:
-    response = Response(_Pulled(body, feed), headers=dict(headers), direct_passthrough=True)
-    response.headers.update(more or {})
-    return response
+        on_loop(setup.discard())
+        return Response(headers=setup.headers)
+    answer = on_loop(setup.open(request.headers.get("Last-Event-ID", ""), _the_request()))
+    return Response(_Pulled(answer), answer.status, answer.headers, direct_passthrough=True)
 
 
 def _the_request() -> Any:
@@ -95,22 +92,21 @@ class _Pulled(Iterator[bytes]):
     No generator: one that nobody began to iterate would not notice that it is closed.
     """
 
-    def __init__(self, body: AsyncGenerator[bytes, None], feed: Feed | SourceReader) -> None:
-        self._body = body
-        self._feed = feed
+    def __init__(self, answer: AnswerStream) -> None:
+        self._answer = answer
 
     def __next__(self) -> bytes:
         try:
-            return on_loop(anext(self._body))
+            return on_loop(_next(self._answer))
         except StopAsyncIteration:
             raise StopIteration from None
 
     def close(self) -> None:
-        on_loop(self._leave())
+        on_loop(self._answer.aclose())
 
-    async def _leave(self) -> None:
-        await self._feed.leave()
-        await self._body.aclose()
+
+async def _next(answer: AnswerStream) -> bytes:
+    return await anext(answer)
 
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}

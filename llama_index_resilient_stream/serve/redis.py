@@ -19,7 +19,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from .parts import EndPart, Part, RecoveryPart, TextPart
+from .parts import EndPart, Part, from_json, to_json
 from .store import PRESENCE, FencedError, GenerationState, MissingError, Pulse, Store, StoreUnreachableError, Ticket
 
 try:
@@ -160,10 +160,10 @@ class RedisStore(Store):
     async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
         known = json.dumps({"owner": ticket.owner, "payload": ticket.payload})
         times = _ms(lease), _ms(ttl)
-        await self._held(_CREATE, ticket.id, epoch, known, *times, _over(parts), *map(_written, parts))
+        await self._held(_CREATE, ticket.id, epoch, known, *times, _over(parts), *map(to_json, parts))
 
     async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
-        await self._held(_APPEND, key, epoch, first, _over(parts), *map(_written, parts))
+        await self._held(_APPEND, key, epoch, first, _over(parts), *map(to_json, parts))
 
     async def beat(self, key: str, epoch: int) -> Pulse:
         found = await self._held(_BEAT, key, epoch)
@@ -192,7 +192,7 @@ class RedisStore(Store):
             found = await client.xread({self._keys(key)[1]: f"{after}-0"}, block=max(1, _ms(wait)) if wait else None)
         # RESP 3 answers with a mapping to lists of lists, RESP 2 with pairs; nothing new is empty, or None.
         (entries,) = found.popitem()[1] if isinstance(found, dict) and found else [e for _, e in found or [(0, [])]]
-        return [(int(_text(number).split("-")[0]), _read(*fields.values())) for number, fields in entries]
+        return [(int(_text(number).split("-")[0]), from_json(*fields.values())) for number, fields in entries]
 
     async def attend(self, key: str) -> GenerationState:
         about, _, leased, seen = self._keys(key)
@@ -248,23 +248,3 @@ def _over(parts: Sequence[Part]) -> int:
 def _text(answered: bytes | str) -> str:
     """A client of one's own may decode what Redis answers."""
     return answered if isinstance(answered, str) else answered.decode()
-
-
-def _written(part: Part) -> str:
-    match part:
-        case TextPart(text):
-            return json.dumps(text)
-        case RecoveryPart(attempt, reason):
-            return json.dumps([attempt, reason])
-        case EndPart(status, reason, retryable):
-            return json.dumps({"status": status, "reason": reason, "retryable": retryable})
-
-
-def _read(written: bytes | str) -> Part:
-    match json.loads(written):
-        case str(text):
-            return TextPart(text)
-        case [attempt, reason]:
-            return RecoveryPart(attempt, reason)
-        case end:
-            return EndPart(**end)

@@ -1,19 +1,23 @@
-"""What a request for an event stream gets: a new answer, the rest of one, or a refusal."""
+"""What a request for a stream gets: a new answer, the rest of one, or a refusal."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConfigurationError
-from .event_stream import Feed, LiveFeed, SingleEventFeed
+from .feeds import Feed, LiveFeed, SinglePartFeed
 from .generations import Generation, Generations
-from .parts import LOST, EndPart, EndReason
+from .parts import LOST, EndPart, EndReason, Part
 from .source import SourceReader
 from .sse import EventId
 
 GONE = 204  # makes an EventSource stop asking (HTML standard, section 9.2.3)
 NOT_FOUND = 404  # for who may not read, and does not get to know why
+
+Select = Callable[[Part], Part | None]
+"""What of an answer is sent: a part as it is, another one in its place, or None."""
 
 
 class EventStreamSetup:
@@ -24,17 +28,24 @@ class EventStreamSetup:
         resumable: whether the answer outlives its connection, or where it is kept.
         owner: whose answer it is, where it is resumable.
         payload: what another worker needs to go on with it, where it is resumable.
+        replays: whether a reader who comes back gets all of it again.
 
     Raises:
         ConfigurationError: for a source that cannot be served in this way.
     """
 
     def __init__(
-        self, source: Any, resumable: bool | Generations | None = False, owner: str | None = None, payload: Any = None
+        self,
+        source: Any,
+        resumable: bool | Generations | None = False,
+        owner: str | None = None,
+        payload: Any = None,
+        *,
+        replays: bool = False,
     ) -> None:
         resumable = resumable or False
         self._generation = source if isinstance(source, Generation) else None
-        self._resumable, self._owner, self._payload = resumable, owner, payload
+        self._resumable, self._owner, self._payload, self._replays = resumable, owner, payload, replays
         self._check(source)
         self._source = source
         self._answer = SourceReader(source) if self._generation is None and resumable is False else None
@@ -51,27 +62,29 @@ class EventStreamSetup:
                 "or generations.start(..., owner=...)."
             )
 
-    async def open(self, last_event_id: str, request: Any) -> Feed | int:
-        """What is sent, or the HTTP status that is answered instead."""
+    async def open(self, last_event_id: str, request: Any) -> Feed | None:
+        """What is sent; None where the reader has had the last of it."""
         at = EventId.parse(last_event_id)
         if self._generation is not None:
-            return await _rest(self._generation.later(at), request)
+            if self._replays:
+                return _rest(Generation(self._generation.generations, self._generation.id), request)
+            return _rest(self._generation.later(at), request)
         if at is not None and at.over:
             await self.discard()
-            return GONE
+            return None
         if self._resumable is not False:
             return await self._resumed(at, request)
         assert self._answer is not None, "made where there is no generation"
         if at is None:
             return LiveFeed(self._answer)
         await self.discard()
-        return SingleEventFeed(EndPart(LOST, EndReason.NOT_RESUMABLE, retryable=True))
+        return SinglePartFeed(EndPart(LOST, EndReason.NOT_RESUMABLE, retryable=True))
 
-    async def _resumed(self, at: EventId | None, request: Any) -> Feed | int:
+    async def _resumed(self, at: EventId | None, request: Any) -> Feed | None:
         home = self._resumable if isinstance(self._resumable, Generations) else _kept_here()
         if at is None:
             return home.whole(await home.start(self._source, owner=self._owner, payload=self._payload))
-        return await _rest(Generation(home, at.generation, at), request)
+        return _rest(Generation(home, at.generation, at), request)
 
     async def discard(self) -> None:
         """Nobody shall have it."""
@@ -79,10 +92,8 @@ class EventStreamSetup:
             await self._answer.leave()
 
 
-async def _rest(generation: Generation, request: Any) -> Feed | int:
-    if generation.read:
-        return GONE
-    return await generation.generations.feed(generation, request) or NOT_FOUND
+def _rest(generation: Generation, request: Any) -> Feed | None:
+    return None if generation.read else generation.generations.feed(generation, request)
 
 
 _kept: dict[asyncio.AbstractEventLoop, Generations] = {}

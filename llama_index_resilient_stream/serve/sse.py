@@ -1,30 +1,14 @@
-"""Server-sent events: the wire format, and what our events are called.
+"""Server-sent events: the format of the WHATWG HTML standard, section 9.2, and the ids that count ours.
 
-The format is that of the WHATWG HTML standard, section 9.2 "Server-sent events". The events of an answer:
-
-    id: 1                                   a piece of the answer, of the default type "message"
-    data: {"text": "The capital"}
-
-    id: 2                                   an attempt failed, and the answer goes on
-    event: recovery
-    data: {"attempt": 2, "reason": "transport"}
-
-    id: 7.end                               the last event, always: "done", or "error" for an answer that is not whole
-    event: done
-    data: {"status": "complete"}
-
-A comment line comes whenever there was silence for the length of a heartbeat, the time before the first token included.
+`protocols.events` has the events of an answer.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 
 from ..errors import ConfigurationError
-from ..report import StreamStatus
-from .parts import EndPart, Part, RecoveryPart, TextPart
 
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -32,6 +16,8 @@ HEADERS = {
     "Cache-Control": "no-store, no-transform",
     # nginx holds back what it proxies unless it is told not to (ngx_http_proxy_module, proxy_buffering).
     "X-Accel-Buffering": "no",
+    # Middleware that would compress it, and collect it for that, leaves alone what has an encoding.
+    "Content-Encoding": "identity",
 }
 
 TEXT_HEADERS = {
@@ -46,9 +32,6 @@ HEARTBEAT = b": still here\n"
 _GENERATION = r"[\w-]{16,64}"
 _ID = re.compile(rf"(?:({_GENERATION})\.)?(\d{{1,15}})(\.end)?", re.ASCII)
 _LINE_ENDS = re.compile("\r\n|\r|\n")
-# No line ends in this format, but for many clients: httpx's iter_lines and str.splitlines break a line there.
-_MISTAKEN_FOR_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}
-_WHOLE = frozenset(StreamStatus) - {StreamStatus.INTERRUPTED, StreamStatus.STREAMING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +81,3 @@ class EventId:
 def is_generation(text: str) -> bool:
     """Whether it can be the id of a generation."""
     return re.fullmatch(_GENERATION, text, re.ASCII) is not None
-
-
-def event_of(part: Part, at: EventId) -> ServerSentEvent:
-    """What a part of an answer is on the wire; `at` is the id after it."""
-    match part:
-        case TextPart(text):
-            return ServerSentEvent(_json({"text": text}), id=str(at))
-        case RecoveryPart(attempt, reason):
-            return ServerSentEvent(_json({"attempt": attempt, "reason": reason}), "recovery", str(at))
-        case EndPart(status) if status in _WHOLE:
-            return ServerSentEvent(_json({"status": status}), "done", str(at))
-        case EndPart(status, reason, retryable):
-            return ServerSentEvent(
-                _json({"status": status, "reason": reason, "retryable": retryable}), "error", str(at)
-            )
-
-
-def _json(value: dict[str, object]) -> str:
-    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        written.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
-        return json.dumps(value, separators=(",", ":"))
-    return written.translate(_MISTAKEN_FOR_LINE_ENDS)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from ..streaming.scope import Scope
+from .feeds import Feed, Sent
 from .parts import EXPIRED, LOST, EndPart, EndReason, Part
+from .permission import Permission
 from .producer import BEAT, GenerationSettings
-from .sse import EventId, ServerSentEvent, event_of
-from .store import FencedError, GenerationState, MissingError, StoreUnreachableError, Ticket
+from .sse import EventId
+from .store import FencedError, GenerationState, MissingError, StoreUnreachableError
 
 LOOK = 0.4  # seconds, at most, between two signs of life of a reader
 
 
-class StoredFeed:
-    """Events from some point on.
+class StoredFeed(Feed):
+    """Parts from some point on.
 
     Args:
-        after: how many events the reader has.
+        after: how many parts the reader has.
         adopt: looks after a generation whose worker is gone.
-        may: whether this reader may read, where that could not be asked yet: its ticket was not to be found.
+        permission: whether this reader may read; None: it may.
     """
 
     def __init__(
@@ -31,10 +33,10 @@ class StoredFeed:
         after: int,
         *,
         adopt: Callable[[str], Awaitable[None]],
-        may: Callable[[Ticket], Awaitable[bool]] | None = None,
+        permission: Permission | None = None,
     ) -> None:
         self._settings, self._key, self._after = settings, key, after
-        self._adopt, self._may = adopt, may
+        self._adopt, self._permission = adopt, permission
         self._state: GenerationState | None = None
         self._looked_at = 0.0
         self._missing_since: float | None = None
@@ -49,29 +51,37 @@ class StoredFeed:
         return self._scope.over
 
     @property
-    def elsewhere(self) -> bool:
+    def elsewhere(self) -> bool:  # type: ignore[override]
         """Whether another process has it too."""
         return self._settings.store.shared
 
-    async def take(self, seconds: float) -> list[ServerSentEvent]:
+    @property
+    def decided(self) -> bool:  # type: ignore[override]
+        """Whether it is known that this reader may read."""
+        return self._permission is None
+
+    async def take(self, seconds: float) -> Sequence[Sent]:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
         while (left := until - loop.time()) > 0:
             try:
-                events = await self._look(min(left, LOOK))
+                sent = await self._look(min(left, LOOK))
             except StoreUnreachableError:
-                events = await self._unreachable(min(left, BEAT))
-            if events:
-                return events
+                sent = await self._unreachable(min(left, BEAT))
+            if sent:
+                return sent
         return []
 
-    async def _look(self, seconds: float) -> list[ServerSentEvent]:
+    async def _look(self, seconds: float) -> list[Sent]:
+        if self._permission is not None and not await self._may_read(self._permission, seconds):
+            return self._last_part(EndPart(EXPIRED)) if self.refused else []
+        return await self._read(seconds)
+
+    async def _read(self, seconds: float) -> list[Sent]:
         state = await self._attend()
         if state is GenerationState.MISSING:
             return await self._missing(seconds)
         self._missing_since, self._state = None, state
-        if not await self._allowed():
-            return self._last_event(EndPart(EXPIRED))  # as for whoever asks for what is not there
         if state is GenerationState.ORPHANED:
             seconds = await self._orphaned(seconds)
         else:
@@ -80,10 +90,10 @@ class StoredFeed:
         if not entries:
             self._looked_at = float("-inf")  # look again, before anything is read again
         if not entries and state is GenerationState.OVER:
-            return self._last_event(EndPart(EXPIRED))  # the reader has had all of it
+            return self._last_part(EndPart(EXPIRED))  # the reader has had all of it
         if entries and entries[0][0] != self._after + 1:
-            return self._last_event(EndPart(LOST, EndReason.STORE_LOST, retryable=True))
-        return [self._event(number, part) for number, part in entries]
+            return self._last_part(EndPart(LOST, EndReason.STORE_LOST, retryable=True))
+        return [(self._id(number, part), part) for number, part in entries]
 
     async def _attend(self) -> GenerationState:
         """Not for every token."""
@@ -107,42 +117,42 @@ class StoredFeed:
                 await self._adopt(self._key)
         return min(seconds, left) if left > 0 else seconds
 
-    async def _allowed(self) -> bool:
-        if self._may is None:
-            return True
-        ticket = await self._settings.store.ticket(self._key)
-        if ticket is None or not await self._may(ticket):
-            return False
-        self._may = None
-        return True
+    async def _may_read(self, permission: Permission, seconds: float) -> bool:
+        granted = await permission.granted(seconds)
+        if granted is not None:
+            self._permission = None
+            self.refused = not granted
+        return bool(granted)
 
-    def _event(self, number: int, part: Part) -> ServerSentEvent:
+    def _id(self, number: int, part: Part) -> EventId:
         self._after = number
         if isinstance(part, EndPart):
             self._scope.finish(part.status)
-        return event_of(part, EventId(number, self._key, self.over))
+        return EventId(number, self._key, self.over)
 
-    async def _missing(self, seconds: float) -> list[ServerSentEvent]:
+    async def _missing(self, seconds: float) -> list[Sent]:
         """A store that was restarted empty is filled again by the worker with its next beat, if the worker lives."""
         now = asyncio.get_running_loop().time()
         self._missing_since = self._missing_since or now
         if not self.elsewhere or now - self._missing_since > max(self._settings.lease, 3 * BEAT):
             lost = self._state is not None and self._state is not GenerationState.OVER
-            return self._last_event(EndPart(LOST, EndReason.STORE_LOST, retryable=True) if lost else EndPart(EXPIRED))
+            return self._last_part(EndPart(LOST, EndReason.STORE_LOST, retryable=True) if lost else EndPart(EXPIRED))
         await asyncio.sleep(min(seconds, BEAT / 2))
         return []
 
-    async def _unreachable(self, seconds: float) -> list[ServerSentEvent]:
+    async def _unreachable(self, seconds: float) -> list[Sent]:
         now = asyncio.get_running_loop().time()
         self._unreachable_since = self._unreachable_since or now
         if now - self._unreachable_since > self._settings.grace:
-            return self._last_event(EndPart(LOST, EndReason.STORE_UNREACHABLE, retryable=True))
+            return self._last_part(EndPart(LOST, EndReason.STORE_UNREACHABLE, retryable=True))
         await asyncio.sleep(seconds)
         return []
 
-    def _last_event(self, end: EndPart) -> list[ServerSentEvent]:
+    def _last_part(self, end: EndPart) -> list[Sent]:
         self._scope.finish(end.status)
-        return [event_of(end, EventId(self._after, self._key, True))]
+        return [(EventId(self._after, self._key, True), end)]
 
     async def leave(self) -> None:
         """The generation goes on: its worker will notice when nobody comes back."""
+        if self._permission is not None:
+            await self._permission.leave()

@@ -40,7 +40,7 @@ Show = Callable[[Chunk], T]
 
 
 class Observer(Protocol):
-    """Is told what happens. Without `watches_tokens` it hears of tokens only when they are a reset."""
+    """Is told what happens. Without `watches_tokens` it hears of chunks without text, and of resets, but no text."""
 
     watches_tokens: bool
 
@@ -59,6 +59,11 @@ class AsyncObserver(Protocol):
     async def fault(self, recovery: Recovery) -> None: ...
     async def resume(self, recovery: Recovery, request: Request) -> None: ...
     async def end(self, recovery: Recovery) -> None: ...
+
+
+def _is_more_than_text(chunk: Chunk) -> bool:
+    """Whether observers hear of it in any case: it may be a thought, or take back what was shown."""
+    return chunk.reset or not chunk.text
 
 
 def _has_limits(recovery: Recovery) -> bool:
@@ -183,7 +188,7 @@ def _drive(
                     if scope.cancelled:
                         return
                     for chunk in receive(patience.end(event)):
-                        if tell or chunk.reset:
+                        if tell or _is_more_than_text(chunk):
                             observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:
@@ -280,7 +285,7 @@ async def _adrive(
                     if scope.cancelled:
                         return
                     for chunk in receive(patience.end(event)):
-                        if tell or chunk.reset:
+                        if tell or _is_more_than_text(chunk):
                             await observer.token(chunk, recovery)
                         yield chunk.payload if chunk.untouched else show(chunk)
             finally:

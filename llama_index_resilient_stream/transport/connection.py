@@ -148,9 +148,11 @@ class Upstream:
             error = said
         requests = self._requests or None
         kept = self.kept is not None and self.kept.is_kept
-        if self.watch is None:
+        watch = self.watch
+        if watch is None:
             return Ended(error, answered=answered, requests=requests, kept=kept)
-        return Ended(error, self.watch.terminated, self.watch.finish_reason, answered, requests, kept)
+        before = watch.events_before_reason
+        return Ended(error, watch.terminated, watch.finish_reason, answered, requests, before, kept)
 
     # What whoever reads the stream does
 

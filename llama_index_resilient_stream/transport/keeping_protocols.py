@@ -20,12 +20,11 @@ import uuid
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .model_owner import ENDPOINTS
+from .follow_up import COMPLETIONS, CONVERSATION_ID, api_root
 
 OVERLAP = 2048
 """Bytes that are asked for again, a few events, to see that both sides mean the same ones."""
 
-CONVERSATION_ID = "X-Conversation-Id"
 _RESPONSES = "/responses"
 _BACKGROUND = re.compile(rb'"background"\s*:\s*true')
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
@@ -60,9 +59,8 @@ class ByConversationId:
     """llama.cpp's server."""
 
     def __init__(self, path: str) -> None:
-        for endpoint in ENDPOINTS:
-            path = path.removesuffix(endpoint)
-        self._path = f"{path if path.endswith('/v1') else path + '/v1'}/stream"
+        root = api_root(path)
+        self._path = f"{root if root.endswith('/v1') else root + '/v1'}/stream"
         self._id = uuid.uuid4().hex  # another one for every stream: a second request with it would stop the first
 
     def mark(self, request: Any) -> None:
@@ -111,7 +109,7 @@ class InBackground:
 def protocol_of(request: Any) -> KeepingProtocol | None:
     """Return how the stream of this request is kept; None where it is not."""
     path: str = request.url.path
-    if path.endswith(ENDPOINTS):
+    if path.endswith(COMPLETIONS):
         return ByConversationId(path)
     if path.endswith(_RESPONSES) and _BACKGROUND.search(request.content):
         return InBackground(path)

@@ -16,15 +16,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from ..errors import TruncatedStreamError
-from .keeping_protocols import CONVERSATION_ID, KeepingProtocol, Target, protocol_of
+from .follow_up import brief, follow_up
+from .keeping_protocols import KeepingProtocol, Target, protocol_of
 from .terminator import TerminatorWatch
 
 MOST = 4 * 1024 * 1024
 """Bytes of a body that are kept here. One that is longer is not resumed; the server keeps no more of it either."""
 
-_OF_THE_BODY = ("content-length", "content-type", "transfer-encoding", CONVERSATION_ID.lower())
 _NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
-_BRIEF = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), 1.0)}  # seconds, for the request to stop
+_TO_STOP = brief(1.0)
 
 
 class KeptStream:
@@ -152,12 +152,12 @@ class KeptStream:
     def stop(self) -> None:
         """Tell the server that nobody wants the rest. Raises what the HTTP client raises."""
         if self._send is not None and (target := self._stop_target) is not None:
-            self._send(self._about(target, _BRIEF)).close()
+            self._send(self._about(target, _TO_STOP)).close()
 
     async def astop(self) -> None:
         """Tell the server that nobody wants the rest, asynchronously."""
         if self._send is not None and (target := self._stop_target) is not None:
-            sent: Awaitable[Any] = self._send(self._about(target, _BRIEF))
+            sent: Awaitable[Any] = self._send(self._about(target, _TO_STOP))
             await (await sent).aclose()
 
     @property
@@ -169,10 +169,7 @@ class KeptStream:
 
     def _about(self, target: Target, extensions: Any) -> Any:
         """A request to the same server about the stream, with the headers of the one that began it."""
-        began = self._request
-        headers = [(name, value) for name, value in began.headers.multi_items() if name.lower() not in _OF_THE_BODY]
-        url = began.url.copy_with(path=target.path, query=target.query.encode() or None)
-        return type(began)(target.method, url, headers=headers, extensions=dict(extensions))
+        return follow_up(self._request, target.method, target.path, query=target.query, extensions=extensions)
 
 
 class _Recorded:

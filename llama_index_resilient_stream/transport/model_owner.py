@@ -10,14 +10,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from .follow_up import COMPLETIONS, api_root, brief, follow_up
+
 SECONDS = 2.0
 """How long it may take."""
 
-ENDPOINTS = ("/chat/completions", "/completions")
 _MOST = 1_000_000  # bytes of a list
 _NOT_ASKED = ("api.openai.com", "openai.azure.com")
-_OF_THE_BODY = ("content-length", "content-type", "transfer-encoding", "x-conversation-id")
-_BRIEF = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), SECONDS)}
 
 
 class OwnerInquiry:
@@ -38,7 +37,7 @@ class OwnerInquiry:
         """Return the owner of the model that was asked. Raises what the HTTP client raises."""
         response = self._send(self._request())
         try:
-            return _owner(response.status_code, response.read(), self._asked.content)
+            return owner_in(response.status_code, response.read(), self._asked.content)
         finally:
             response.close()
 
@@ -46,27 +45,23 @@ class OwnerInquiry:
         """Return the owner of the model that was asked, asynchronously."""
         response = await self._send(self._request())
         try:
-            return _owner(response.status_code, await response.aread(), self._asked.content)
+            return owner_in(response.status_code, await response.aread(), self._asked.content)
         finally:
             await response.aclose()
 
     def _request(self) -> Any:
-        asked = self._asked
-        path = asked.url.path
-        for endpoint in ENDPOINTS:
-            path = path.removesuffix(endpoint)
-        headers = [(name, value) for name, value in asked.headers.multi_items() if name.lower() not in _OF_THE_BODY]
-        url = asked.url.copy_with(path=f"{path}/models", query=None)
-        return type(asked)("GET", url, headers=headers, extensions=dict(_BRIEF))
+        path = f"{api_root(self._asked.url.path)}/models"
+        return follow_up(self._asked, "GET", path, extensions=brief(SECONDS))
 
 
 def can_be_asked(request: Any) -> bool:
     """Return whether the server behind this request has such a list, and may be somebody else's than OpenAI's."""
     host: str = request.url.host
-    return request.url.path.endswith(ENDPOINTS) and not host.endswith(_NOT_ASKED)
+    return request.url.path.endswith(COMPLETIONS) and not host.endswith(_NOT_ASKED)
 
 
-def _owner(status: int, body: bytes, question: bytes) -> str | None:
+def owner_in(status: int, body: bytes, question: bytes) -> str | None:
+    """Return the owner of the model that a request asked, as the answer to a request for the list of models has it."""
     if status != 200 or len(body) > _MOST:
         return None
     models = json.loads(body)["data"]

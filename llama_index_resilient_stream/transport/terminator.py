@@ -75,6 +75,9 @@ class TerminatorWatch:
         self._seen = self._ended = False
         self._finish_reason: FinishReason | None = None
         self._refused = False
+        self._events = 0
+        self._counts = True
+        self._events_before_reason: int | None = None
 
     def feed(self, data: bytes) -> None:
         """Take in the next piece of the body."""
@@ -88,11 +91,14 @@ class TerminatorWatch:
             self._seen = terminator is not None
             end = end if terminator is None else terminator.start()
         if self._finish_reason is not None:
-            self._note_finish_reasons(window[:end])
+            self._note_finish_reasons(window[:end], self._events)
         elif found := _first(_REASON.search(window, 0, end), _REFUSAL.search(window, 0, end)):
             line = max(window.rfind(b"\n", 0, found), window.rfind(b"\r", 0, found), 0)
-            self._note_finish_reasons(window[line:end])
-        self._tail = window[end if len(window) - end <= _LONGEST_LINE else -_TAIL :]
+            self._note_finish_reasons(window[line:end], self._events + _events_in(window[:line]))
+        self._events += _events_in(window[:end])
+        is_kept = len(window) - end <= _LONGEST_LINE
+        self._counts = self._counts and is_kept
+        self._tail = window[end if is_kept else -_TAIL :]
 
     def end(self) -> None:
         """Note that the body was read to its end, which the transport takes for a proper one."""
@@ -113,22 +119,36 @@ class TerminatorWatch:
             return _REFUSED
         return reason
 
-    def _note_finish_reasons(self, lines: bytes) -> None:
+    @property
+    def events_before_reason(self) -> int | None:
+        """Events before the one with the finish reason. None: that one has more on it, or nobody counted."""
+        return self._events_before_reason if self._counts and self._finish_reason is not None else None
+
+    def _note_finish_reasons(self, lines: bytes, before: int) -> None:
+        """Look at these lines; `before` is how many events stand in front of them."""
         for line in lines.splitlines():
-            event = _event_on(line)
-            if event is None:
-                continue
-            if _has_content(event):
-                self._finish_reason = None  # the reason before it was not the end
-            reason = finish_reason_of(event, None)
-            if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
-                self._finish_reason = reason
-            self._refused = self._refused or _is_refusal(event)
+            before += line.startswith(b"data:")
+            if (event := _event_on(line)) is not None:
+                self._note_event(event, before - 1)
+
+    def _note_event(self, event: Mapping[str, Any], before: int) -> None:
+        if _has_content(event):
+            self._finish_reason = None  # the reason before it was not the end
+        reason = finish_reason_of(event, None)
+        if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
+            self._finish_reason = reason
+            self._events_before_reason = before if _has_nothing_else(event) else None
+        self._refused = self._refused or _is_refusal(event)
 
 
 def _first(*matches: re.Match[bytes] | None) -> int:
     """Where the first of these matches begins; 0 where there is none."""
     return min((match.start() for match in matches if match is not None), default=0)
+
+
+def _events_in(lines: bytes) -> int:
+    """How many `data:` lines there are, each behind a line end."""
+    return lines.count(b"\ndata:") + lines.count(b"\rdata:")
 
 
 def _event_on(line: bytes) -> dict[str, Any] | None:
@@ -148,6 +168,12 @@ def _has_content(event: Mapping[str, Any]) -> bool:
     if isinstance(kind, str) and (kind == "content_block_delta" or kind.endswith(".delta")):
         return True
     return any(choice.get("text") or any(map(_delta(choice).get, _CONTENT)) for choice in _choices(event))
+
+
+def _has_nothing_else(event: Mapping[str, Any]) -> bool:
+    """Whether all choices of an event are without a delta and without text, so that whoever drops it loses nothing."""
+    choices = _choices(event)
+    return bool(choices) and not any(choice.get("delta") or choice.get("text") for choice in choices)
 
 
 def _is_refusal(event: Mapping[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from llama_index_resilient_stream.cli import app as cli
 from llama_index_resilient_stream.cli.chat import app as chat
 from llama_index_resilient_stream.cli.chat.knowledge import ANSWERS, answer_to
 from llama_index_resilient_stream.cli.chat.provider import FAULT_CHOICES, ChatTiming, FlakyProvider
+from llama_index_resilient_stream.cli.demo.corpus import PARAGRAPHS
 
 pytestmark = pytest.mark.xdist_group("chromium")
 
@@ -174,7 +175,7 @@ def test_an_answer_is_read_as_often_and_from_wherever_one_likes(site: Site) -> N
     key, _ = site.ask(SHORT, "reset")
     events = site.read(key)
     assert said(events) == ANSWERS[SHORT]
-    assert [kind for _, kind, _ in events if kind != "message"] == ["recovery", "done"]
+    assert [kind for _, kind, _ in events if kind != "message"] == ["sources", "recovery", "joint", "done"]
     assert events[-1][2] == {"status": "complete"}
     for at in range(0, len(events) - 1, 17):
         assert site.read(key, after=events[at][0]) == events[at + 1 :]
@@ -413,6 +414,17 @@ def test_page_shows_what_was_asked_of_the_model(reader: Reader) -> None:
     reader.read_to_the_end()
     seen = list(dict.fromkeys(reader.js("return window.seen")))
     assert seen == ["Waiting for the first word", "Answering", "Asking the model to go on", "Complete"]
+
+
+def test_the_page_shows_what_an_answer_is_based_on(reader: Reader) -> None:
+    reader.ask(SHORT, "reset")
+    reader.read_to_the_end()
+    for _ in range(2):
+        assert any(part in PARAGRAPHS for part in reader.all("sources")[-1].split("\n\n"))
+        assert not reader.find(".sources").is_displayed()
+        reader.find("summary").click()
+        assert reader.find(".sources").is_displayed()
+        reader.driver.refresh()
 
 
 def test_reloading_in_the_middle_resumes(reader: Reader, site: Site) -> None:

@@ -143,6 +143,15 @@ def test_demo_fits_into_forty_columns() -> None:
         assert f"{name} LlamaIndex: {result} ResilientLLM: " in words
 
 
+def test_lines_fit_into_forty_columns_and_none_is_broken_twice() -> None:
+    file = io.StringIO()
+    run(Console(file=file, width=40), fast=True)
+    lines = file.getvalue().split("\n")
+    assert max(map(len, lines)) <= 40
+    begin, end = lines.index("LlamaIndex:"), lines.index("LlamaIndex with ResilientLLM:")
+    assert all(line.startswith("  ") for line in lines[begin + 1 : end - 1])  # the answer, and how it ended
+
+
 def test_demo_ends_with_what_to_do_next(lines: str) -> None:
     assert "Next\n" in lines
     assert lines.rstrip().endswith("doctor url URL")
@@ -166,7 +175,7 @@ def test_interrupt_stops_the_demo_cleanly() -> None:
             pass
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=20)
-    assert demo.returncode == 130
+    assert demo.returncode == 130, err
     assert out.endswith(b"Stopped.\n")
     assert err == b""
 

@@ -93,3 +93,13 @@ def test_the_sdist_has_what_a_document_links_to(document: str) -> None:
     included = PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     for target in (document, *own_files(document)):
         assert any(f"/{target}/".startswith(f"{each}/") for each in included), target
+
+
+def test_the_issue_forms_lead_to_pages() -> None:
+    found = [
+        address
+        for form in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+        for address in re.findall(rf"{re.escape(PAGES)}(\S+)", form.read_text(encoding="utf-8"))
+    ]
+    assert found
+    assert [address for address in found if not (ROOT / address).exists()] == []

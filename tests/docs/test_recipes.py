@@ -41,8 +41,22 @@ STREAMLIT = "--server.port={port} --server.address={host} --server.headless=true
 SERVERS |= {
     "streamlit": (["streamlit"], python("streamlit", "run", "{app}", *STREAMLIT.split())),
     "gradio": (["gradio"], lambda app, port: [sys.executable, "-c", RUN_GRADIO, app, str(port)]),
+    "aiohttp": (["aiohttp"], lambda app, port: [sys.executable, "-c", RUN_AIOHTTP, app, str(port)]),
     "chainlit": (["chainlit"], python("chainlit", "run", "{app}", "-h", "--host", "{host}", "--port", "{port}")),
 }
+RUN_AIOHTTP = """
+import importlib, sys
+from aiohttp import web
+web.run_app(importlib.import_module(sys.argv[1]).app, host="127.0.0.1", port=int(sys.argv[2]))
+"""
+DJANGO_APP = """
+import django
+from django.conf import settings
+settings.configure(SECRET_KEY="none", ROOT_URLCONF="django_views", ALLOWED_HOSTS=["*"], INSTALLED_APPS=[])
+django.setup()
+from django.core.asgi import get_asgi_application
+app = get_asgi_application()
+"""
 RUN_GRADIO = """
 import os, runpy, sys
 os.environ["GRADIO_SERVER_PORT"] = sys.argv[2]
@@ -124,6 +138,8 @@ def test_every_block_of_code_has_a_name_and_a_test() -> None:
         "engines.py",  # imported by all the others
         *("fastapi_app.py", "flask_app.py", "streamlit_app.py", "gradio_app.py", "chainlit_app.py"),
         *("page.html", "fetch.js", "location.conf", "patient.py"),
+        *("agent_app.py", "ai_sdk_app.py", "openai_app.py", "websocket_app.py", "depends_app.py"),
+        *("starlette_app.py", "litestar_app.py", "django_views.py", "aiohttp_app.py", "quart_app.py"),
         *("coming_back_app.py", "coming_back.html"),
     }
 
@@ -195,14 +211,121 @@ def test_an_endpoint_heals_and_stops(
     with running(app, server, folder, llm) as served:
         heard = read(served.url + path)
         assert text_of(heard) == TEXT
-        assert [(kind, data) for kind, data in heard if kind != "message"] == [
+        told = [(kind, data) for kind, data in heard if kind not in ("message", "sources", "usage")]
+        assert told == [
             ("recovery", {"attempt": 2, "reason": "truncated"}),
+            ("joint", {"attempt": 2, "decision": "anchor", "certainty": "verified"}),
             ("done", {"status": "complete"}),
         ]
-        refused = read(served.url + path)
+        (sources,) = [data["sources"] for kind, data in heard if kind == "sources"]
+        assert [each["text"] for each in sources] == ["The cable of 1866 was mended at sea."]
+        refused = [(kind, data) for kind, data in read(served.url + path) if kind != "sources"]
         assert refused == [("error", {"status": "interrupted", "reason": "not_retryable", "retryable": False})]
         lost = read(served.url + path, **{"Last-Event-ID": "3"})
         assert lost == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
+
+
+FRAMEWORKS = {
+    "starlette": ("starlette_app:app", "uvicorn-h11"),
+    "litestar": ("litestar_app:app", "uvicorn-h11"),
+    "django": ("django_app:app", "uvicorn-h11"),
+    "aiohttp": ("aiohttp_app", "aiohttp"),
+    "quart": ("quart_app:app", "hypercorn"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_framework(framework: str, folder: Path, provider: Callable[..., FaultServer]) -> None:
+    need(framework)
+    app, server = FRAMEWORKS[framework]
+    name = app.partition(":")[0].replace("django_app", "django_views")
+    assert len([line for line in BLOCKS[f"{name}.py"].splitlines() if line]) <= 15
+    (folder / "django_app.py").write_text(DJANGO_APP, encoding="utf-8")
+    llm = provider(FAULTS["reset"].at(80), None, None, FAULTS["http_401"], **LONG)
+    with running(app, server, folder, llm) as served:
+        url = served.url + "/ask?question=why"
+        assert text_of(read(url)) == TEXT
+        said = leave_after_some(url)
+        assert TEXT.startswith(said)
+        was_stopped(llm, 2)
+        assert read(url)[-1] == ("error", {"status": "interrupted", "reason": "not_retryable", "retryable": False})
+        lost = read(url, **{"Last-Event-ID": "3"})
+        assert lost == [("error", {"status": "lost", "reason": "not_resumable", "retryable": True})]
+        assert httpx.get(url, headers={"Last-Event-ID": "3.end"}).status_code == 204
+
+
+def test_events_of_ones_own(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    with running("agent_app:app", "uvicorn-h11", folder, provider()) as served:
+        heard = read(served.url + "/titled?question=why")
+        assert [kind for kind, _ in heard if kind != "message"] == ["title", "sources", "follow_ups", "done"]
+        assert text_of(heard) == TEXT
+
+
+@pytest.mark.slow
+def test_an_agent(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    with running("agent_app:app", "uvicorn-h11", folder, provider(FAULTS["reset"].at(80))) as served:
+        heard = read(served.url + "/agent?question=why")
+        assert text_of(heard) == TEXT
+        assert [kind for kind, _ in heard if kind != "message"][-3:] == ["recovery", "joint", "done"]
+
+
+@pytest.mark.slow
+def test_the_ai_sdks_endpoints(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    llm = provider(**LONG)
+    with running("ai_sdk_app:app", "uvicorn-h11", folder, llm) as served:
+        url = served.url + "/api/chat"
+        body = {"id": "c", "messages": [{"role": "user", "parts": [{"type": "text", "text": "why"}]}]}
+        assert httpx.get(f"{url}/c/stream").status_code == 204
+        with httpx.stream("POST", url, json=body, timeout=30) as response:
+            assert response.headers["x-vercel-ai-ui-message-stream"] == "v1"
+            has_begun(llm)
+        with httpx.stream("GET", f"{url}/c/stream", timeout=30) as response:
+            lines = response.iter_lines()
+            assert next(line for line in lines if line.startswith("data: ")).startswith('data: {"type":"start"')
+            assert httpx.delete(f"{url}/c").json() is True
+            assert [line for line in lines if line][-2:] == [
+                'data: {"type":"abort","reason":"cancelled"}',
+                "data: [DONE]",
+            ]
+        was_stopped(llm)
+        assert len(llm.requests) == 1
+
+
+@pytest.mark.slow
+def test_openais_endpoint(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    with running("openai_app:app", "uvicorn-h11", folder, provider(FAULTS["reset"].at(80))) as served:
+        body = {"model": "m", "messages": [{"role": "user", "content": "why"}]}
+        answer = httpx.post(served.url + "/v1/chat/completions", json=body, timeout=30).json()
+        assert answer["choices"][0]["message"]["content"] == TEXT
+        assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.slow
+def test_a_websocket(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    need("websockets")
+    from websockets.sync.client import connect
+
+    llm = provider(FAULTS["reset"].at(80), None, None, **LONG)
+    with running("websocket_app:app", "uvicorn-h11", folder, llm) as served:
+        url = served.url.replace("http", "ws") + "/ask"
+        with connect(url) as socket:
+            socket.send("why")
+            parts = [json.loads(line) for lines in socket for line in str(lines).splitlines() if line]
+        assert "".join(part["text"] for part in parts if part["type"] == "text") == TEXT
+        assert (parts[-1]["type"], parts[-1]["status"]) == ("end", "complete")
+        with connect(url) as socket:
+            socket.send("why")
+            has_begun(llm, 2)
+        was_stopped(llm, 2)
+
+
+@pytest.mark.slow
+def test_a_session_lives_as_long_as_the_answer(folder: Path, provider: Callable[..., FaultServer]) -> None:
+    llm = provider()
+    with running("depends_app:app", "uvicorn-h11", folder, llm) as served:
+        assert text_of(read(served.url + "/ask?question=why")) == TEXT
+    assert "Ada asks: why" in str(llm.requests[0].body)
 
 
 @pytest.mark.slow
@@ -236,7 +359,7 @@ def test_a_reader_whom_the_server_cuts_off_is_told(folder: Path, provider: Calla
         httpx.stream("GET", served.url + "/ask?question=why", timeout=30) as response,
     ):
         heard = events(response.iter_lines())
-        next(heard)
+        has_begun(llm)
         served.terminate(signal.SIGTERM)
         assert list(heard)[-1] == ("error", {"status": "interrupted", "reason": "server", "retryable": True})
         was_stopped(llm)

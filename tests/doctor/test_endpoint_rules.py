@@ -14,6 +14,8 @@ from llama_index_resilient_stream.doctor.endpoint.diagnosis import diagnose
 from llama_index_resilient_stream.doctor.endpoint.findings import Finding, Level, timeout_behind
 from llama_index_resilient_stream.doctor.endpoint.measurements import (
     Arrival,
+    BodyFormat,
+    BodyKind,
     Ending,
     EventCounts,
     Framing,
@@ -43,7 +45,8 @@ def answer(
         "status": 200,
         "headers": HEADERS,
         "framing": Framing.CHUNKED,
-        "arrivals": tuple(Arrival(time, 40) for time in times),
+        "arrivals": tuple(Arrival(time, 40, 1) for time in times),
+        "format": BodyFormat(BodyKind.EVENTS, pieces=len(times)),
         "counts": EventCounts(len(times), 0, tuple(map(str, range(len(times)))) if ids else (), terminal),
     }
     over = at if at is not None else (times[-1] if times else 0.0)
@@ -66,19 +69,22 @@ def rules(measurements: Measurements) -> dict[str, tuple[str, ...]]:
 gaps = st.lists(st.floats(0.06, 1.4), min_size=4, max_size=60)
 
 
+terminals = st.sampled_from(["done", "[DONE]", "the user's own"])
+
+
 @st.composite
-def healthy(draw: st.DrawFn) -> Observation:
+def healthy(draw: st.DrawFn, terminal: str | None = None) -> Observation:
     times = [0.0]
     for gap in draw(gaps):
         times.append(times[-1] + gap)
-    terminal = draw(st.sampled_from(["done", "[DONE]", "the user's own"]))
-    return answer(times[1:], terminal=terminal, headers_at=draw(st.floats(0.0, times[1])))
+    return answer(times[1:], terminal=terminal or draw(terminals), headers_at=draw(st.floats(0.0, times[1])))
 
 
 @st.composite
 def healthy_measurements(draw: st.DrawFn) -> Measurements:
-    main = draw(healthy())
-    direct = (draw(healthy()),) if draw(st.booleans()) else ()
+    terminal = draw(terminals)
+    main = draw(healthy(terminal))
+    direct = (draw(healthy(terminal)),) if draw(st.booleans()) else ()
     last = main.counts.ids[len(main.counts.ids) // 2]
     again = answer([0.1], ended=Ending.STOPPED_EARLY, counts=EventCounts(1, ids=(str(int(last) + 1),)))
     return Measurements(
@@ -168,7 +174,7 @@ FLOWING = answer(even(5), ended=Ending.CUT, at=0.52, terminal="")
 PAUSED = answer([*even(5), *even(5, start=4.0)])  # the same silence, and it goes on
 UNSAID = answer(even(5), terminal="")
 EMPTY = answer([], at=0.1, terminal="")
-LATE = answer([2.0, 2.01, 2.02])
+LATE = answer(even(12, 0.0001, start=2.0))
 
 
 def the_only(measurements: Measurements) -> Finding:
@@ -212,16 +218,20 @@ TABLE = {
         Measurements((replace(EMPTY, framing=Framing.CLOSE, ended_at=60.1),)),
         ("idle_timeout", "consumed", "exception"),
     ),
-    "one block": (Measurements((LATE,)), ("proxy_buffering", "llm_at_once", "body_reading_middleware")),
+    "one block": (Measurements((LATE,)), ("proxy_buffering", "collected", "llm_at_once", "body_reading_middleware")),
     "one block, the application streams": (Measurements((LATE,), (GOOD,)), ("proxy_buffering",)),
-    "one block, the application too": (Measurements((LATE,), (LATE,)), ("llm_at_once", "body_reading_middleware")),
+    "one block, the application too": (
+        Measurements((LATE,), (LATE,)),
+        ("collected", "llm_at_once", "body_reading_middleware"),
+    ),
     "one block with a length, the application streams": (
         Measurements((replace(LATE, framing=Framing.LENGTH),), (GOOD,)),
         ("proxy_buffering",),
     ),
     "a long answer in a few blocks": (
         Measurements(
-            (answer([2.0, 4.0, 6.0, 6.1], counts=EventCounts(60, ids=("0",), terminal="done")),), (answer(even(60)),)
+            (answer(even(60), arrivals=tuple(Arrival(at, 800, 20) for at in (2.0, 4.0, 6.0))),),
+            (answer(even(60)),),
         ),
         ("proxy_buffering",),
     ),
@@ -264,8 +274,11 @@ def test_unreadable_answer_is_not_judged() -> None:
     brotli = {**HEADERS, "content-encoding": "br"}
     unread = replace(GOOD, headers=brotli, readable=False, counts=EventCounts())
     assert diagnose(Measurements((unread,), uncompressed=GOOD)) == []
-    held = replace(answer([2.0]), headers=brotli, readable=False, counts=EventCounts())
-    assert rules(Measurements((held,), uncompressed=GOOD)) == {"compressed": ("compression",)}
+    held = replace(answer([2.0], arrivals=(Arrival(2.0, 400),)), headers=brotli, readable=False, counts=EventCounts())
+    measured = Measurements((held,), uncompressed=GOOD)
+    assert rules(measured) == {"compressed": ("compression", "gzip_middleware")}
+    assert rules(replace(measured, app_compresses=False)) == {"compressed": ("compression",)}
+    assert rules(replace(measured, app_compresses=True)) == {"compressed": ("gzip_middleware",)}
 
 
 @pytest.mark.parametrize(

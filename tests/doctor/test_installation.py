@@ -178,6 +178,7 @@ def test_the_first_on_the_path_is_the_one(install: Install, tmp_path: Path) -> N
 
 SPRUNG = {
     "version_says_otherwise": ({"llama-index-core": "0.14.0"}, {"llama-index-core": "0.14.4"}),
+    "engines_do_not_stream": ({"llama-index-core": "0.14.22"}, {"llama-index-core": "0.14.25"}),
     "thinking_in_simple_chat": ({"llama-index-core": "0.14.10"}, {"llama-index-core": "0.14.24"}),
     "first_token_twice": ({"llama-index-core": "0.12.52"}, {"llama-index-core": "0.13.0"}),
     "pydantic_v1": ({"llama-index-core": "0.10.68", "python": "3.14.1"}, {"llama-index-core": "0.10.68"}),

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate, pairwise
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
 from llama_index_resilient_stream.cli.doctor.provider_screen import run
+from llama_index_resilient_stream.doctor.provider.cut import PARTIAL_TEXT, REST, Cut, cut_of
 from llama_index_resilient_stream.doctor.provider.examiner import (
     MOST_ANSWER_TOKENS,
     MOST_REQUESTS,
-    PARTIAL_TEXT,
-    REST,
     examine,
 )
 from llama_index_resilient_stream.doctor.provider.profile import Profile, profile_lines
 from llama_index_resilient_stream.doctor.provider.reply import Block, Reply
+from llama_index_resilient_stream.doctor.provider.rungs import rungs_of
 from llama_index_resilient_stream.doctor.provider.settings import Setting, advise, program
 from llama_index_resilient_stream.testing import FAULTS, FaultServer
 from support.readers import read
@@ -71,7 +75,7 @@ def test_a_server_that_does_everything(serve: Serve) -> None:
     assert seen.thinks is False
     assert seen.ask == "anchor"
     assert seen.prefill == "flags"
-    assert seen.requests == len(server.requests) == 5
+    assert seen.requests == len([record for record in server.requests if record.body]) == 5
     assert settings_of(seen)["completeness"] == '"strict"'
     assert settings_of(seen)["continuation"] == '"prefill"'
     assert "include_usage" in settings_of(seen)["additional_kwargs"]
@@ -202,7 +206,7 @@ def test_cut_examination_leaves_its_questions_open(serve: Serve) -> None:
 
 # Servers of other manners
 
-Manner = Callable[[dict[str, Any]], "str | int | bytes"]
+Manner = Callable[[dict[str, Any]], "str | int | bytes | list[str]"]
 
 
 class Odd:
@@ -218,7 +222,7 @@ class Odd:
                 odd.bodies.append(body)
                 said = manner(body)
                 time.sleep(wait)
-                content = stream(said) if isinstance(said, str) else said
+                content = stream(said) if isinstance(said, str | list) else said
                 if isinstance(content, int):
                     content = json.dumps({"error": refusal(body)}).encode()
                 self.send_response(said if isinstance(said, int) else 200)
@@ -248,8 +252,8 @@ def refusal(body: dict[str, Any]) -> dict[str, Any]:
     return {"message": hint, "type": "invalid_request_error", "code": None}
 
 
-def stream(text: str) -> bytes:
-    pieces = [text[at : at + 8] for at in range(0, len(text), 8)]
+def stream(text: str | list[str]) -> bytes:
+    pieces = text if isinstance(text, list) else [text[at : at + 8] for at in range(0, len(text), 8)]
     chunks: list[Any] = [{"choices": [{"index": 0, "delta": {"content": piece}}]} for piece in pieces]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     return b"".join(b"data: %b\r\n\r\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\r\n\r\n"
@@ -261,7 +265,13 @@ def last(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def counting(body: dict[str, Any]) -> str:
-    return REST if last(body)["role"] == "assistant" else FULL
+    return rest_of(body) if last(body)["role"] == "assistant" else FULL
+
+
+def rest_of(body: dict[str, Any]) -> str:
+    partial_text = last(body)["content"]
+    assert FULL.startswith(partial_text)
+    return FULL[len(partial_text) :]
 
 
 def test_stream_options_are_refused() -> None:
@@ -312,6 +322,100 @@ def test_prefill_needs_of_servers(manner: Manner, prefill: str, continuation: st
         seen = profile_of(server.url)
     assert seen.prefill == prefill
     assert settings_of(seen).get("continuation") == continuation
+
+
+# It cuts where tokens end
+
+TOKENS = re.findall(r" ?[a-z]{1,4}|[^a-z]", FULL, re.IGNORECASE)  # "thirteen" is " thir" and "teen"
+
+
+def like_a_tokenizer(body: dict[str, Any]) -> str | list[str]:
+    """Go on where a token ends, as models do; answer anew elsewhere."""
+    if last(body)["role"] != "assistant":
+        return TOKENS
+    partial_text, ends = last(body)["content"], list(accumulate(map(len, TOKENS)))
+    return FULL[len(partial_text) :] if len(partial_text) in ends else "Here you are: one, two"
+
+
+def test_a_prefill_is_cut_at_the_end_of_a_token() -> None:
+    """In the middle of one, a model that writes on answers anew, and would be told to be one that does not."""
+    with Odd(like_a_tokenizer) as server:
+        seen = profile_of(server.url)
+    assert seen.prefill == "flags"
+    prefilled = [last(body)["content"] for body in server.bodies if last(body)["role"] == "assistant"]
+    assert Cut(prefilled[0], FULL[len(prefilled[0]) :]).in_word, "where no new turn begins as its rest does"
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=400))
+def test_a_cut_is_where_a_chunk_ended(sizes: list[int]) -> None:
+    ends = [0, *accumulate(sizes)]
+    chunks = [FULL[start:end] for start, end in pairwise([*ends, len(FULL)]) if FULL[start:end]]
+    cut = cut_of(chunks)
+    assert cut.partial_text + cut.rest == FULL
+    borders = set(accumulate(map(len, chunks)))
+    assert len(cut.partial_text) in borders or cut.before_comma
+    assert cut.goes_on(cut.rest)
+    assert not cut.goes_on("Here you are: one, two")
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [[], ["One, two."], ["I cannot count.", " Sorry."], [FULL]],
+    ids=["nothing", "short", "something else", "in one chunk"],
+)
+def test_an_answer_that_shows_no_place_to_cut(chunks: list[str]) -> None:
+    assert cut_of(chunks).before_comma
+
+
+# Which way the LLM takes
+
+
+def rungs_seen(url: str) -> tuple[Profile, list[str]]:
+    seen = profile_of(url)
+    return seen, [str(rung) for rung in rungs_of(seen)]
+
+
+def test_the_way_of_a_server_that_keeps_its_streams(serve: Serve) -> None:
+    seen, rungs = rungs_seen(model(serve, keeps_streams=True).url)
+    assert (seen.server, rungs) == ("llama.cpp", ["replay", "prefill", "ask"])
+    assert "continuation" not in settings_of(seen), '"auto" would replay, and "prefill" would not'
+
+
+def test_the_way_of_a_server_that_its_list_of_models_names(serve: Serve) -> None:
+    seen, rungs = rungs_seen(model(serve, owned_by="vllm").url)
+    assert (seen.server, rungs) == ("vllm", ["prefill", "ask"])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "rungs"), [({}, ["prefill", "ask"]), ({"refuse_prefill": True}, ["ask"])], ids=["writes on", "refuses"]
+)
+def test_the_way_is_the_one_that_is_then_taken(
+    serve: Serve, healed: Callable[..., Any], kwargs: dict[str, Any], rungs: list[str]
+) -> None:
+    assert rungs_seen(model(serve, **kwargs).url)[1] == rungs
+    result, server = healed(None, FAULTS["clean_eof"].at(60), **kwargs)
+    assert result.text == FULL
+    assert server.requests[-1].parsed.kind == rungs[0]
+
+
+# Finish reasons that are none
+
+
+def test_a_finish_reason_on_every_chunk_proves_nothing() -> None:
+    chunks = [{"choices": [{"delta": {"content": each}, "finish_reason": "stop"}]} for each in TOKENS]
+    body = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+    with Odd(lambda asked: body) as server:
+        seen = profile_of(server.url)
+    assert seen.text_after_finish is True
+    assert "completeness" not in settings_of(seen)
+    lines = {line.question: line for line in profile_lines(seen)}
+    assert lines["sends finish reasons"].answer == "no"
+    assert "text followed" in lines["sends finish reasons"].seen
+
+
+def test_a_finish_reason_that_nobody_knows_is_said_to_be_one() -> None:
+    lines = {line.question: line for line in profile_lines(Profile(finish_reason="zonk"))}
+    assert "a word that nobody knows" in lines["sends finish reasons"].seen
 
 
 def test_an_answer_held_back() -> None:
@@ -382,6 +486,7 @@ def test_the_screen(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 1
     assert "At most 9 small requests" in text
     assert "sends finish reasons" in text
+    assert "goes on here by: prefill, then ask." in text
     assert "needed: http_client=http_client()" in text
     assert 'os.environ["THE_KEY"]' in text
     assert KEY not in text
@@ -394,6 +499,7 @@ def test_json(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     told = json.loads(text)
     assert code == 0
     assert told["seen"]["finish_reason"] == "stop"
+    assert told["rungs"] == ["prefill", "ask"]
     assert told["code"].startswith("import os")
     assert told["base_url"].startswith("http://127.0.0.1")
     assert KEY not in text

@@ -114,10 +114,11 @@ def test_where_it_was_joined_is_marked(text: str, position: int, shown: str) -> 
     assert view.markdown(over=True).startswith(shown + "\n\n<small>")
 
 
-def test_a_code_block_that_is_open_does_not_swallow_the_line_below() -> None:
+@pytest.mark.parametrize("fence", ["```", "~~~", "````"])
+def test_a_code_block_that_is_open_does_not_swallow_the_line_below(fence: str) -> None:
     view = View(Read())
-    view.add("Look:\n```\nx = 1")
-    assert "x = 1\n```\n\n<small>streaming | 1 token</small>" in view.markdown(over=False)
+    view.add(f"Look:\n{fence}md\nx = 1")
+    assert f"x = 1\n{fence}\n\n<small>streaming | 1 token</small>" in view.markdown(over=False)
 
 
 def test_the_line_says_how_fast_it_goes() -> None:

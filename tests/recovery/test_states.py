@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tenacity import stop_after_attempt, wait_none
@@ -94,8 +95,12 @@ def test_every_transition_is_walked(transition: tuple[State, Step], monkeypatch:
     assert taken == ([] if step is Step.CHUNK else [step])  # once a token, without a look at the table
 
 
-def test_the_diagram_shows_the_table() -> None:
-    drawn = re.findall(r"^    (\w+) +--(\w+)-+> +(\w+)", machine.__doc__ or "", re.MULTILINE)
+ARCHITECTURE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", [machine.__doc__ or "", ARCHITECTURE], ids=["docstring", "page"])
+def test_the_diagram_shows_the_table(text: str) -> None:
+    drawn = re.findall(r"^    (\w+) +--(\w+)-+> +(\w+)", text, re.MULTILINE)
     assert {(State(before), Step(step)): State(after) for before, step, after in drawn} == TRANSITIONS
     assert len(drawn) == len(TRANSITIONS)
 

@@ -59,6 +59,38 @@ def test_marks_that_are_quoted_are_the_answers_own(said: str) -> None:
     assert joined(said, "<think>` around it</think>") == "<think>` around it</think>"
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("said", "rest"),
+    [
+        pytest.param("◁", "think▷", id="cut in a mark"),
+        pytest.param("<", "think> is a tag.", id="cut behind its first character"),
+        pytest.param("<think> is the tag", " that DeepSeek uses.", id="a text that begins with a mark"),
+        pytest.param("<think>I see, so", " it is nine.</think>\n\nAt nine.", id="the answer's own thought"),
+        pytest.param("Use </think> to close", " it. Then <p>.", id="a closing mark in the anchor"),
+        pytest.param("[THINK", "] opens, [/THINK] closes.", id="both marks in the rest"),
+    ],
+)
+def test_an_answer_about_marks_goes_on_exactly(said: str, rest: str, size: int) -> None:
+    assert joined(said, said + rest, size=size) == rest
+
+
+@pytest.mark.parametrize("said", ["<", "<think> is the tag"])
+def test_a_thought_before_an_anchor_that_looks_like_one_is_skipped(said: str) -> None:
+    shown = joined(said, f"◁think▷hm◁/think▷\n{said} and more.")
+    assert shown.endswith(" and more.")
+    assert "hm" not in shown
+
+
+def test_an_anchor_that_is_cut_and_looks_like_a_thought_is_a_repeat_that_is_not_over() -> None:
+    said = "<think> is the tag"
+    seam = Seam(said, Continuation().anchor(said), strategy=Strategy.ASK)
+    assert seam.feed(said[:12]) == ""
+    assert seam.is_repeating
+    assert seam.finish(complete=False) == ""
+    assert seam.leftover == ""
+
+
 def test_marks_later_in_a_continuation_are_the_answers_own() -> None:
     assert joined(SAID, f"{ANCHOR} word <think> and </think>.") == " word <think> and </think>."
 

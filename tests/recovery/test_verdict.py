@@ -132,6 +132,15 @@ CASES = {
     "stop-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, STOP)),
     "stop-on-the-wire-behind-an-error": Case([text("Hi")], "server", Ended(ErrorBodyError({"error": "x"}), True, STOP)),
     "length-on-the-wire-behind-an-event-that-failed": Case([text("Hi")], "corrupt", Ended(WRONG, True, LENGTH)),
+    "stop-on-the-very-event-that-failed": Case(
+        [text("Hi"), text(" you")], "complete", Ended(WRONG, True, STOP, events_before_reason=2)
+    ),
+    "length-on-the-very-event-that-failed": Case(
+        [text("Hi")], "length", Ended(WRONG, True, LENGTH, events_before_reason=1)
+    ),
+    "stop-behind-another-event-that-failed": Case(
+        [text("Hi")], "corrupt", Ended(WRONG, True, STOP, events_before_reason=2)
+    ),
     "filter-on-an-event-that-failed": Case([text("Hi")], "filtered", Ended(WRONG, True, FILTER)),
     "failed-in-front-of-the-terminator": Case([text("Hi")], "corrupt", Ended(WRONG, True), sends=False),
     "usage-behind-stop-failed": Case([text("Hi"), word(STOP)], "complete", Ended(WRONG, True, STOP)),

@@ -24,6 +24,7 @@ from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response
 from llama_index_resilient_stream.serve.generations import Generations
 from llama_index_resilient_stream.serve.parts import EndPart, TextPart
+from llama_index_resilient_stream.serve.protocols.events import event_of
 from llama_index_resilient_stream.serve.redis import RedisStore
 from llama_index_resilient_stream.serve.resumption import EventStreamSetup
 from llama_index_resilient_stream.serve.store import StoreUnreachableError, Ticket
@@ -61,17 +62,18 @@ class Tab:
     async def read(self, events: int | None = None, *, seconds: float = 30.0) -> Tab:
         """One connection, which breaks behind so many events; whatever was under way then is lost."""
         feed = await self._ask().open(self.last_id, self._request)
-        if isinstance(feed, int):
-            self.status = feed
+        if feed is None:
+            self.status = 204
             return self
         left = 10**9 if events is None else events
         try:
             async with asyncio.timeout(seconds):
                 while left and not feed.over:
-                    for event in (await feed.take(0.5))[:left]:
-                        self.events.append(event)
-                        self.last_id = event.id
+                    for at, part in (await feed.take(0.5))[:left]:
+                        self.events.append(event_of(part, at))
+                        self.last_id = str(at)
                         left -= 1
+            self.status = 404 if feed.refused else 200
         finally:
             await feed.leave()
         return self

@@ -18,7 +18,7 @@ from tenacity import stop_after_attempt
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, resilient
 from llama_index_resilient_stream.llm.chunks import PARTIAL_KEY
-from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, TextPart
+from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, SourcesPart, TextPart
 from llama_index_resilient_stream.serve.source import SourceReader
 from llama_index_resilient_stream.testing import Cut, Fail, FaultServer, ScriptedLLM, Stall
 from support.engines import CHATS, MODE, MODES_OF_CHAT, chat_engine, index, query_engine
@@ -36,6 +36,14 @@ async def parts_of(answer: SourceReader, patience: float = 20.0) -> list[Part]:
         while not parts or not isinstance(parts[-1], EndPart):
             parts += await answer.take()
     await answer.leave()
+    return parts
+
+
+async def first_text(answer: SourceReader) -> list[Part]:
+    """What comes up to the first text."""
+    parts: list[Part] = []
+    while not any(isinstance(part, TextPart | EndPart) for part in parts):
+        parts += await answer.take()
     return parts
 
 
@@ -144,10 +152,11 @@ async def test_every_answer_arrives_whole_over_a_fault_and_says_so(make: Make) -
 @pytest.mark.parametrize("make", WHOLE.values(), ids=WHOLE)
 async def test_an_answer_that_is_not_streamed_is_one_piece(make: Make) -> None:
     parts = await parts_of(SourceReader(make(ResilientLLM(ScriptedLLM(TEXT, [Cut(9, RESET)]), policy=QUICK))))
-    assert parts[0] == TextPart(TEXT)
-    assert isinstance(parts[-1], EndPart)
-    assert parts[-1].status in ("complete", "unknown")
-    assert len(parts) == 2
+    *sources, text, end = parts
+    assert [type(part) for part in sources] in ([], [SourcesPart])
+    assert text == TextPart(TEXT)
+    assert isinstance(end, EndPart)
+    assert end.status in ("complete", "unknown")
 
 
 def letters() -> Iterator[str]:
@@ -351,7 +360,7 @@ async def test_asking_twice_after_the_end_is_an_error() -> None:
     answer = SourceReader(letters())
     await parts_of(answer)
     with pytest.raises(RuntimeError, match="has ended"):
-        await answer.take()
+        await first_text(answer)
 
 
 # Stopping and leaving
@@ -365,7 +374,7 @@ def _live(inner: ScriptedLLM) -> int:
 async def test_stopping_takes_effect_within_a_token_and_what_was_said_can_be_taken(make: Make) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     answer = SourceReader(make(ResilientLLM(inner, policy=QUICK)))
-    parts = await answer.take()
+    parts = await first_text(answer)
     said = _live(inner)
     await answer.stop()
     parts += await parts_of(answer)
@@ -379,7 +388,7 @@ async def test_stopping_takes_effect_within_a_token_and_what_was_said_can_be_tak
 async def test_leaving_leaves_nothing_behind(make: Make) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     answer = SourceReader(make(ResilientLLM(inner, policy=QUICK)))
-    await answer.take()
+    await first_text(answer)
     said = _live(inner)
     await answer.leave()
     assert await eventually(lambda: inner.open_streams == 0, 1)
@@ -394,7 +403,7 @@ async def test_the_memory_keeps_what_was_said_under_a_mark(mode: str, way: str, 
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     engine = resilient(chat_engine(ResilientLLM(inner, policy=QUICK), mode))
     answer = SourceReader(_query(lambda _: engine, way)(ResilientLLM(inner)))
-    parts = await answer.take()
+    parts = await first_text(answer)
     await getattr(answer, stop)()
     if stop == "stop":
         await parts_of(answer)
@@ -411,7 +420,7 @@ async def test_the_memory_keeps_what_was_said_under_a_mark(mode: str, way: str, 
 async def test_leaving_before_the_first_token(name: str, stop: str) -> None:
     inner = ScriptedLLM(LONG, [Stall(0, 0.2)], token=1, delay=0.02)
     answer = SourceReader(STREAMING[name](ResilientLLM(inner, policy=QUICK)))
-    assert await answer.take(0.05) == []
+    assert text_of(await answer.take(0.05)) == ""
     await getattr(answer, stop)()
     if stop == "stop":
         assert (await parts_of(answer))[-1] == EndPart("cancelled")
@@ -472,7 +481,7 @@ async def test_a_reader_that_does_not_read_holds_back_the_llm() -> None:
             yield "x"
 
     answer = SourceReader(endless())
-    await answer.take()
+    await first_text(answer)
     await asyncio.sleep(0.1)
     assert len(pulled) < 200
     await answer.leave()
@@ -531,7 +540,7 @@ FOREIGN: dict[str, Callable[[ScriptedLLM], Any]] = {
 async def test_foreign_source_can_be_stopped(make: Callable[[ScriptedLLM], Any]) -> None:
     inner = ScriptedLLM(LONG, token=1, delay=0.02)
     answer = SourceReader(make(inner))
-    parts = await answer.take()
+    parts = await first_text(answer)
     await answer.stop()
     parts += await parts_of(answer)
     assert parts[-1] == EndPart("cancelled")
@@ -585,7 +594,7 @@ async def test_what_stops_an_answer_stops_everything_below_it() -> None:
         return made[0]
 
     reader = SourceReader(ask)
-    await reader.take()
+    await first_text(reader)
     (stream,) = made[0].calls._live()
     scopes = [made[0].calls.scope, stream.scope]
     await reader.stop()

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from llama_index_resilient_stream import ConfigurationError, StreamStatus
 from llama_index_resilient_stream.serve.parts import EndPart, Part, RecoveryPart, TextPart
-from llama_index_resilient_stream.serve.sse import HEADERS, HEARTBEAT, TEXT_HEADERS, EventId, ServerSentEvent, event_of
+from llama_index_resilient_stream.serve.protocols.events import event_of
+from llama_index_resilient_stream.serve.sse import HEADERS, HEARTBEAT, TEXT_HEADERS, EventId, ServerSentEvent
 
 # A second opinion
 
@@ -226,6 +227,7 @@ def test_the_headers() -> None:
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-store, no-transform",
         "X-Accel-Buffering": "no",
+        "Content-Encoding": "identity",
     }
     assert TEXT_HEADERS["Content-Type"] == "text/plain; charset=utf-8"
     assert TEXT_HEADERS["X-Content-Type-Options"] == "nosniff"

@@ -332,6 +332,11 @@ def flask_good() -> FlaskResponse:
     return FlaskResponse(_flask_answer(TOKENS, STEP), mimetype=SSE, headers=UNBUFFERED)
 
 
+@flask.get("/unsaid")
+def flask_unsaid() -> FlaskResponse:
+    return FlaskResponse(_flask_answer(TOKENS, STEP, done=""), mimetype=SSE, headers=UNBUFFERED)
+
+
 @flask.get("/long")
 def flask_long() -> FlaskResponse:
     return FlaskResponse(_flask_answer(80, STEP * another_pace()), mimetype=SSE, headers=UNBUFFERED)
@@ -348,10 +353,11 @@ def _resume_at() -> int:
 
 
 @stream_with_context
-def _flask_answer(count: int, step: float, fail_at: int = -1) -> Iterator[str]:
+def _flask_answer(count: int, step: float, fail_at: int = -1, done: str = DONE) -> Iterator[str]:
     for number in range(_resume_at(), count):
         if number == fail_at:
             raise Oops
         yield event(number)
         time.sleep(step)
-    yield DONE
+    if done:
+        yield done

@@ -316,6 +316,37 @@ def test_a_body_passes_piece_by_piece_as_it_came(receive: Callable[..., list[byt
     assert body.closed == 1
 
 
+def bare(reason: str) -> bytes:
+    return b'data: {"choices": [{"index": 0, "finish_reason": "%s"}]}\n\n' % reason.encode()
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize(
+    ("body", "before"),
+    [
+        pytest.param([HELLO, HELLO, bare("stop"), END], 2, id="bare"),
+        pytest.param([bare("length"), END], 0, id="bare and first"),
+        pytest.param([HELLO, b": ping\n\n", bare("stop")], 1, id="a comment is no event"),
+        pytest.param([HELLO, openai_event(None, "stop"), END], 1, id="an empty delta"),
+        pytest.param([HELLO, openai_event("x", "stop"), END], None, id="text on it"),
+        pytest.param([HELLO, bare("stop"), HELLO, END], None, id="text behind it"),
+        pytest.param([HELLO, END], None, id="no reason"),
+        pytest.param([HELLO.replace(b"data:", b"data:" + b" " * 70_000), bare("stop"), END], None, id="a long line"),
+    ],
+)
+def test_it_is_known_how_many_events_came_before_a_bare_reason(
+    body: list[bytes], before: int | None, end: bytes, size: int
+) -> None:
+    watch = TerminatorWatch(promised=True)
+    sent = b"".join(body).replace(b"\n", end)
+    if len(sent) > 60_000 and size == 100_000:
+        size = 1_000  # in one piece a long line is whole
+    for at in range(0, len(sent), size):
+        watch.feed(sent[at : at + size])
+    assert watch.events_before_reason == before
+
+
 @BOTH
 def test_the_finish_reason_on_the_wire_goes_with_the_end(receive: Callable[..., list[bytes]]) -> None:
     body, upstream = Pieces([HELLO, openai_event(None, "content_filter"), END]), Upstream()

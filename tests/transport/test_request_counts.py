@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
-from llama_index_resilient_stream.http import async_http_client, http_client
 from llama_index_resilient_stream.testing import FaultServer
 from support.readers import QUICK, TEXT, Reader, openai_like
-from support.sdk_clients import needs_observed_sdk_clients
 
 Serve = Callable[..., FaultServer]
 
@@ -25,17 +23,6 @@ FAULTS: dict[str, tuple[list[Any], int, list[int]]] = {
     "cut-then-retry": (["reset", "http_503"], 1, [1, 2]),
     "retry-then-cut": (["http_503", "reset"], 1, [2, 1]),
 }
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(True, id="our-client"),
-        pytest.param(False, id="sdk-client", marks=needs_observed_sdk_clients),
-    ]
-)
-def clients(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    with http_client() as client:
-        yield {"http_client": client, "async_http_client": async_http_client()} if request.param else {}
 
 
 @pytest.mark.parametrize(("faults", "retries", "requests"), FAULTS.values(), ids=FAULTS)

@@ -74,3 +74,53 @@ def test_a_finish_reason_that_llama_index_drops_counts(
     assert result.report.status is status
     assert result.text == text
     assert len(server.requests) == 1
+
+
+class Stumbles(OpenAILike):
+    """Fails over an event without a delta, as LlamaIndex's class did up to llms-openai 0.1."""
+
+    def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        for response in super().stream_chat(messages, **kwargs):
+            yield response
+            self.stumble(response)
+
+    async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+        source = await super().astream_chat(messages, **kwargs)
+
+        async def stumbling() -> Any:
+            async for response in source:
+                yield response
+                self.stumble(response)
+
+        return stumbling()
+
+    def stumble(self, response: Any) -> None:
+        if response.raw.choices[0].delta.content == "STUMBLE_AT":
+            raise AttributeError("'NoneType' object has no attribute 'tool_calls'")
+
+
+HELD, BARE_STOP = chunk({"content": "STUMBLE_AT"}), chunk(None, "stop")
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        pytest.param([HALF, HELD, BARE_STOP, DONE], StreamStatus.COMPLETE, id="the event of the reason"),
+        pytest.param([HALF, HELD, HALF, BARE_STOP, DONE], StreamStatus.INTERRUPTED, id="an event with text"),
+        pytest.param([HALF, HELD, chunk({"content": "."}, "stop"), DONE], StreamStatus.INTERRUPTED, id="text on it"),
+    ],
+)
+def test_a_class_that_fails_over_an_event_lost_what_was_on_it(
+    reader: Reader, events: list[Any], status: StreamStatus
+) -> None:
+    with EventServer(*events) as server, http_client() as client:
+        inner = Stumbles(
+            model="m",
+            api_base=server.url,
+            api_key="x",
+            is_chat_model=True,
+            max_retries=0,
+            http_client=client,
+            async_http_client=async_http_client(),
+        )
+        assert reader(ResilientLLM(inner, policy=QUICK)).report.status is status

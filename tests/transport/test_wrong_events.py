@@ -5,18 +5,16 @@ The wire is looked at ahead of the chunks: a stop and its terminator have passed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from llama_index.llms.openai_like import OpenAILike
 
 from llama_index_resilient_stream import ResilientLLM, StreamStatus
-from llama_index_resilient_stream.http import async_http_client, http_client
 from llama_index_resilient_stream.report import FaultKind
 from support.event_server import EventServer
 from support.readers import QUICK, Reader
-from support.sdk_clients import LLMS_OPENAI, needs_observed_sdk_clients
+from support.sdk_clients import LLMS_OPENAI
 
 
 def chunk(delta: Any, reason: str | None = None) -> dict[str, Any]:
@@ -73,17 +71,6 @@ HOPELESS: dict[str, tuple[dict[str, Any], FaultKind]] = {
     "detail": ({"detail": "Invalid API key"}, FaultKind.AUTH),
     "filter": ({"code": 1301, "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}, FaultKind.FILTERED),
 }
-
-
-@pytest.fixture(
-    params=[
-        pytest.param(True, id="our-client"),
-        pytest.param(False, id="sdk-client", marks=needs_observed_sdk_clients),
-    ]
-)
-def clients(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    with http_client() as client:
-        yield {"http_client": client, "async_http_client": async_http_client()} if request.param else {}
 
 
 def llm(server: EventServer, clients: dict[str, Any]) -> ResilientLLM:

@@ -103,9 +103,10 @@ class Screen:
             (RESILIENT, resilient, _resilient_state(resilient)),
         ):
             self._console.print(f"\n{name}:", highlight=False)
+            width = min(78, self._console.width)
             for line in self._text(reader).plain.splitlines():
                 self._console.print(
-                    textwrap.fill(line, 78, initial_indent="  ", subsequent_indent="  ", drop_whitespace=bool(line)),
+                    textwrap.fill(line, width, initial_indent="  ", subsequent_indent="  ", drop_whitespace=bool(line)),
                     highlight=False,
                     markup=False,
                 )

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...doctor.endpoint.findings import Finding, Level, is_serious
-from ...doctor.endpoint.measurements import Ending, EventCounts, Framing, Measurements, Observation
+from ...doctor.endpoint.measurements import TERMINALS, Ending, EventCounts, Framing, Measurements, Observation
 from ...doctor.endpoint.plan import BeginRequest, Plan
 from ...doctor.endpoint.probe import ReportProgress, redacted
 from ...doctor.endpoint.remedies import Fix, is_default, lines_for
@@ -106,12 +106,18 @@ def _answers(measurements: Measurements) -> Iterator[tuple[str, Observation]]:
     if measurements.uncompressed:
         yield "uncompressed", measurements.uncompressed
     yield from (("direct" if n == 1 else f"direct, {n}", each) for n, each in enumerate(measurements.direct, 1))
+    yield from _answers_beside(measurements)
+    if measurements.parallel:
+        yield f"last of {len(measurements.parallel)}", max(measurements.parallel, key=lambda each: each.first_byte)
+
+
+def _answers_beside(measurements: Measurements) -> Iterator[tuple[str, Observation]]:
     if measurements.http10:
         yield "HTTP/1.0", measurements.http10
     if measurements.reconnection:
         yield "reconnect", measurements.reconnection.again
-    if measurements.parallel:
-        yield f"last of {len(measurements.parallel)}", max(measurements.parallel, key=lambda each: each.first_byte)
+    if measurements.second_reader:
+        yield "2nd reader", measurements.second_reader
 
 
 def _row(answer: Observation) -> list[str]:
@@ -131,7 +137,7 @@ def _ended(answer: Observation) -> Text:
         return Text("left", "dim")
     if answer.counts.terminal:
         # The user's own text may be text of the answer.
-        said = answer.counts.terminal if answer.counts.terminal in ("done", "error", "[DONE]") else "as you said"
+        said = answer.counts.terminal if answer.counts.terminal in TERMINALS else "as you said"
         return Text(f"{_words(answer.ended)}, {said}", _GOOD if answer.whole else _BAD)
     return Text(_words(answer.ended), "" if answer.ended is Ending.CLEAN else _BAD)
 

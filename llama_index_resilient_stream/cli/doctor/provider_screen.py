@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ...doctor.provider.examiner import MOST_ANSWER_TOKENS, MOST_PROMPT_TOKENS, MOST_REQUESTS, examine
 from ...doctor.provider.profile import Profile, profile_lines
+from ...doctor.provider.rungs import rungs_of
 from ...doctor.provider.settings import Setting, advise, program
 from ..program import program_name
 
@@ -28,7 +29,7 @@ def run(console: Console, *, base_url: str, model: str, api_key_env: str, as_jso
     if not as_json:
         console.print(
             f"At most {MOST_REQUESTS} small requests with a fixed text: about {MOST_PROMPT_TOKENS:,} tokens of prompt "
-            f"and {MOST_ANSWER_TOKENS:,} of answers."
+            f"and {MOST_ANSWER_TOKENS:,} of answers; and one for the list of models."
         )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     limits = httpx.Timeout(timeout, connect=min(_CONNECT, timeout))
@@ -68,6 +69,9 @@ def _show(console: Console, profile: Profile, settings: list[Setting], address: 
         style = _STYLE[line.answer]
         table.add_row(line.question, f"[{style}]{line.answer}[/{style}]", escape(line.seen))
     console.print(table)
+    ways = ", then ".join(rungs_of(profile))
+    behind = f" ({profile.server})" if profile.server else ""
+    console.print(f"[bold]After a cut[/bold] ResilientLLM goes on here{escape(behind)} by: {ways}.\n", highlight=False)
     console.print("[bold]What to set[/bold]\n", highlight=False)
     console.out(code, highlight=False)
     console.print()
@@ -86,6 +90,7 @@ def _as_json(profile: Profile, settings: list[Setting], address: str, model: str
             "requests": profile.requests,
             "seen": {name: value for name, value in asdict(profile).items() if name not in ("obstacle", "requests")},
             "lines": [asdict(line) for line in profile_lines(profile)] if not profile.obstacle else [],
+            "rungs": [str(rung) for rung in rungs_of(profile)] if not profile.obstacle else [],
             "settings": [{"code": s.code, "because": s.because, "needed": s.needed} for s in settings],
             "code": code if not profile.obstacle else "",
         },

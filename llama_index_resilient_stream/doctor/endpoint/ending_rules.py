@@ -1,16 +1,14 @@
-"""How the answer ended, and why. The first rule that matches decides.
-
-Where the direct answer ends badly too, the cause is in the application: the rules then look at the direct answer.
-Otherwise they look at the answer through the proxies, and the cause is not in the application.
-"""
+"""How the answer ended, and why. The first rule that matches decides."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
+from . import format_rules
 from .findings import Finding, Level, plural, timeout_behind
-from .measurements import UNKNOWN_HOST, Ending, Framing, Measurements, Observation
+from .judged_answers import JudgedAnswers, as_bad, is_text_by_choice, readable, unstated
+from .measurements import NO_TLS, UNKNOWN_HOST, Ending, Framing, Measurements, Observation
 
 SHORTEST_TIMEOUT = 0.6
 """Seconds. A shorter silence is a pause, and no timeout."""
@@ -27,46 +25,6 @@ _SEE_THE_LOG = (
 )
 
 
-class JudgedAnswers:
-    """The answers that the rules judge, and whether the cause is in the application or in a proxy."""
-
-    def __init__(self, measurements: Measurements) -> None:
-        main, past = readable(measurements), measurements.direct_answer
-        self.past = past
-        self.app_is_to_blame = past is not None and main.answered and _as_bad(past, main)
-        self.proxy_is_to_blame = past is not None and not self.app_is_to_blame
-        self.answers: Sequence[Observation] = (
-            measurements.direct if self.app_is_to_blame else (main, *measurements.url[1:])
-        )
-        self.answer = self.answers[0]
-        self.where = "The direct answer" if self.app_is_to_blame else "The answer"
-
-
-def readable(measurements: Measurements) -> Observation:
-    """Return the answer through the proxies whose events could be read."""
-    main, plain = measurements.main, measurements.uncompressed_answer
-    return main if main.readable or plain is None else plain
-
-
-def _as_bad(past: Observation, main: Observation) -> bool:
-    return bool(_rank(past)) and not (_rank(main) == _BROKEN > _rank(past))
-
-
-_BROKEN = 2
-
-
-def _rank(answer: Observation) -> int:
-    """Return 2 for a broken answer, 1 where nothing shows whether it is complete, 0 for any other."""
-    if answer.cut or (answer.ended is Ending.CLEAN and not answer.size):
-        return _BROKEN
-    return int(unstated(answer) or answer.counts.failed)
-
-
-def unstated(answer: Observation) -> bool:
-    """Whether it ended cleanly, and nothing in it says that it is complete."""
-    return answer.answered and answer.ended is Ending.CLEAN and answer.readable and not answer.counts.terminal
-
-
 def ending(measurements: Measurements) -> Finding | None:
     """Return what is wrong with the end."""
     case = JudgedAnswers(measurements)
@@ -81,10 +39,27 @@ def no_connection(case: JudgedAnswers) -> Finding | None:
     if answer.ended is Ending.UNREACHABLE:
         cause = "unknown_host" if answer.error == UNKNOWN_HOST else "unreachable"
         return Finding("unreachable", Level.FAULT, f"No connection: {answer.error}.", (cause,))
+    if answer.certificate_error:
+        cause = _CERTIFICATES.get(answer.certificate_error, "untrusted_certificate")
+        return Finding("no_answer", Level.FAULT, f"The certificate is not trusted: {answer.error}.", (cause,))
+    if answer.ended is Ending.NO_ANSWER and answer.error == NO_TLS:
+        return Finding("no_answer", Level.FAULT, "https was asked, and no TLS is spoken there.", ("wrong_scheme",))
     if answer.ended is Ending.NO_ANSWER:
         seen = f"The connection was closed after {answer.ended_at:.1f} s without an answer."
         return Finding("no_answer", Level.FAULT, seen, ("wrong_scheme", "killed_worker"), _SEE_THE_LOG)
     return None
+
+
+# OpenSSL's numbers (x509_vfy.h)
+_CERTIFICATES = {18: "self_signed", 19: "self_signed", 10: "expired_certificate", 62: "wrong_host"}
+
+
+def left_open(case: JudgedAnswers) -> Finding | None:
+    answer = case.answer
+    if answer.ended is not Ending.GAVE_UP or not answer.counts.terminal:
+        return None
+    seen = f"The answer said that it was over after {answer.last_event_at:.1f} s, and the connection stayed open."
+    return Finding("left_open", Level.FAULT, seen, ("left_open",))
 
 
 def gave_up(case: JudgedAnswers) -> Finding | None:
@@ -106,7 +81,7 @@ def gateway_timeout(case: JudgedAnswers) -> Finding | None:
     return Finding("gateway_timeout", Level.FAULT, seen, ("gateway_timeout",), timeout=limit)
 
 
-_REFUSALS = {401: "not_let_in", 403: "not_let_in", 404: "wrong_path", 405: "wrong_method"}
+_REFUSALS = {401: "not_let_in", 403: "not_let_in", 404: "wrong_path", 405: "wrong_method", 429: "rate_limit"}
 
 
 def bad_status(case: JudgedAnswers) -> Finding | None:
@@ -181,11 +156,23 @@ def cut_in_mid_flow(case: JudgedAnswers) -> Finding | None:
     cuts = [each for each in case.answers if each.cut]
     if len(cuts) > 1 and (finding := _cut_again(case, cuts)):
         return finding
-    causes = ("time_limit", "killed_worker") if case.proxy_is_to_blame else ("exception", "killed_worker", "time_limit")
+    causes = _limits(cuts) if case.proxy_is_to_blame else ("exception", "killed_worker", "time_limit")
     again = "Ask again with --repeat 3: the same time is a limit, the same place an exception. "
     distinguish = (again if len(cuts) < 3 else "") + _SEE_THE_LOG
     limit = timeout_behind(answer.ended_at)
     return Finding("cut_in_mid_flow", Level.FAULT, _cuts_in_words(case, cuts), causes, distinguish, limit)
+
+
+def _limits(cuts: list[Observation]) -> tuple[str, ...]:
+    """Return which limits of a proxy may have cut: those on the time are whole seconds, those on the size any."""
+    sizes = [each.size for each in cuts]
+    if len(cuts) < 2 or max(sizes) - min(sizes) > _ONE_EVENT:
+        return ("time_limit", "killed_worker")
+    whole_seconds = timeout_behind(cuts[0].ended_at).is_integer()
+    return ("time_limit", "size_limit") if whole_seconds else ("size_limit", "time_limit")
+
+
+_ONE_EVENT = 200  # bytes, about
 
 
 def _cuts_in_words(case: JudgedAnswers, cuts: list[Observation]) -> str:
@@ -229,15 +216,20 @@ def error_event(case: JudgedAnswers) -> Finding | None:
 
 def no_terminal_event(case: JudgedAnswers) -> Finding | None:
     answer = case.answer
-    if not unstated(answer):
+    if not unstated(answer) or is_text_by_choice(answer):
         return None
     seen = f"{case.where} ended cleanly, and nothing in it says that it was finished."
     if case.proxy_is_to_blame:
         seen = "The answer ended cleanly before its terminal event; past the proxies it arrives."
         return Finding("end_lost_on_the_way", Level.FAULT, seen, ("http10_hop",))
-    if case.app_is_to_blame:
-        return Finding("no_terminal_event", Level.RISK, seen, _UNSTATED, _HOW_TO_SAY)
-    return Finding("no_terminal_event", Level.RISK, seen, (*_UNSTATED, "http10_hop"), f"{_HOW_TO_SAY} {_DIRECT}")
+    causes: tuple[str, ...] = ("no_terminal_event", "swallowed_exception")
+    if answer.hung_up:
+        seen += " Then the server closed the connection, as it does after an exception."
+    if answer.hung_up or case.has_terminal:
+        causes = ("swallowed_exception", "no_terminal_event")
+    if case.app_is_to_blame or case.is_application:
+        return Finding("no_terminal_event", Level.RISK, seen, causes, _HOW_TO_SAY)
+    return Finding("no_terminal_event", Level.RISK, seen, (*causes, "http10_hop"), f"{_HOW_TO_SAY} {_DIRECT}")
 
 
 _UNSTATED = ("no_terminal_event", "swallowed_exception")
@@ -253,13 +245,16 @@ def _next_step(case: JudgedAnswers) -> str:
 EndingRule = Callable[[JudgedAnswers], Finding | None]
 RULES: tuple[EndingRule, ...] = (
     no_connection,
+    left_open,
     gave_up,
     gateway_timeout,
     bad_status,
+    format_rules.web_page,
     empty_and_clean,
     empty_and_cut,
     cut_after_silence,
     cut_in_mid_flow,
+    *format_rules.RULES,
     error_event,
     no_terminal_event,
 )
@@ -277,7 +272,7 @@ def hidden_cut(measurements: Measurements) -> Finding | None:
 def unstated_past_the_proxies(measurements: Measurements) -> Finding | None:
     """The direct answer has no terminal event either, where a proxy does something worse."""
     past = measurements.direct_answer
-    if past is None or not unstated(past) or not past.size or _as_bad(past, readable(measurements)):
+    if past is None or not unstated(past) or not past.size or as_bad(past, readable(measurements)):
         return None
     seen = "The direct answer ended cleanly, and nothing in it says that it was finished."
     return Finding("no_terminal_event", Level.RISK, seen, _UNSTATED, _HOW_TO_SAY)

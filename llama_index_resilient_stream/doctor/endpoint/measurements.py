@@ -8,11 +8,18 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
-BLOCK_GAP = 0.05
+from ..sse import OPENAI_DONE
+
+DONE, ERROR, FINISH = "done", "error", "finish"
+TERMINALS = (DONE, ERROR, FINISH, OPENAI_DONE)
+"""What says that an answer is over; anything else is the user's own text."""
+
+BLOCK_GAP = 0.002
 """Seconds. What arrives this close together is one block: TCP does not keep the sender's writes apart."""
 HELD_BACK = 0.5
 """Seconds. An answer that is complete sooner was too quick to show whether something held it back."""
 UNKNOWN_HOST = "the host name is not known"
+NO_TLS = "no TLS is spoken there"
 
 
 class Framing(StrEnum):
@@ -48,6 +55,8 @@ class Arrival:
 
     at: float
     size: int
+    pieces: int = 0
+    """Events that they completed and that brought a piece of the answer."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,57 @@ class EventCounts:
     """Comment lines."""
     ids: tuple[str, ...] = ()
     terminal: str = ""
-    """What said that it was over: "done", "error", "[DONE]", or the user's own text."""
+    """What said that it was over: one of `TERMINALS`, or the user's own text."""
     status: str = ""
     """The word behind "status" in the data of the terminal event, where it is one that this package uses."""
 
     @property
     def failed(self) -> bool:
         """Whether the endpoint itself said that something went wrong."""
-        return self.terminal == "error"
+        return self.terminal == ERROR
+
+
+class WireProtocol(StrEnum):
+    """Whose protocol the events are, as far as they show it."""
+
+    UNKNOWN = ""
+    OPENAI = "openai"
+    AI_SDK = "ai_sdk"
+
+
+class BodyKind(StrEnum):
+    """What a body looks like, whatever its content type says."""
+
+    EMPTY = "empty"
+    EVENTS = "events"
+    JSON_LINES = "json_lines"
+    PAGE = "page"
+    LOGIN_PAGE = "login_page"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class BodyFormat:
+    """How a body is written."""
+
+    kind: BodyKind = BodyKind.EMPTY
+    pieces: int = 0
+    """Events that brought a piece of the answer."""
+    longest_piece: int = 0
+    """Characters of the longest of them."""
+    stray_lines: int = 0
+    """Lines that are no field of an event: readers drop them."""
+    unended_lines: int = 0
+    """Lines of data at the end that no blank line ends: readers drop them."""
+    joined_events: int = 0
+    """Events that are several, since no blank line is between them."""
+    split_texts: int = 0
+    """Events with one blank line too many behind them: their text ended with a line end, which is lost."""
+    protocol: WireProtocol = WireProtocol.UNKNOWN
+    says_how: bool = False
+    """Whether it says how the answer ended, and not only that it is over, as [DONE] does."""
+    end_is_foreign: bool = False
+    """Whether the finish reason has another id than the chunks before it."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +135,18 @@ class Observation:
     framing: Framing = Framing.NONE
     arrivals: tuple[Arrival, ...] = ()
     counts: EventCounts = field(default_factory=EventCounts)
+    format: BodyFormat = field(default_factory=BodyFormat)
     readable: bool = True
     """False where it was compressed in a way that the standard library does not know."""
     error: str = ""
+    certificate_error: int = 0
+    """Why OpenSSL does not trust the certificate, as a number; 0 where it does."""
+    segments: int = 0
+    """TCP segments with data that came, the headers included; 0 where the system does not tell."""
+    last_event_at: float = 0.0
+    """When the last event came."""
+    hung_up: bool = False
+    """Whether the server closed the connection behind a proper end, though it was to be kept alive."""
 
     @property
     def answered(self) -> bool:
@@ -144,16 +205,6 @@ class Observation:
         times = [0.0, *(arrival.at for arrival in self.arrivals)]
         return max((later - earlier for earlier, later in pairwise(times)), default=0.0)
 
-    @property
-    def one_block(self) -> bool:
-        """All at once, after a wait. One event alone could not have come otherwise."""
-        several = self.counts.events > 2 if self.is_sse and self.readable else True
-        return len(self.blocks) == 1 and self.first_byte >= HELD_BACK and several
-
-    @property
-    def streams(self) -> bool:
-        return len(self.blocks) >= 3
-
 
 @dataclass(frozen=True)
 class Reconnection:
@@ -200,10 +251,23 @@ class Measurements:
     parallel: tuple[Observation, ...] = ()
     """The answers to requests that were sent at the same time."""
     quick_route: RouteLatency | None = None
+    second_reader: Observation | None = None
+    """The beginning of the answer to one more request, where nothing else asked the same URL again."""
+    is_application: bool = False
+    """Whether the URL is the application's own, without a proxy, as far as it shows."""
+    app_compresses: bool | None = None
+    """Whether a compressed answer is compressed past the proxies, too; None where that is not known."""
 
     @property
     def main(self) -> Observation:
         return self.url[0]
+
+    @property
+    def answers(self) -> tuple[Observation, ...]:
+        """All answers that were read to their end, or nearly."""
+        more = [each for each in (self.uncompressed, self.second_reader) if each is not None]
+        more += [self.reconnection.again] if self.reconnection else []
+        return (*self.url, *self.direct, *more, *self.parallel)
 
     @property
     def uncompressed_answer(self) -> Observation | None:

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from urllib.parse import urlsplit
 
+from .delivery_rules import is_doubtful
+from .made_up_rules import SHORTER
 from .measurements import Ending, Measurements, Observation, Reconnection, RouteLatency
 from .probe import BROWSER, PLAIN, ProbeRequest, ReportProgress, observe
 
@@ -18,6 +20,9 @@ BeginRequest = Callable[[str], ReportProgress]
 
 _APP_SERVERS = ("uvicorn", "hypercorn", "granian", "gunicorn", "werkzeug")
 _HERE = ("localhost", "127.0.0.1", "::1")
+CACHED_AFTER = 5.5
+"""Seconds after which a cache has an answer, also one that waits until the connection behind it is closed: servers keep
+theirs for 5 s."""
 _PAUSE = 0.1  # seconds between two requests to the quick route
 
 
@@ -48,26 +53,61 @@ def measure(plan: Plan, begin: BeginRequest) -> Measurements:
     """
     request = plan.request
     main = observe(plan.url, request, accept_encoding=BROWSER, on_progress=begin("as a browser asks"))
+    asked = time.monotonic()
     if main.ended is Ending.UNREACHABLE:
         return Measurements((main,))
-    plain = None
+    seen = Measurements((main,), is_application=not plan.direct and _is_application(plan.url, main))
     if main.encoding:
         plain = observe(plan.url, request, accept_encoding=PLAIN, on_progress=begin("without compression"))
-    direct = [observe(plan.direct, request, on_progress=begin("past the proxies"))] if plan.direct else []
-    url = [main]
-    if direct and _broken(direct[0]):
-        direct += _repeat(plan.direct, plan, begin)
-    elif _broken(main):
-        url += _repeat(plan.url, plan, begin)
-    return Measurements(
-        tuple(url),
-        tuple(direct),
-        uncompressed=plain,
+        seen = replace(seen, uncompressed=plain)
+    if plan.direct:
+        seen = replace(seen, direct=(observe(plan.direct, request, on_progress=begin("past the proxies")),))
+        seen = replace(seen, app_compresses=_app_compresses(plan, main, begin))
+    seen = _repeated(plan, seen, begin)
+    seen = replace(
+        seen,
         http10=_http10(plan, main, begin),
-        reconnection=_reconnection(plan, plain or main, begin),
         parallel=_parallel(plan, begin) if plan.parallel > 1 else (),
         quick_route=_quick_route(plan, begin) if plan.quick_url else None,
     )
+    return _next_readers(plan, seen, begin, asked)
+
+
+def _next_readers(plan: Plan, seen: Measurements, begin: BeginRequest, asked: float) -> Measurements:
+    """Ask as the readers who come next. Those before were answered at `asked`."""
+    if plan.request.method == "GET" and seen.main.whole and not seen.is_application:
+        begin("a cache on the way, after a pause")
+        time.sleep(max(0.0, asked + CACHED_AFTER - time.monotonic()))
+    seen = replace(seen, reconnection=_reconnection(plan, seen, begin))
+    return replace(seen, second_reader=_second_reader(plan, seen, begin))
+
+
+def _app_compresses(plan: Plan, main: Observation, begin: BeginRequest) -> bool | None:
+    if not main.encoding:
+        return None
+    on_progress = begin("past the proxies, compressed")
+    past = observe(
+        plan.direct, plan.request, accept_encoding=BROWSER, stop_when=lambda events: True, on_progress=on_progress
+    )
+    return bool(past.encoding) if past.answered else None
+
+
+def _repeated(plan: Plan, seen: Measurements, begin: BeginRequest) -> Measurements:
+    """Ask again for what was cut, and once more for what may be chance."""
+    if seen.direct and _broken(seen.direct[0]):
+        return replace(seen, direct=(*seen.direct, *_repeat(plan.direct, plan, begin)))
+    if _broken(seen.main):
+        return replace(seen, url=(*seen.url, *_repeat(plan.url, plan, begin)))
+    if is_doubtful(seen):
+        again = observe(plan.url, plan.request, accept_encoding=BROWSER, on_progress=begin("once more, to be sure"))
+        return replace(seen, url=(*seen.url, again))
+    past = seen.direct_answer
+    if past is not None and seen.main.whole and seen.main.format.pieces * SHORTER < past.format.pieces:
+        on_progress = begin("once more, to compare the length")
+        again = observe(plan.url, plan.request, accept_encoding=BROWSER, on_progress=on_progress)
+        past_again = observe(plan.direct, plan.request, on_progress=begin("once more, past the proxies"))
+        return replace(seen, url=(*seen.url, again), direct=(*seen.direct, past_again))
+    return seen
 
 
 def _broken(answer: Observation) -> bool:
@@ -95,8 +135,8 @@ def _is_application(url: str, answer: Observation) -> bool:
     return urlsplit(url).hostname in _HERE and server.startswith(_APP_SERVERS)
 
 
-def _reconnection(plan: Plan, answer: Observation, begin: BeginRequest) -> Reconnection | None:
-    ids = answer.counts.ids
+def _reconnection(plan: Plan, seen: Measurements, begin: BeginRequest) -> Reconnection | None:
+    ids = (seen.uncompressed or seen.main).counts.ids
     if plan.request.method != "GET" or len(ids) < 3:  # an EventSource can only GET
         return None
     middle = len(ids) // 2
@@ -107,6 +147,20 @@ def _reconnection(plan: Plan, answer: Observation, begin: BeginRequest) -> Recon
         on_progress=begin("as a reader that comes back"),
     )
     return Reconnection(ids[middle], ids[: middle + 1], again)
+
+
+def _second_reader(plan: Plan, seen: Measurements, begin: BeginRequest) -> Observation | None:
+    """Whether one more reader is served as well, and by the application. It leaves at the first piece."""
+    asked_again = seen.uncompressed or seen.reconnection or len(seen.url) > 1
+    if asked_again or not seen.main.answered or seen.main.ended is not Ending.CLEAN or not seen.main.counts.events:
+        return None
+    return observe(
+        plan.url,
+        plan.request,
+        accept_encoding=BROWSER,
+        stop_when=lambda counts: bool(counts.events),
+        on_progress=begin("as a second reader"),
+    )
 
 
 def _parallel(plan: Plan, begin: BeginRequest) -> tuple[Observation, ...]:

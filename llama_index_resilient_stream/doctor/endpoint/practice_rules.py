@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+from . import next_reader_rules
 from .findings import Finding, Level, plural
-from .measurements import Framing, Measurements
+from .judged_answers import is_text_by_choice
+from .measurements import BodyKind, Framing, Measurements, WireProtocol
 
 HEARTBEAT_GAP = 1.5
 """Seconds. A heartbeat, if there were one, would have come in a silence as long as this."""
@@ -19,7 +21,7 @@ STARLETTE_THREADS = 40
 
 
 def direct_unusable(measurements: Measurements) -> Finding | None:
-    if not measurements.direct or measurements.direct_answer is not None:
+    if not measurements.direct or measurements.direct_answer is not None or measurements.direct[0].status == 429:
         return None
     direct = measurements.direct[0]
     how = f"answered {direct.status}" if direct.status else f"gave no answer ({direct.error})"
@@ -30,6 +32,10 @@ def http10_without_chunks(measurements: Measurements) -> Finding | None:
     old = measurements.http10
     if old is None or not old.answered or old.framing is not Framing.CLOSE:
         return None
+    # Where the answer says itself that it is over, no cut can look like an end.
+    says_so = any(each.counts.terminal for each in measurements.answers)
+    if says_so or not measurements.main.answered or is_text_by_choice(measurements.main):
+        return None
     seen = "A request in HTTP/1.0 is answered without chunks: behind nginx before 1.29.7, cuts look like ends."
     return Finding("http10_without_chunks", Level.RISK, seen, ("http10_framing",))
 
@@ -38,8 +44,11 @@ def no_events(measurements: Measurements) -> Finding | None:
     answer = measurements.direct_answer or measurements.main
     if not answer.answered or answer.is_sse or not answer.size:
         return None
+    if answer.format.kind is BodyKind.JSON_LINES and answer.counts.status:  # ours, which says how it ended
+        return None
     kind = answer.headers.get("content-type", "none").partition(";")[0]
-    return Finding("not_sse", Level.RISK, f"The content type is {kind}, not text/event-stream.", ("not_sse",))
+    level = Level.HINT if is_text_by_choice(answer) else Level.RISK
+    return Finding("not_sse", level, f"The content type is {kind}, not text/event-stream.", ("not_sse",))
 
 
 def no_accel_header(measurements: Measurements) -> Finding | None:
@@ -64,6 +73,8 @@ def no_heartbeat(measurements: Measurements) -> Finding | None:
 def no_ids(measurements: Measurements) -> Finding | None:
     answer = measurements.direct_answer or measurements.main
     if not answer.answered or not answer.is_sse or answer.counts.events < 2 or answer.counts.ids:
+        return None
+    if answer.format.protocol is not WireProtocol.UNKNOWN:  # their readers come back in ways of their own
         return None
     return Finding(
         "no_ids", Level.HINT, "The events have no ids: a reader that lost the line cannot resume.", ("no_ids",)
@@ -119,6 +130,7 @@ def quick_route_stalls(measurements: Measurements) -> Finding | None:
 
 PracticeRule = Callable[[Measurements], Finding | None]
 RULES: tuple[PracticeRule, ...] = (
+    *next_reader_rules.RULES,
     direct_unusable,
     quick_route_stalls,
     restarts_on_reconnect,

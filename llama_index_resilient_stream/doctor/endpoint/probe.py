@@ -18,7 +18,9 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...transport.decompression import Decompressor
-from .measurements import UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
+from .clocked_http import ClockedResponse, connection_to, data_segments
+from .measurements import NO_TLS, UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
+from .next_reader_rules import CACHE_HEADERS
 from .sse_counter import EventCounter
 
 HEADERS = {
@@ -31,12 +33,19 @@ HEADERS = {
     "connection",
     "cache-control",
     "x-accel-buffering",
+    "x-content-type-options",
+    "age",
+    *CACHE_HEADERS,
     "cf-ray",
     "x-amz-apigw-id",
     "x-amz-cf-id",
 }
 """The response headers that are kept. None of them carries a secret."""
 _PRESENT = {"cf-ray", "x-amz-apigw-id", "x-amz-cf-id"}  # their values do not matter
+
+LINGER = 5.0
+"""Seconds that the connection may stay open behind the last event."""
+_HANGS_UP_WITHIN = 0.15  # seconds
 
 BROWSER = "gzip, deflate, br, zstd"
 PLAIN = "identity"
@@ -60,16 +69,6 @@ class ProbeRequest:
 
     def with_header(self, name: str, value: str) -> ProbeRequest:
         return replace(self, headers=(*self.headers, (name, value)))
-
-
-class _HTTP10Connection(http.client.HTTPConnection):
-    _http_vsn = 10
-    _http_vsn_str = "HTTP/1.0"
-
-
-class _HTTP10SecureConnection(http.client.HTTPSConnection):
-    _http_vsn = 10
-    _http_vsn_str = "HTTP/1.0"
 
 
 def observe(
@@ -104,7 +103,9 @@ def observe(
     except (OSError, http.client.HTTPException) as error:
         if connection.sock is None:
             return Observation(Ending.UNREACHABLE, error=_error_name(error))
-        return Observation(Ending.NO_ANSWER, time.monotonic() - started, error=_error_name(error))
+        number = error.verify_code if isinstance(error, ssl.SSLCertVerificationError) else 0
+        took = time.monotonic() - started
+        return Observation(Ending.NO_ANSWER, took, error=_error_name(error), certificate_error=number)
     finally:
         connection.close()
 
@@ -113,15 +114,13 @@ def _connection(url: str, request: ProbeRequest, http10: bool) -> http.client.HT
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(_no_url(url))
-    if parts.scheme == "http":
-        kind = _HTTP10Connection if http10 else http.client.HTTPConnection
-        return kind(parts.hostname, parts.port, timeout=request.timeout)
-    context = ssl.create_default_context()
-    if request.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    secure = _HTTP10SecureConnection if http10 else http.client.HTTPSConnection
-    return secure(parts.hostname, parts.port, timeout=request.timeout, context=context)
+    secure = None
+    if parts.scheme == "https":
+        secure = ssl.create_default_context()
+        if request.insecure:
+            secure.check_hostname = False
+            secure.verify_mode = ssl.CERT_NONE
+    return connection_to(parts.hostname, parts.port, timeout=request.timeout, tls=secure, http10=http10)
 
 
 def _no_url(url: str) -> str:
@@ -174,15 +173,19 @@ class _ResponseReader:
         on_progress: ReportProgress,
     ) -> None:
         self._connection, self._socket = connection, connection.sock  # which a response that closes takes away
-        self._started, self._until = started, started + request.timeout
+        self._started = started
+        self._latest = self._until = started + request.timeout
         self._stop_when, self._on_progress = stop_when, on_progress
         self._counter = EventCounter(request.terminal)
         self._arrivals: list[Arrival] = []
+        self._reads = 0  # of the socket, when the last bytes came
+        self._last_event_at = 0.0
         self._error = ""
 
     def read(self) -> Observation:
         try:
             response = self._connection.getresponse()
+            assert isinstance(response, ClockedResponse)  # as `connection_to` makes them
         except TimeoutError as error:
             return Observation(Ending.GAVE_UP, self._now(), error=_error_name(error))
         with response:
@@ -190,9 +193,11 @@ class _ResponseReader:
             headers = _headers(response)
             decompress = Decompressor(headers.get("content-encoding", ""))
             ended = self._body(response, decompress)
+            ended_at, segments = self._now(), data_segments(self._socket)
+            hung_up = ended is Ending.CLEAN and not self._counter.counted.terminal and self._hangs_up(response)
         return Observation(
             ended,
-            self._now(),
+            ended_at,
             status=response.status,
             http_version="1.0" if response.version == 10 else "1.1",
             headers=MappingProxyType(headers),
@@ -200,19 +205,22 @@ class _ResponseReader:
             framing=_framing(response),
             arrivals=tuple(self._arrivals),
             counts=self._counter.counted,
+            format=self._counter.format,
             readable=decompress.readable,
             error=self._error,
+            segments=segments,
+            last_event_at=self._last_event_at,
+            hung_up=hung_up,
         )
 
-    def _body(self, response: http.client.HTTPResponse, decompress: Decompressor) -> Ending:
+    def _body(self, response: ClockedResponse, decompress: Decompressor) -> Ending:
         try:
             while not (self._stop_when and self._stop_when(self._counter.counted)):
                 self._socket.settimeout(max(0.001, self._until - time.monotonic()))
                 data = response.read1(65536)
                 if not data:
                     return Ending.CUT if response.length else Ending.CLEAN
-                self._arrivals.append(Arrival(self._now(), len(data)))
-                self._counter.feed(decompress(data))
+                self._take(response, data, decompress(data))
                 self._on_progress(self._counter.counted, self._now())
         except TimeoutError:
             return Ending.GAVE_UP
@@ -223,6 +231,31 @@ class _ResponseReader:
             self._error = _error_name(error)
             return Ending.CUT
         return Ending.STOPPED_EARLY
+
+    def _take(self, response: ClockedResponse, data: bytes, plain: bytes) -> None:
+        clock = response.clock
+        events, pieces = self._counter.counted.events, self._counter.pieces
+        self._counter.feed(plain)
+        arrival = Arrival(clock.at - self._started, len(data), self._counter.pieces - pieces)
+        if self._arrivals and clock.reads == self._reads:  # the next chunk of what came out together
+            last = self._arrivals.pop()
+            arrival = Arrival(last.at, last.size + arrival.size, last.pieces + arrival.pieces)
+        self._arrivals.append(arrival)
+        self._reads = clock.reads
+        if self._counter.counted.events > events:
+            self._last_event_at = arrival.at
+            if self._counter.counted.terminal:
+                self._until = min(self._latest, time.monotonic() + LINGER)
+
+    def _hangs_up(self, response: ClockedResponse) -> bool:
+        """Whether the server closes a connection that it was to keep alive: after an exception they do."""
+        if response.will_close or isinstance(self._socket, ssl.SSLSocket):
+            return False
+        try:
+            self._socket.settimeout(_HANGS_UP_WITHIN)
+            return self._socket.recv(1, socket.MSG_PEEK) == b""
+        except OSError as error:
+            return isinstance(error, ConnectionResetError)
 
     def _now(self) -> float:
         return time.monotonic() - self._started
@@ -245,7 +278,14 @@ def _error_name(error: BaseException) -> str:
     """Return the kind of an error, not its message, which may quote what the server sent."""
     if isinstance(error, socket.gaierror):
         return UNKNOWN_HOST
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message.partition(",")[0]  # behind the comma it may quote the host
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS_REASONS:
+        return NO_TLS
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
+
+
+_NO_TLS_REASONS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 
 
 def redacted(url: str) -> str:

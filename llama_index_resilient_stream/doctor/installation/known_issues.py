@@ -72,6 +72,13 @@ KNOWN_ISSUES: tuple[_IssueRule, ...] = (
         "llama_index.core.__version__ names an older one until 0.14.3; pip and this page are right.",
     ),
     _IssueRule(
+        "engines_do_not_stream",
+        CORE,
+        _between(CORE, "0.14.22", "0.14.25"),
+        "Query and chat engines give the whole answer in one chunk, streaming=True or not. "
+        'pip install -U "llama-index-core>=0.14.25"',
+    ),
+    _IssueRule(
         "thinking_in_simple_chat",
         CORE,
         _between(CORE, "0.14.3", "0.14.24"),
@@ -108,7 +115,7 @@ KNOWN_ISSUES: tuple[_IssueRule, ...] = (
         "uvicorn",
         lambda versions, python: "uvicorn" in versions and "httptools" not in versions,
         "Without httptools it marks the end of HTTP/1.0 answers by closing: behind nginx before 1.29.7, as it comes, "
-        "cuts look like ends, and answers are held back. pip install httptools",
+        "cuts look like ends where no terminal event is sent, and answers are held back. pip install httptools",
     ),
     _IssueRule(
         "sse_starlette",

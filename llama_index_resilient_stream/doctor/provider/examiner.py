@@ -6,6 +6,7 @@ fact is unknown.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -13,24 +14,21 @@ from typing import Any
 
 import httpx
 
-from ...providers import PROVIDERS
+from ...providers import PROVIDERS, server_of, server_owning
 from ...recovery.continuation import Continuation
 from ...recovery.seam import Seam
 from ...recovery.usage import estimate_tokens
 from ...report import Strategy
-from ..endpoint.measurements import BLOCK_GAP, HELD_BACK, Ending
+from ...transport.model_owner import owner_in
+from ..endpoint.measurements import HELD_BACK, Ending
+from ..endpoint.spans import Delivery
+from .cut import PARTIAL_TEXT, Cut, cut_of
 from .profile import AskResult, PrefillSupport, Profile, UsageSupport
 from .reply import Reply, send
 
 QUESTION = (
     "Count from one to thirty in English words, on one line, separated by a comma and a space. "
     "Begin with the words 'Here you are: ' and write nothing else."
-)
-# Cut inside a word: a model that continues it begins with the rest of the word, a new turn does not.
-PARTIAL_TEXT = "Here you are: one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, four"
-REST = (
-    "teen, fifteen, sixteen, seventeen, eighteen, nineteen, twenty, twenty-one, twenty-two, twenty-three, "
-    "twenty-four, twenty-five, twenty-six, twenty-seven, twenty-eight, twenty-nine, thirty"
 )
 _TOOL = {
     "type": "function",
@@ -48,6 +46,7 @@ MOST_REQUESTS = 9
 MOST_ANSWER_TOKENS = WHOLE_TOKENS + LIMIT_TOKENS + TOOL_CALL_TOKENS + 4 * CONTINUATION_TOKENS
 MOST_PROMPT_TOKENS = MOST_REQUESTS * (estimate_tokens(QUESTION + PARTIAL_TEXT) + 150)
 
+_LIST_TIMEOUT = 5.0  # seconds
 _FEW = 6  # events, too few to tell
 _REFUSED = (400, 422)
 _REFUSALS = {
@@ -106,6 +105,7 @@ class _Probes:
         self._model = model
         self._timeout = timeout
         self._limit = "max_tokens"
+        self._cut = Cut()
 
     def _ask(self, messages: Messages, most: int, **more: Any) -> Reply:
         reply = self._send(messages, most, more)
@@ -129,7 +129,10 @@ class _Probes:
         if (obstacle := _obstacle(reply)) or not reply.is_stream:
             return Profile(obstacle=obstacle)
         progress = reply.progress
+        self._cut = cut_of(reply.pieces)
         return Profile(
+            server=server_of_stream(reply) or self._owner(),
+            text_after_finish=reply.text_after_finish if reply.finish_reason is not None else None,
             finish_reason=_finish_reason(reply),
             sends_done=_sends_done(reply),
             usage=UsageSupport.REFUSED if refused else _usage_support(reply),
@@ -141,10 +144,20 @@ class _Probes:
             longest_gap=max((after - before for before, after in pairwise(progress)), default=None),
         )
 
+    def _owner(self) -> str:
+        """Return what the list of models says that the server is; "" where it does not."""
+        address = self._url.removesuffix("/chat/completions") + "/models"
+        try:
+            response = self._client.get(address, timeout=_LIST_TIMEOUT)
+            owner = owner_in(response.status_code, response.content, json.dumps({"model": self._model}).encode())
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):  # a list of another form
+            return ""
+        return server_owning(owner) or ""
+
     def at_the_limit(self, profile: Profile) -> Profile:
         """Ask for a longer answer than the token limit allows."""
         reply = self._ask(_question(), LIMIT_TOKENS)
-        obeyed = len(reply.text) < len(PARTIAL_TEXT)  # some servers take no notice of the limit
+        obeyed = len(reply.text) < len(self._cut.partial_text)  # some servers take no notice of the limit
         return replace(profile, finish_reason_at_limit=_finish_reason(reply) if obeyed else None)
 
     def with_a_tool(self, profile: Profile) -> Profile:
@@ -155,9 +168,10 @@ class _Probes:
     def asked_to_go_on(self, profile: Profile) -> Profile:
         """Ask for the rest of a cut answer, with an anchor to repeat."""
         continuation = Continuation(Strategy.ASK)
-        turns = [{"role": turn.role, "content": turn.text} for turn in continuation.turns(PARTIAL_TEXT)]
+        partial_text = self._cut.partial_text
+        turns = [{"role": turn.role, "content": turn.text} for turn in continuation.turns(partial_text)]
         reply = self._ask([*_question(), *turns], CONTINUATION_TOKENS)
-        return replace(profile, ask=_joined(reply.text, continuation.anchor(PARTIAL_TEXT)))
+        return replace(profile, ask=_joined(reply.text, continuation.anchor(partial_text), self._cut))
 
     def prefilled(self, profile: Profile) -> Profile:
         """Try the ways of asking for a prefill, those first that LlamaIndex can send."""
@@ -169,11 +183,12 @@ class _Probes:
         )
         outcomes: list[PrefillSupport | None] = []
         for way, mark, more in ways:
-            reply = self._ask(
-                [*_question(), {"role": "assistant", "content": PARTIAL_TEXT, **mark}], CONTINUATION_TOKENS, **more
-            )
-            echoes = reply.text.lstrip().startswith(PARTIAL_TEXT)
-            if _begins_with_the_rest(reply.text.lstrip().removeprefix(PARTIAL_TEXT)):
+            partial_text = self._cut.partial_text
+            turn = {"role": "assistant", "content": partial_text, **mark}
+            reply = self._ask([*_question(), turn], CONTINUATION_TOKENS, **more)
+            echoes = reply.text.lstrip().startswith(partial_text)
+            rest = reply.text.lstrip().removeprefix(partial_text) if echoes else reply.text
+            if self._cut.goes_on(rest):
                 return replace(profile, prefill=way, echoes=echoes)
             outcomes.append(_failed_prefill(reply))
         # An unknown flag may be refused where the turn alone is not, so the best outcome counts.
@@ -182,6 +197,11 @@ class _Probes:
 
 
 _BEST_FIRST = (PrefillSupport.NEW_TURN, PrefillSupport.REFUSED)
+
+
+def server_of_stream(reply: Reply) -> str:
+    """Return which known server sent this stream; "" where it does not show."""
+    return next((server for _, event in reply.events if (server := server_of(event)) is not None), "")
 
 
 def _failed_prefill(reply: Reply) -> PrefillSupport | None:
@@ -242,22 +262,18 @@ def _usage_support(reply: Reply) -> UsageSupport | None:
 def _was_held_back(progress: Sequence[float]) -> bool | None:
     if len(progress) < _FEW:
         return None
-    spread = progress[-1] - progress[0]
-    if spread > BLOCK_GAP:
-        return False
-    return True if progress[0] >= HELD_BACK else None
+    delivery = Delivery(tuple((at, 1.0) for at in progress), by_events=True)
+    if delivery.at_once:
+        return True
+    return False if delivery.span >= delivery.least_span / 4 or delivery.wait >= HELD_BACK else None
 
 
-def _begins_with_the_rest(text: str) -> bool:
-    return text.lstrip().lower().startswith(REST[:4])
-
-
-def _joined(text: str, anchor: str) -> AskResult | None:
+def _joined(text: str, anchor: str, cut: Cut) -> AskResult | None:
     if not text.strip():
         return None
-    seam = Seam(PARTIAL_TEXT, anchor, strategy=Strategy.ASK)
+    seam = Seam(cut.partial_text, anchor, strategy=Strategy.ASK)
     new = seam.feed(text)
     new += seam.finish(complete=True)
-    if not _begins_with_the_rest(new):
+    if not cut.goes_on(new):
         return AskResult.MISPLACED
     return AskResult.ANCHOR if seam.decision == "anchor" else AskResult.JOINED

@@ -58,8 +58,12 @@ class Profile:
     obstacle: str = ""
     """Why nothing could be seen at all."""
     requests: int = 0
+    server: str = ""
+    """The server behind it, by what its streams or its list of models say; "" where nothing says so."""
     finish_reason: str | None = None
     """The finish reason of a whole answer; "" where there was none."""
+    text_after_finish: bool | None = None
+    """Whether text followed the finish reason, so that it proves no end."""
     sends_done: bool | None = None
     """Whether `data: [DONE]` came."""
     usage: UsageSupport | None = None
@@ -89,6 +93,8 @@ class Profile:
     @property
     def always_sends_finish_reason(self) -> bool:
         """Whether every answer that was seen ended with a finish reason."""
+        if self.text_after_finish:
+            return False
         return bool(self.finish_reason) and "" not in (self.finish_reason_at_limit, self.finish_reason_of_tools)
 
     @property
@@ -125,6 +131,10 @@ def _reason(word: str | None, what: str, otherwise: str) -> _Words:
 
 
 def _finish_reason(p: Profile) -> _Words:
+    if p.text_after_finish:
+        return Known.NO, f"{p.finish_reason!r} came before the end, and text followed: it proves nothing"
+    if p.finish_reason and meaning_of(p.finish_reason).kind is FinishMeaning.UNKNOWN:
+        return Known.YES, f"a whole answer ended with {p.finish_reason!r}, a word that nobody knows"
     return _reason(p.finish_reason, "a whole answer", "no answer came to its end")
 
 

@@ -90,6 +90,21 @@ class Reply:
         return "".join(dig(_delta(event), "content") or "" for _, event in self.events)
 
     @property
+    def pieces(self) -> list[str]:
+        """The text, as it came in chunks."""
+        return [piece for _, event in self.events if (piece := dig(_delta(event), "content"))]
+
+    @property
+    def text_after_finish(self) -> bool:
+        """Whether text followed a finish reason, which then was no end."""
+        finished = False
+        for _, event in self.events:
+            if finished and dig(_delta(event), "content"):
+                return True
+            finished = finished or finish_reason_of(event, None) is not None
+        return False
+
+    @property
     def thinks(self) -> bool:
         return any(_thought(event) for _, event in self.events)
 

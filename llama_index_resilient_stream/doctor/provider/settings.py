@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ...providers import SERVERS
 from .profile import PrefillSupport, Profile, UsageSupport
 
 LONG_FIRST_TOKEN_TIMEOUT = 300  # seconds
@@ -96,6 +97,8 @@ def _counting(p: Profile) -> Iterator[Setting]:
 
 
 def _going_on(p: Profile) -> Iterator[Setting]:
+    if p.server in SERVERS:  # "auto" knows what it wants, and may know a better way than a prefill
+        return
     if p.prefill is PrefillSupport.FLAGS:
         because = "it writes on from a last assistant turn, with the flags that OpenAILike is known to need"
         yield Setting(SettingPlace.WRAPPER, "continuation", '"prefill"', because)

@@ -95,7 +95,9 @@ class Seam:
         self._length = 0  # of what is held
         self._halves = HalfJoiner()
         writes_anew = strategy in (Strategy.ASK, Strategy.PREFILL)
-        self._thoughts = ThoughtFilter(partial_text, marked_only=strategy != Strategy.ASK) if writes_anew else None
+        asks = strategy == Strategy.ASK
+        thoughts = ThoughtFilter(partial_text, marked_only=not asks, anchor=anchor if asks else "")
+        self._thoughts = thoughts if writes_anew else None
         self._marks = marks if marks[0] else GENERIC
         self._closing: ClosingMarkFilter | None = None
         self._decided = self.settled
@@ -196,10 +198,11 @@ class Seam:
     @property
     def is_repeating(self) -> bool:
         """Whether the continuation so far is most probably a repeat that is not over."""
-        if self._thoughts is not None and self._thoughts.thinks:
-            return True
+        thoughts = self._thoughts
+        held = thoughts is not None and (thoughts.thinks or thoughts.repeats_anchor)
         best = self._best()  # once the anchor has come, only what is better counts
-        return any(m.is_repeating for m in self._open_matchers if best is None or m.rank < best.rank)
+        matchers = self._open_matchers
+        return held or any(m.is_repeating for m in matchers if best is None or m.rank < best.rank)
 
     @property
     def dropped(self) -> int:

@@ -37,13 +37,15 @@ class ThoughtFilter:
             servers' templates open the thought themselves. Where a thought is open at its end, the closing mark of
             the next one is the answer's, so that what is shown has one beginning and one end.
         marked_only: Only a thought with an opening mark is one.
+        anchor: What the continuation was asked to begin with. Where it may be taken for a thought (an answer about such
+            marks), what begins with it is none.
 
     Attributes:
         skipped: Characters that were not passed on.
         thinks: Whether the continuation is inside a thought, so that nothing of the answer is held back.
     """
 
-    def __init__(self, partial_text: str, *, marked_only: bool = False) -> None:
+    def __init__(self, partial_text: str, *, marked_only: bool = False, anchor: str = "") -> None:
         self.skipped = 0
         self._held = ""
         self._open = _open_mark_of(partial_text)
@@ -51,6 +53,7 @@ class ThoughtFilter:
         self._state: Literal["begin", "unmarked", "inside", "behind", "done"] = "begin"
         known = not self._open and any(close in partial_text for close in _CLOSES)
         self._may_lack_opening = known and not marked_only
+        self._anchor = anchor if self._may_lack_opening or _may_open_thought(anchor) else ""
         if _quotes_code(partial_text):
             self._state = "done"
 
@@ -58,6 +61,11 @@ class ThoughtFilter:
     def thinks(self) -> bool:
         """Whether the continuation is inside a thought."""
         return self._state == "inside"
+
+    @property
+    def repeats_anchor(self) -> bool:
+        """Whether what is held back is the beginning of the anchor."""
+        return bool(self._held) and self._state == "begin" and self._anchor.startswith(self._held)
 
     @property
     def done(self) -> bool:
@@ -85,6 +93,10 @@ class ThoughtFilter:
         return held
 
     def _look_for_opening(self) -> None:
+        if self._anchor and self._held.startswith(self._anchor):
+            self._state = "done"
+        if self._state == "done" or self.repeats_anchor:
+            return
         bare = self._held.lstrip()
         for opening, closing in MARKS:
             if bare.startswith(opening):
@@ -126,6 +138,11 @@ class ThoughtFilter:
             return ""
         held, self._held = self._held, ""
         return held
+
+
+def _may_open_thought(text: str) -> bool:
+    """Whether a text begins with an opening mark, or with a part of one."""
+    return bool(text) and any(text.startswith(opening) or opening.startswith(text) for opening, _ in MARKS)
 
 
 def _open_mark_of(text: str) -> str:

@@ -1,6 +1,6 @@
 // Asks, shows the answer as it comes, and reads on after a reload or a lost connection.
 //
-// A turn is { question, fault, plain, id, parts, at, end }. `parts` are the texts and recoveries that came, in order;
+// A turn is { question, fault, plain, id, parts, at, end }. `parts` are texts, sources and recoveries, in order;
 // `at` is the id of the last event among them. Both are kept together, so that whatever was kept, what comes after `at`
 // is the rest of it: every character once.
 
@@ -33,7 +33,7 @@ class View {
     this.turn = turn;
     this.article = find("#turn").content.firstElementChild.cloneNode(true);
     const part = (name) => this.article.querySelector("." + name);
-    [this.text, this.bar, this.state, this.story, this.retry] = ["text", "bar", "state", "story", "retry"].map(part);
+    for (const name of ["text", "sources", "bar", "state", "story", "retry"]) this[name] = part(name);
     part("question").textContent = turn.question;
     part("who").textContent = turn.plain ? "LlamaIndex" : "LlamaIndex with ResilientLLM";
     part("fault").textContent = fault.querySelector(`[value="${turn.fault}"]`)?.label;
@@ -46,9 +46,10 @@ class View {
     log.scrollTop = log.scrollHeight;
   }
 
-  // A part of the answer: a text, or a recovery.
+  // A part of the answer: a text, what it is based on, or a recovery.
   add(part) {
     if (part.text) return this.write(part.text);
+    if (part.sources) return this.sources.append(part.sources.map(({ text }) => text).join("\n\n"));
     this.faults.push(FAULTS[part.reason] ?? part.reason);
     this.unjoined += 1;
   }
@@ -72,7 +73,7 @@ class View {
   // The line under the answer: how it stands, and what happened on the way.
   showState(connected = true) {
     const { end, parts } = this.turn;
-    let [kind, words] = ["", parts.length ? "Answering" : "Waiting for the first word"];
+    let [kind, words] = ["", parts.some((part) => part.text) ? "Answering" : "Waiting for the first word"];
     if (end) {
       [kind, words] = ENDS[end.status] ?? ["bad", end.status];
       if (end.status === "interrupted") words += ": " + (GIVEN_UP[end.reason] ?? end.reason);
@@ -143,8 +144,7 @@ function follow(view, pause = 500) {
     view.finish(JSON.parse(data));
   };
   source.onopen = () => { pause = 500; view.showState(); };
-  source.onmessage = take;
-  source.addEventListener("recovery", take);
+  for (const kind of ["message", "sources", "recovery"]) source.addEventListener(kind, take);
   source.addEventListener("done", end);
   source.addEventListener("error", (event) => {
     if (event.data) return end(event); // ours: the answer is not whole
