@@ -16,6 +16,7 @@ from llama_index_resilient_stream.recovery.seam import Seam, marks_around_anchor
 from llama_index_resilient_stream.recovery.seam.matcher import AROUND
 from llama_index_resilient_stream.recovery.seam.measures import NEAR
 from llama_index_resilient_stream.recovery.seam.overlap import MOST_BEGINNINGS, MOST_WORK, WINDOW, PartialText
+from llama_index_resilient_stream.recovery.seam.thoughts import MARKS as THOUGHT_MARKS
 from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
 
 PROSE = (
@@ -107,6 +108,11 @@ def repeats_at_once(said: str, rest: str) -> bool:
     return any(rest.startswith(said[-length:]) for length in range(8 if wide else 15, len(said) + 1))
 
 
+def begins_with_thought(rest: str) -> bool:
+    """The other exception: a thought is none of the answer."""
+    return rest.lstrip().startswith(tuple(opening for opening, _ in THOUGHT_MARKS))
+
+
 @settings(max_examples=300)
 @given(said=SMALL, rest=SMALL, size=CHUNKS)
 def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, rest: str, size: int) -> None:
@@ -118,7 +124,7 @@ def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, res
 @given(said=ANY, rest=ANY, size=CHUNKS)
 def test_nothing_is_deleted_that_does_not_repeat(said: str, rest: str, size: int) -> None:
     assume(not rest.startswith(anchor_of(said)) and not repeats_at_once(said, rest))
-    assume(rest.strip(AROUND) != anchor_of(said).strip(AROUND))
+    assume(rest.strip(AROUND) != anchor_of(said).strip(AROUND) and not begins_with_thought(rest))
     assert is_kept(said, rest, size=size)
 
 
@@ -126,6 +132,7 @@ def test_nothing_is_deleted_that_does_not_repeat(said: str, rest: str, size: int
 def test_nothing_is_deleted_from_a_bare_continuation(said: str, rest: str, size: int, strategy: Strategy) -> None:
     anchor = anchor_for(said, strategy)
     assume(not (anchor and rest.startswith(anchor)) and not repeats_at_once(said, rest))
+    assume(not begins_with_thought(rest))
     assert is_kept(said, rest, size=size, strategy=strategy)
 
 
@@ -821,3 +828,43 @@ def test_a_text_that_repeats_itself_is_verified_by_its_anchor(refrain: str) -> N
         seam = Seam(text[:cut], anchor_of(text[:cut]), shows_unverified=False)
         assert seam.feed(anchor_of(text[:cut]) + text[cut:]) + seam.finish(complete=True) == text[cut:], cut
         assert seam.certainty == "verified"
+
+
+TWICE = "好的，我会继续。今天天气很好，我们去公园散步。看看花，看看草，然后回家。好的，继续。以下是其余部分。"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(TWICE, id="Chinese"),
+        pytest.param("はい、続きはこちらです。次の手順を説明します。はい、そうです。以下が残りです。", id="Japanese"),
+        pytest.param("Useful phrases:\n- Sorry, I was cut off. The rest follows:\n- Sure, I will go on:\n", id="list"),
+        pytest.param("The keeper of the lighthouse is Ada. She wrote: Here is the whole of it. ", id="quoted"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_a_text_that_says_all_of_itself_again_goes_on_exactly_behind_its_anchor(text: str, size: int) -> None:
+    for cut in range(12, 2 * len(text)):
+        said, rest = (text * 3)[:cut], (text * 3)[cut:]
+        assert shown(said, anchor_of(said) + rest, size=size) == rest, cut
+
+
+LINES = "Carry the lantern over the hill.\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "rest"),
+    [
+        pytest.param(f"Cold is the road.\n\n{LINES}", f"{LINES}Nobody follows.", id="a line that opens a paragraph"),
+        pytest.param("[" + '{"id": null, "name": "unknown"}, ' * 4, '{"id": null, "name": "unknown"}]', id="records"),
+        pytest.param("He said “no”", ". He said “no”. “No”, he said.", id="the whole of a short text"),
+    ],
+)
+def test_what_a_text_says_more_than_once_may_come_once_more(said: str, rest: str) -> None:
+    for size in (1, 10**9):
+        assert shown(said, rest, size=size) == rest
+
+
+def test_a_line_with_its_indentation_behind_the_same_indentation_is_a_repeat() -> None:
+    said = "switch (key) {\n "
+    assert shown(said, f"{said} case 0:\n    handle(event);") == " case 0:\n    handle(event);"

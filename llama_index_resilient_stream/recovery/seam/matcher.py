@@ -12,14 +12,15 @@ from .overlap import PartialText
 class Rank(IntEnum):
     """How good an explanation a matcher is. One that is found waits for the open ones of a better (lower) rank."""
 
-    RETOLD = -1  # what follows the anchor may show that it is not the rest
-    EXACT_ANCHOR = 0
-    REPEAT = 1
-    REPEAT_END = 2  # what began earlier and is still being repeated explains more
-    REOPENED_BLOCK = 3
-    PREAMBLE = 4
-    SHORT_REPEAT = 5  # "S" may be repeated by "Sure, "
-    NONE = 6  # explains nothing, and waits for more
+    RETOLD = 0  # what follows the anchor may show that it is not the rest
+    EXACT_ANCHOR = 1
+    RETOLD_BEHIND_REPEAT = 2
+    REPEAT = 3
+    REPEAT_END = 4  # what began earlier and is still being repeated explains more
+    REOPENED_BLOCK = 5
+    PREAMBLE = 6
+    SHORT_REPEAT = 7  # "S" may be repeated by "Sure, "
+    NONE = 8  # explains nothing, and waits for more
 
 
 PAIRS = dict(zip("“„«»‘‹「『《<([（【", "”“»«’›」』》>)]）】", strict=True)) | {"…": "", ".": ""}

@@ -51,7 +51,8 @@ class ExactAnchorMatcher(Matcher):
         if self._matched < len(self._anchor):
             return []
         self._found(index + 1)
-        return [RetoldMatcher(self.partial, index + 1, decision=self.decision)]
+        rank = Rank.RETOLD if self.rank == Rank.EXACT_ANCHOR else Rank.RETOLD_BEHIND_REPEAT
+        return [RetoldMatcher(self.partial, index + 1, decision=self.decision, rank=rank)]
 
 
 class LooseAnchorMatcher(Matcher):

@@ -160,8 +160,8 @@ class PartialText:
         return opening if len(opening) >= LEAST_ANEW and is_varied(opening, 6) else self.head
 
     def goes_on_with(self, piece: str) -> bool:
-        """Return whether the text has gone on with this piece before, behind the characters in which it ends."""
-        return self.text[-CONTEXT:] + piece in self.text
+        """Return whether the text has gone on as this piece begins, behind the characters in which it ends."""
+        return self.text[-CONTEXT:] + piece[:ENOUGH] in self.text
 
     def is_told_anew(self, text: str, *, complete: bool, lead: str = "") -> bool:
         """Return whether `text` begins the answer anew and drifts away from it before its end.
@@ -171,15 +171,18 @@ class PartialText:
             complete: Whether this is all of it; then it is enough that it tells no more than the beginning.
             lead: White space and marks before it. They may end the sentence, and begin another.
         """
-        head = self.anew
-        if any(char in ".\n" for char in lead) or self.goes_on_with(lead + head):
-            head = self.head
+        head = self._head_behind(lead)
         if not head or not self.new_turn:
             return False
         whole = self.text[: self.end]
         if text.startswith(head):
-            return not text.startswith(whole) or (self.end <= ANEW and text.count(whole) == 1)
+            quoted = lead.strip() != ""
+            return not text.startswith(whole) or (self.end <= ANEW and text.count(whole) == 1 and not quoted)
         return complete and self._is_said_first(text.rstrip())
+
+    def _head_behind(self, lead: str) -> str:
+        ends_sentence = any(char in ".\n" for char in lead)
+        return self.head if ends_sentence or self.goes_on_with(lead + self.anew) else self.anew
 
     def _is_said_first(self, told: str) -> bool:
         """Return whether the answer begins with it, and nothing else does."""
@@ -312,13 +315,15 @@ class PartialText:
     def _may_be_said_twice(self, position: int, piece: str) -> bool:
         """Return whether these are whole lines, which a text that goes on may well say again.
 
-        The whole answer, where it is more than one of them, is not said twice in a row.
+        The whole answer, where it is more than one of them, is not said twice in a row. Nor is a line with its
+        indentation behind the same indentation.
         """
         several = any(0 < p < self.end for p in self._beginnings)
         if not self.new_message:
             return self._is_whole(piece) and not several
         begins = position == 0 or self.text[position - 1] == "\n"
-        return self.trailing_space.count("\n") == 1 and begins and not (position == 0 and several)
+        ends_line = self.trailing_space.endswith("\n") and self.trailing_space.count("\n") == 1
+        return ends_line and begins and not (position == 0 and several)
 
     def _may_be_anchor(self, piece: str) -> bool:
         """Return whether it begins like the anchor but is more: the anchor and what follows would look the same."""

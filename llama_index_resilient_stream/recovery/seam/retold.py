@@ -6,6 +6,8 @@ RetoldMatcher        behind the anchor: the answer from its beginning
 
 from __future__ import annotations
 
+import re
+
 from ...report import Certainty, JoinDecision
 from .matcher import AROUND, Matcher, Rank
 from .measures import ENOUGH, is_varied, weight
@@ -72,7 +74,8 @@ class SaidBeforeMatcher(Matcher):
 
     def finish(self) -> None:
         bare = self._bare
-        is_long = self._is_copied and is_varied(bare, 6) and (self.is_glued or len(bare) >= ANEW)
+        is_said_once = self.partial.text.find(bare, self._at + 1) == -1  # not again and again
+        is_long = self._is_copied and is_said_once and is_varied(bare, 6) and (self.is_glued or len(bare) >= ANEW)
         is_anchor = bare == self._anchor and len(set(bare) - {" "}) >= 4 and any(map(str.isalpha, bare))
         nothing = bool(bare) and (is_anchor or is_long)
         self.state, self.drop = ("found", len(self._text)) if nothing else ("dead", 0)
@@ -89,16 +92,22 @@ class RetoldMatcher(Matcher):
         begin: Characters of the continuation up to the end of the anchor.
         decision: What it is that it comes behind.
         space: White space that the reader has already, and that may come again.
+        rank: `Rank.RETOLD` behind the very anchor that was asked for.
     """
 
-    rank = Rank.RETOLD
+    rank = Rank.RETOLD_BEHIND_REPEAT
 
-    def __init__(self, partial: PartialText, begin: int, *, decision: JoinDecision, space: str = "") -> None:
+    def __init__(
+        self, partial: PartialText, begin: int, *, decision: JoinDecision, space: str = "", rank: Rank = rank
+    ) -> None:
         super().__init__(partial)
+        self.rank = rank
         self.decision = decision
         self._begin = begin
         self._space_again = space
         self._text = ""  # behind the anchor, without white space and marks at its beginning
+        self._is_within_sentence = partial.is_within_sentence
+        self._begins_line = False
         self._space = partial.trailing_space
         self._matched = 0  # characters of the partial text that are told again, once that is known
         begins_visibly = partial.is_within_sentence and not partial.text[:1].islower() and not self._is_refrain
@@ -123,11 +132,19 @@ class RetoldMatcher(Matcher):
             self._look_for_head(char)
         elif self._space_again[:1] == char:
             self._space_again, self._begin = self._space_again[1:], index + 1
-        elif char in ".\n":
-            self._begun = []  # the sentence may end here, and another begin
+        else:
+            self._note_gap(char)
         if index - self._begin > 12 and not self._text:
             self.state = "dead"
         return []
+
+    def _note_gap(self, char: str) -> None:
+        """The sentence may end here, and another begin."""
+        if char == ".":
+            self._is_within_sentence = False
+        self._begins_line = self._begins_line or char == "\n"
+        if char in ".\n":
+            self._begun = []
 
     def _look_for_head(self, char: str) -> None:
         head = self.partial.anew
@@ -149,10 +166,16 @@ class RetoldMatcher(Matcher):
 
     def _begins(self, matched: int) -> None:
         direct = len(self._text) == matched
-        if direct or not self.partial.is_within_sentence:
+        if direct or not self._leads_away:
             self.state, self.drop, self.certainty = "found", self._begin, Certainty.UNVERIFIED
         else:
             self._matched, self.decision = matched, JoinDecision.ANSWER
+
+    @property
+    def _leads_away(self) -> bool:
+        """Whether the words before the beginning cannot be how the sentence goes on."""
+        word = re.match(r"\w*", self._text)[0]  # type: ignore[index]  # "I" is a capital anywhere
+        return self._is_within_sentence and (self._begins_line or (word[:1].isupper() and word != "I"))
 
     def _follow(self, index: int, char: str) -> None:
         if self._matched < self.partial.end and char == self.partial.text[self._matched]:

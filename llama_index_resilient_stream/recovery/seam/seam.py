@@ -26,7 +26,7 @@ from .matchers import ExactAnchorMatcher, GluedWordMatcher, OverlapMatcher
 from .overlap import PartialText
 from .phrases import opens_politely
 from .preambles import PreambleMatcher, initial_matchers, may_stand_before_repeat
-from .retold import SaidBeforeMatcher
+from .retold import RetoldMatcher, SaidBeforeMatcher
 from .thoughts import ThoughtFilter
 
 _MOST_MATCHERS = 64  # a dozen is usual; white space behind a polite sentence makes ever more
@@ -200,9 +200,9 @@ class Seam:
         """Whether the continuation so far is most probably a repeat that is not over."""
         thoughts = self._thoughts
         held = thoughts is not None and (thoughts.thinks or thoughts.repeats_anchor)
-        best = self._best()  # once the anchor has come, only what is better counts
-        matchers = self._open_matchers
-        return held or any(m.is_repeating for m in matchers if best is None or m.rank < best.rank)
+        best = self._best()
+        has_anchor = best is not None and best.rank == Rank.EXACT_ANCHOR  # then only what it opened counts
+        return held or any(m.is_repeating for m in self._open_matchers if not has_anchor or m.rank == Rank.RETOLD)
 
     @property
     def dropped(self) -> int:
@@ -293,7 +293,7 @@ class Seam:
 
     def _judge(self, best: Matcher, *, complete: bool) -> None:
         """Say how sure the join is, and refuse what cannot be joined."""
-        unverified = best.certainty == Certainty.UNVERIFIED and best.rank != Rank.RETOLD
+        unverified = best.certainty == Certainty.UNVERIFIED and not isinstance(best, RetoldMatcher)
         if best.refuses or (unverified and self._begins_anew("".join(self._held), complete=complete)):
             self.certainty, self.refused = Certainty.UNVERIFIED, True
         elif not best.adds_nothing:
