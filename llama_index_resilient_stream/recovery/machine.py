@@ -295,7 +295,7 @@ class Recovery:
         )
 
     def _strategy(self) -> Strategy:
-        if not self.answer:
+        if not self.answer.strip():  # nothing to go on from, and several APIs refuse a turn of white space
             return Strategy.RESTART if self.report.attempts else Strategy.FIRST
         return Strategy.RESTART if self._restart_only else self._chain.strategy
 
@@ -333,7 +333,8 @@ class Recovery:
 
     def _restart_join(self, partial_text: str) -> Join:
         """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
-        if self._restart_only or self.model.continuation.strategy is Strategy.RESTART:
+        chosen = self._restart_only or self.model.continuation.strategy is Strategy.RESTART
+        if chosen or not partial_text.strip():  # white space is nothing that could be told otherwise
             return RestartJoin(partial_text)
         return Seam(
             partial_text,
@@ -351,7 +352,7 @@ class Recovery:
 
     def _sent_along(self) -> str:
         """What the next request sends again beside the question."""
-        if not self.answer or self._restart_only:
+        if not self.answer.strip() or self._restart_only:
             return ""
         return "".join(turn.text for turn in self._chain.continuation.turns(self.answer)) or self.answer
 
@@ -359,6 +360,7 @@ class Recovery:
 
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
         attempt = self.attempt
+        attempt.note_end(end)
         verdict = self._judge(attempt, end)
         if end.kept and verdict.fault is not None and self._replays(verdict.fault, attempt, end.requests):
             return ()
