@@ -205,13 +205,16 @@ INTEGRATIONS = {
         *(_LLMS + name for name in ("azure-openai", "deepseek", "groq", "litellm", "huggingface-api", "lmstudio")),
     ),
     "older-openai": (*(_LLMS + name for name in ("openrouter", "fireworks", "nvidia", "perplexity")),),
-    # Each stands in for each of the others: these go together.
-    "chains": (
-        _LLMS + "anthropic>=0.12",
-        "anthropic<1",
-        *(_LLMS + name for name in ("google-genai>=0.11", "bedrock-converse>=0.15", "mistralai>=0.11", "ollama>=0.11")),
-    ),
     "together": (_LLMS + "together",),
+    # Each stands in for each of the others.
+    "chains": (
+        "anthropic<1",  # with 1 and later the bare integration fails
+        *(
+            _LLMS + name
+            for name in ("anthropic>=0.12", "google-genai>=0.11", "bedrock-converse>=0.15", "mistralai>=0.11")
+        ),
+        _LLMS + "ollama>=0.11",
+    ),
 }
 
 

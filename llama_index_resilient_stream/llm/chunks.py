@@ -149,7 +149,10 @@ class Reader:
             self._has_deltas = True
         finish_reason = finish_reason_of(response.raw, response.additional_kwargs)
         if text and finish_reason is None:
-            return Chunk(text, response, True)
+            chunk = Chunk(text, response, True)
+            if not self._server_is_known:
+                self._server_is_known, chunk.server = True, server_of(response.raw)
+            return chunk
         return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
 
     def _calls_grow(self, tools: str | None) -> bool:

@@ -251,15 +251,6 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
-def _seen(llm: LLM, upstream: Upstream, *, asynchronous: bool) -> LLM:
-    """The LLM to ask, whose connections the `upstream` gets to know."""
-    if hides_its_client(type(llm)):
-        upstream.sees_libraries = True
-        watch_libraries()
-        return llm
-    return unchained(llm, observed(llm, asynchronous=asynchronous))
-
-
 def _first(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> tuple[Any, Iterator[Any], Any]:
     """The stream, and its first response: only when that is asked for, many classes look at their keywords."""
     while True:
@@ -270,6 +261,15 @@ def _first(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> tu
         except Exception as error:
             if not _is_mended(error, to, kwargs, request):
                 raise
+
+
+def _seen(llm: LLM, upstream: Upstream, *, asynchronous: bool) -> LLM:
+    """The LLM to ask, whose connections the `upstream` gets to know."""
+    if hides_its_client(type(llm)):
+        upstream.sees_libraries = True
+        watch_libraries()
+        return llm
+    return unchained(llm, observed(llm, asynchronous=asynchronous))
 
 
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
@@ -405,10 +405,10 @@ def _rendered_call(
     llm: LLM, question: Question, request: Request, *, chained: bool
 ) -> tuple[str, _To, dict[str, Any], Read]:
     request = request.original or request
-    given, kwargs = rendered(question, llm, request.model)
-    kwargs = _arguments(llm, kwargs, request)
     row = provider_of(type(llm))
     reader = Reader(mends_content=row.mends_content, counts_along=row.counts_along)
+    given, kwargs = rendered(question, llm, request.model)
+    kwargs = _arguments(llm, kwargs, request)
     messages = [without_mark(message) for message in (readable(given, llm) if chained else given)]
     if request.spent_tokens:
         llm, kwargs = with_fewer_tokens(llm, kwargs, request.spent_tokens, row.output_limits)

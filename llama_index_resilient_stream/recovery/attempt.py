@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..policy import RecoveryPolicy, yes_or_no
-from ..report import Attempt, Certainty
+from ..report import Attempt, Certainty, JoinDecision, Strategy
 from .answer import AnswerText
 from .events import Chunk, Ended, Model, Request
 from .finish_words import UNEXPLAINED
@@ -115,6 +115,8 @@ class RunningAttempt:
         self.record = record
         self.request = request
         self.join = join
+        self.adds_text: bool = resumed is not None and resumed.adds_text
+        """Whether it has shown more than white space."""
         self.evidence: Evidence = Evidence() if resumed is None else resumed.evidence
         begun = resumed is not None and resumed.has_begun
         self.limit = policy.idle_timeout if begun else model.first_token_timeout
@@ -202,6 +204,17 @@ class RunningAttempt:
         return self.record.characters + (self.resumed.characters if self.resumed is not None else 0)
 
     @property
+    def strategy(self) -> Strategy:
+        """How its stream was asked for, by this attempt or by the one that it resumes."""
+        return (self.request.original or self.request).strategy
+
+    @property
+    def tells_it_again(self) -> bool:
+        """Whether the answer was asked for again from its beginning, and told to where the reader is."""
+        told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
+        return self.strategy is Strategy.RESTART and told
+
+    @property
     def is_repeating(self) -> bool:
         """Whether it is in the middle of repeating what was said."""
         return isinstance(self.join, Seam) and not self.join.settled and self.join.is_repeating
@@ -278,3 +291,4 @@ class RunningAttempt:
     def _show(self, text: str, answer: AnswerText) -> None:
         answer.add(text)
         self.record.characters += len(text)
+        self.adds_text = self.adds_text or not text.isspace()

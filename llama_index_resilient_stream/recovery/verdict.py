@@ -64,6 +64,8 @@ class Verdict:
     Some servers end every answer so. Where another attempt ends so too and adds nothing, this was the whole answer, as
     far as anybody can tell.
     """
+    said_by_user: bool = False
+    """The status is what the user's own `completeness` function says."""
 
 
 class Evidence:
@@ -276,7 +278,7 @@ def _asked(seen: Evidence, end: Ended, reason: FinishReason | None, context: Con
     if whole is None:
         return None
     if yes_or_no("completeness", whole):
-        return Verdict(StreamStatus.COMPLETE)
+        return Verdict(StreamStatus.COMPLETE, said_by_user=True)
     return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
 
 
