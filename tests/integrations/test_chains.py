@@ -232,14 +232,18 @@ def test_tools(chain: ResilientLLM, servers: tuple[Stub, Stub], twin: str, requi
         assert sent == bare_request(chain, servers, twin, name, chat_history=list(history), **kwargs)
 
 
-def test_objects(chain: ResilientLLM, servers: tuple[Stub, Stub], twin: str) -> None:
+def test_objects(
+    chain: ResilientLLM, servers: tuple[Stub, Stub], twin: str, record_property: Callable[[str, object], None]
+) -> None:
     for name in ("structured_predict", "stream_structured_predict"):
         made = call(chain, twin, name, Song, PromptTemplate("A song about {it}"), it="rain")
         last_request(servers)
-        # Some integrations lose the object of a stream by themselves.
+        # Some integrations lose the object of a stream by themselves; the table of conftest.py names them.
         bare = call(chain.fallbacks[0], twin, name, Song, PromptTemplate("A song about {it}"), it="rain")
         assert made.model_dump() == bare.model_dump()
         assert "stream" in name or made.model_dump() == OBJECT
+        if made.model_dump() != OBJECT:
+            record_property("as_bare", name)
         servers[1].seen.clear()
 
 
