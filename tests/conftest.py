@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from llama_index_resilient_stream.llm.circuits import forget_circuits
 from llama_index_resilient_stream.testing import FaultServer
 from support.readers import READERS, Reader
 
@@ -60,6 +61,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line("slow tests, which nox and .ci/run run: pytest -m slow")
 
 
+@pytest.fixture(autouse=True)
+def circuits() -> None:
+    """No test meets a circuit breaker that another one opened."""
+    forget_circuits()
+
+
 @pytest.fixture(params=READERS, ids=str)
 def reader(request: pytest.FixtureRequest) -> Reader:
     return READERS[request.param]
@@ -77,3 +84,12 @@ def serve() -> Iterator[Callable[..., FaultServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Let fixtures know, when they are torn down, how the test went."""
+    report = yield
+    if call.when == "call":
+        item.outcome_of_call = report.outcome  # type: ignore[attr-defined]
+    return report

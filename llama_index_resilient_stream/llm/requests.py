@@ -18,19 +18,25 @@ from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_comple
 from ..policy import RecoveryPolicy
 from ..providers import KEEPING_SERVERS, SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
-from ..recovery.events import Chunk, Learned, Model, Prefilling, Request
+from ..recovery.events import Chunk, Learned, Model, Prefilling, Request, Unfit, fits
 from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
-from ..transport.sdk_clients import observed
+from ..transport.http_libraries import watch_libraries
+from ..transport.sdk_clients import hides_its_client, observed
 from .chunks import Read, Reader, read_whole, without_mark
+from .history import readable
+from .keywords import leave_away
+from .limits import with_fewer_tokens
+from .prefill import mark_of, marked
+from .rendering import ToolsCall, rendered, signed
+from .response_chain import keeping_response, unchained
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
 FIRST_TOKEN_TIMEOUT = 60.0
 FIRST_TOKEN_TIMEOUT_THINKING = 300.0
-LEAST_TOKENS = 16  # a continuation gets at least this many, however much was said before
 
 # With any of these in a call the turn is restarted, never continued: half a call or half an object cannot be.
 _STRUCTURED = (
@@ -38,7 +44,6 @@ _STRUCTURED = (
     "response_schema", "guided_json", "guided_grammar", "guided_regex", "guided_choice", "json_schema", "json_mode",
     "grammar",
 )  # fmt: skip
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 _NO_WORD: Any = object()
@@ -53,6 +58,8 @@ class Question:
     prompt: str = field(default="", repr=False)
     formatted: bool = False
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    made_of: ToolsCall | None = None
+    """The call with tools that the messages and keywords were made of, where there was one."""
 
     @property
     def endpoint(self) -> str:
@@ -68,6 +75,15 @@ class Question:
         return bool(self.kwargs.get("tools") or self.kwargs.get("functions"))
 
     @property
+    def needs_tools(self) -> bool:
+        """Whether only a model that calls functions can be asked it."""
+        return bool(self.made_of.tools) if self.made_of is not None else self.has_tools
+
+    def can_be_asked_of(self, llm: LLM) -> bool:
+        """Whether the class of an LLM knows a way to be given the tools."""
+        return self.made_of is None or hasattr(llm, "_prepare_chat_with_tools")
+
+    @property
     def answers_tool_result(self) -> bool:
         """Whether a tool's result was given last, to which saying nothing is an answer."""
         return bool(self.messages) and self.messages[-1].role in (MessageRole.TOOL, MessageRole.FUNCTION)
@@ -77,6 +93,11 @@ class Question:
         if not self.chat:
             return count(self.prompt)
         return sum(count(message_text(message)) for message in self.messages)
+
+
+def conversation(messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Question:
+    """What is asked by a chat endpoint, which LlamaIndex's methods for tools go through as well."""
+    return Question(True, messages=list(messages), kwargs=kwargs, made_of=getattr(messages, "made_of", None))
 
 
 def _asks_for_form(settings: Mapping[str, Any]) -> bool:
@@ -95,8 +116,12 @@ def model_of(
     continuation: Continuation | Strategy | str,
     learned: Learned,
     provider: Provider | None = None,
+    unfit: Unfit = fits,
 ) -> Model:
-    """What the core has to know of this LLM for this question. `provider` stands in for its class's row."""
+    """What the core has to know of this LLM for this question. `provider` stands in for its class's row.
+
+    `unfit` says why the question cannot be asked of it, as a fallback.
+    """
     # A class of one's own need not be in the table: it can say so itself.
     own_word = getattr(llm, "sends_finish_reason", _NO_WORD) if provider is None else _NO_WORD
     provider = provider_of(type(llm)) if provider is None else provider
@@ -108,7 +133,7 @@ def model_of(
         timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
     return Model(
         name=name,
-        continuation=_continuation(llm, continuation, provider),
+        continuation=_continuation(llm, continuation, provider, thinks=thinks),
         sends_finish_reason=provider.sends_finish_reason if own_word is _NO_WORD else own_word,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
@@ -117,6 +142,7 @@ def model_of(
         keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
         own_retries=_own_retries(llm),
         learned=learned,
+        unfit=unfit,
     )
 
 
@@ -159,28 +185,36 @@ def _is_kept(llm: LLM, question: Question, wanted: Continuation | Strategy | str
     return provider.strategy == Strategy.REPLAY or any(source.get("background") is True for source in settings)
 
 
-def _arguments(llm: LLM, question: Question, request: Request) -> dict[str, Any]:
+def _arguments(llm: LLM, kwargs: dict[str, Any], request: Request) -> dict[str, Any]:
     """The arguments of the call. OpenAI's responses are kept where they say so."""
     kept = request.keep and any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
-    return {**question.kwargs, "background": True, "store": True} if kept else dict(question.kwargs)
+    return {**kwargs, "background": True, "store": True} if kept else kwargs
 
 
-def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
+def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider, *, thinks: bool) -> Continuation:
     if isinstance(wanted, Continuation):
         chosen = wanted
     else:
         chosen = Continuation(strategy=provider.strategy if wanted == "auto" else wanted)  # type: ignore[arg-type]
-    strategy = Strategy(chosen.strategy)
-    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
-        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
-    if is_chat_model(llm):
-        fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
-    else:  # one text is all that it understands
-        fitting = Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
+    fitting = _fitting(llm, chosen, provider, thinks=thinks)
     chosen = chosen.with_strategy(fitting)
     if not provider.prefill_keeps_space:
         chosen = chosen.without_trailing_space()
     return chosen.with_extra(provider.prefill_extra) if fitting is Strategy.PREFILL else chosen
+
+
+def _fitting(llm: LLM, chosen: Continuation, provider: Provider, *, thinks: bool) -> Strategy:
+    """The way to continue that was chosen, or the one that takes its place with this model."""
+    strategy = Strategy(chosen.strategy)
+    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
+        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
+    if not is_chat_model(llm):  # one text is all that it understands
+        return Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
+    if strategy == Strategy.PREFILL:
+        # Thoughts would be due before the text that it is to write on from; no API allows both.
+        refused = thinks or (provider.prefill == "unsupported" and not chosen.extra)
+        return Strategy.ASK if refused else strategy
+    return Strategy.ASK if strategy == Strategy.APPEND else strategy
 
 
 # Asking
@@ -188,21 +222,23 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
+    llm = llms[request.model]
+    method, to, kwargs, read = _call(_seen(llm, upstream, asynchronous=False), question, request, llms)
+    read = keeping_response(read, llm, to.llm)
     if request.keep:
         upstream.keep()
     stream: Any = None
     try:
         with upstream.asking():
-            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
-            responses = iter(stream)
-            first = next(responses, None)
+            stream, responses, first = _first(method, to, kwargs, request)
         if first is not None:
             upstream.look(stream)
             yield read(first)
-            for response in responses:
+            for response in upstream.seen(responses):
                 yield read(response)
     except Exception as error:
+        if text := upstream.unsaid(error):
+            yield Chunk(text, progress=True, untouched=False)
         if not is_end_of_empty_completion(error):
             raise
     finally:
@@ -215,12 +251,34 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
+def _first(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> tuple[Any, Iterator[Any], Any]:
+    """The stream, and its first response: only when that is asked for, many classes look at their keywords."""
+    while True:
+        try:
+            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
+            responses = iter(stream)
+            return stream, responses, next(responses, None)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
+def _seen(llm: LLM, upstream: Upstream, *, asynchronous: bool) -> LLM:
+    """The LLM to ask, whose connections the `upstream` gets to know."""
+    if hides_its_client(type(llm)):
+        upstream.sees_libraries = True
+        watch_libraries()
+        return llm
+    return unchained(llm, observed(llm, asynchronous=asynchronous))
+
+
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """Open the stream that answers the request, and read it, asynchronously.
 
     An LLM whose asynchronous endpoints block is asked in a thread.
     """
-    if blocks_the_loop(llms[request.model], f"astream_{question.endpoint}"):
+    llm, endpoint = llms[request.model], f"astream_{question.endpoint}"
+    if blocks_the_loop(llm, endpoint) or provider_of(type(llm)).reads_in_thread(llm):
         return Offloaded(partial(ask, llms, question, upstream, request), upstream.break_read)
     return _Asked(llms, question, upstream, request)
 
@@ -229,33 +287,51 @@ class _Asked:
     """A class and not a generator: nobody closes it but its owner, while a generator's finalizer may come between."""
 
     def __init__(self, llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> None:
-        self._asked = (llms[request.model], question, request)
+        self._asked = (llms, question, request)
         self._upstream = upstream
         self._stream: Any = None
         self._responses: AsyncIterator[Any] | None = None
         self._read: Read
+        self._error: Exception | None = None  # comes behind what the class did not say
 
     def __aiter__(self) -> _Asked:
         return self
 
     async def __anext__(self) -> Chunk:
+        if self._error is not None:
+            raise self._error
         try:
             if self._responses is not None:
-                return self._read(await anext(self._responses))
-            llm, question, request = self._asked
-            method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
+                upstream, responses = self._upstream, self._responses
+                return self._read(await (upstream.seen_next if upstream.sees_libraries else anext)(responses))
+            llms, question, request = self._asked
+            llm = llms[request.model]
+            seen = _seen(llm, self._upstream, asynchronous=True)
+            method, to, kwargs, read = _call(seen, question, request, llms)
+            self._read = keeping_response(read, llm, to.llm)
             if request.keep:
                 self._upstream.keep()
             with self._upstream.asking():
-                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
-                self._responses = aiter(self._stream)
-                response = await anext(self._responses)
+                response = await self._first(method, to, kwargs, request)
             self._upstream.look(self._stream)
             return self._read(response)
         except Exception as error:
             if is_end_of_empty_completion(error):
                 raise StopAsyncIteration from None
-            raise
+            if not (text := self._upstream.unsaid(error)):
+                raise
+            self._error = error
+            return Chunk(text, progress=True, untouched=False)
+
+    async def _first(self, method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+        while True:
+            try:
+                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
+                self._responses = aiter(self._stream)
+                return await anext(self._responses)
+            except Exception as error:
+                if not _is_mended(error, to, kwargs, request):
+                    raise
 
     async def aclose(self) -> None:
         for aclose in (self._upstream.aclose, getattr(self._stream, "aclose", None)):
@@ -268,10 +344,10 @@ class _Asked:
 
 def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call that is not streamed, as a stream of one chunk."""
-    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=False), question, request)
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=False), question, request, llms)
     with upstream.asking():
-        response = getattr(to.llm, method)(to.what, **kwargs)
-    yield read_whole(response)
+        response = _whole(method, to, kwargs, request)
+    yield read_whole(signed(response, to.llm) if request.model else response)
 
 
 async def acall(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
@@ -280,10 +356,10 @@ async def acall(llms: Sequence[LLM], question: Question, upstream: Upstream, req
         async for chunk in Offloaded(partial(call, llms, question, upstream, request)):
             yield chunk
         return
-    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=True), question, request)
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=True), question, request, llms)
     with upstream.asking():
-        response = await getattr(to.llm, f"a{method}")(to.what, **kwargs)
-    yield read_whole(response)
+        response = await _awhole(method, to, kwargs, request)
+    yield read_whole(signed(response, to.llm) if request.model else response)
 
 
 @dataclass(frozen=True)
@@ -292,35 +368,89 @@ class _To:
     what: Sequence[ChatMessage] | str
 
 
-def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
+def _whole(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+    while True:
+        try:
+            return getattr(to.llm, method)(to.what, **kwargs)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
+async def _awhole(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+    while True:
+        try:
+            return await getattr(to.llm, f"a{method}")(to.what, **kwargs)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
+def _is_mended(error: Exception, to: _To, kwargs: dict[str, Any], request: Request) -> bool:
+    """Whether a fallback's class refused a keyword of the caller's, which is left away now."""
+    return bool(request.model) and leave_away(error, to.llm, kwargs)
+
+
+def _call(
+    llm: LLM, question: Question, request: Request, chain: Sequence[LLM]
+) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
+    method, to, kwargs, read = _rendered_call(llm, question, request, chained=len(chain) > 1)
+    if not request.model:
+        return method, to, kwargs, read
+    return method, to, kwargs, lambda response: read(signed(response, llm))
+
+
+def _rendered_call(
+    llm: LLM, question: Question, request: Request, *, chained: bool
+) -> tuple[str, _To, dict[str, Any], Read]:
     request = request.original or request
-    kwargs = _arguments(llm, question, request)
-    messages = [without_mark(message) for message in question.messages]
+    row = provider_of(type(llm))
+    reader = Reader(mends_content=row.mends_content, counts_along=row.counts_along)
+    given, kwargs = rendered(question, llm, request.model)
+    kwargs = _arguments(llm, kwargs, request)
+    messages = [without_mark(message) for message in (readable(given, llm) if chained else given)]
     if request.spent_tokens:
-        llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
+        llm, kwargs = with_fewer_tokens(llm, kwargs, request.spent_tokens, row.output_limits)
     if request.strategy in (Strategy.FIRST, Strategy.RESTART):
-        if question.chat:
-            return "chat", _To(llm, messages), kwargs, Reader().chat
-        return (
-            "complete",
-            _To(llm, question.prompt),
-            {"formatted": question.formatted, **kwargs},
-            Reader().completion,
-        )
+        return _as_given(llm, question, messages, kwargs, reader)
     if request.strategy is Strategy.APPEND:
         text = _as_one_text(llm, question) + sendable(request.partial_text)
         return (
             "complete",
             _To(llm, text),
             {"formatted": True, **kwargs},
-            _as_asked(question.chat, False, Reader().completion),
+            _as_asked(question.chat, False, reader.completion),
         )
+    return _continued(llm, question, messages, kwargs, request, reader)
+
+
+def _continued(
+    llm: LLM,
+    question: Question,
+    messages: Sequence[ChatMessage],
+    kwargs: dict[str, Any],
+    request: Request,
+    reader: Reader,
+) -> tuple[str, _To, dict[str, Any], Read]:
+    """The call that goes on with an answer by more turns."""
     for name, value in request.extra.items():
         llm, kwargs = _with(llm, kwargs, name, value)
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
     asked = messages or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
-    return "chat", _To(llm, [*asked, *turns]), kwargs, _as_asked(question.chat, True, Reader().chat)
+    conversation = [*asked, *turns]
+    if request.strategy is Strategy.PREFILL and (key := mark_of(llm, provider_of(type(llm)))):
+        llm, kwargs = marked(llm, conversation, kwargs, key)
+    return "chat", _To(llm, conversation), kwargs, _as_asked(question.chat, True, reader.chat)
+
+
+def _as_given(
+    llm: LLM, question: Question, messages: Sequence[ChatMessage], kwargs: dict[str, Any], reader: Reader
+) -> tuple[str, _To, dict[str, Any], Read]:
+    if question.chat:
+        return "chat", _To(llm, messages), kwargs, reader.chat
+    kwargs = {"formatted": question.formatted, **kwargs}
+    return "complete", _To(llm, question.prompt), kwargs, reader.completion
 
 
 def _as_asked(asked_chat: bool, came_as_chat: bool, read: Read) -> Read:
@@ -372,16 +502,3 @@ def _with(llm: LLM, kwargs: dict[str, Any], name: str, value: Any) -> tuple[LLM,
     if not on_instance:
         return llm, {**kwargs, name: value}
     return copied(llm, additional_kwargs={**fixed, name: value}), kwargs  # type: ignore[dict-item]
-
-
-def _with_fewer_tokens(llm: LLM, kwargs: dict[str, Any], spent: int) -> tuple[LLM, dict[str, Any]]:
-    """Reduce the output limit, where one was set, by what was said already."""
-    fixed = getattr(llm, "additional_kwargs", None)
-    for source in (fixed if isinstance(fixed, Mapping) else {}, kwargs):
-        for name in _LIMITS:
-            if isinstance(limit := source.get(name), int) and limit > 0:
-                return _with(llm, kwargs, name, max(limit - spent, LEAST_TOKENS))
-    limit = getattr(llm, "max_tokens", None)
-    if isinstance(limit, int) and limit > 0:  # it wins over a keyword, too
-        llm = copied(llm, max_tokens=max(limit - spent, LEAST_TOKENS))
-    return llm, kwargs

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..policy import RecoveryPolicy, yes_or_no
-from ..report import Attempt, Certainty
+from ..report import Attempt, Certainty, JoinDecision, Strategy
 from .answer import AnswerText
-from .events import Chunk, Model, Request
+from .events import Chunk, Ended, Model, Request
+from .finish_words import UNEXPLAINED
 from .seam import RestartJoin, Seam
 from .verdict import Evidence
 
@@ -94,6 +95,7 @@ class RunningAttempt:
         join: how its text is joined to the answer; None where it is the answer.
         repeats_calls: tool calls of an earlier attempt were shown, so that its own must not be passed on as they are.
         elapsed: seconds since the answer was asked for.
+        answers: called at the first sign of progress.
         resumed: the attempt whose stream this one reads on. What it saw counts, and what it received is left out.
     """
 
@@ -107,11 +109,14 @@ class RunningAttempt:
         join: Join | None,
         repeats_calls: bool,
         elapsed: Callable[[], float],
+        answers: Callable[[], None],
         resumed: RunningAttempt | None = None,
     ) -> None:
         self.record = record
         self.request = request
         self.join = join
+        self.adds_text: bool = resumed is not None and resumed.adds_text
+        """Whether it has shown more than white space."""
         self.evidence: Evidence = Evidence() if resumed is None else resumed.evidence
         begun = resumed is not None and resumed.has_begun
         self.limit = policy.idle_timeout if begun else model.first_token_timeout
@@ -127,6 +132,7 @@ class RunningAttempt:
         self._model = model
         self._idle_timeout = policy.idle_timeout
         self._elapsed = elapsed
+        self._answers = answers
         self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
@@ -149,6 +155,14 @@ class RunningAttempt:
             answer.add(text)
             record.characters += len(text)
         return (chunk,)
+
+    def note_end(self, end: Ended) -> None:
+        """Take in what was seen below the wrapped LLM; the report names the reason that LlamaIndex dropped."""
+        reason, record = end.finish_reason, self.record
+        if reason is None or self.evidence.text_after_reason or self._model.distrusts(reason.word):
+            return
+        if record.finish_reason is None or record.finish_reason in UNEXPLAINED:
+            record.finish_reason = reason.word
 
     def had(self, chunk: Chunk) -> bool:
         """Whether this chunk came before, in the attempt that this one resumes."""
@@ -190,6 +204,17 @@ class RunningAttempt:
         return self.record.characters + (self.resumed.characters if self.resumed is not None else 0)
 
     @property
+    def strategy(self) -> Strategy:
+        """How its stream was asked for, by this attempt or by the one that it resumes."""
+        return (self.request.original or self.request).strategy
+
+    @property
+    def tells_it_again(self) -> bool:
+        """Whether the answer was asked for again from its beginning, and told to where the reader is."""
+        told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
+        return self.strategy is Strategy.RESTART and told
+
+    @property
     def is_repeating(self) -> bool:
         """Whether it is in the middle of repeating what was said."""
         return isinstance(self.join, Seam) and not self.join.settled and self.join.is_repeating
@@ -207,6 +232,7 @@ class RunningAttempt:
     def _note_progress(self) -> None:
         if self.record.first_token is None:
             self.record.first_token = self._elapsed()
+            self._answers()
             self.limit = self._idle_timeout
         if self.evidence.reason_stands:  # what follows an end proves that it was none
             word = self.evidence.take_back()
@@ -265,3 +291,4 @@ class RunningAttempt:
     def _show(self, text: str, answer: AnswerText) -> None:
         answer.add(text)
         self.record.characters += len(text)
+        self.adds_text = self.adds_text or not text.isspace()
