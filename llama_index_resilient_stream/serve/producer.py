@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from ..report import StreamStatus
 from ..streaming.scope import Scope
+from ..streaming.sleeper import Sleeper
 from .parts import EndPart, EndReason, Part, RecoveryPart
 from .source import SourceReader
 from .store import FencedError, MissingError, Pulse, Store, StoreError, StoreUnreachableError, Ticket
-from .waiting import Waiting
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
@@ -70,8 +70,7 @@ class Producer:
         self._lease = Scope()  # cancelled when it is somebody else's: nothing is written any more
         self._stopping: asyncio.Task[None] | None = None
         self._heed_until = float("inf")
-        self._readers = 0
-        self._waiting = Waiting()
+        self._readers: set[Sleeper] = set()
         self._loop = asyncio.get_running_loop()
         self._attended = self._heard = self._loop.time()
         self._task = asyncio.ensure_future(self._run())
@@ -104,25 +103,29 @@ class Producer:
         """How many parts the store has."""
         return self._stored
 
-    def join(self) -> None:
-        """A reader is there until it leaves."""
-        self._readers += 1
+    def join(self, reader: Sleeper) -> None:
+        """A reader is there, until it leaves."""
+        self._readers.add(reader)
 
-    def leave(self) -> None:
+    def leave(self, reader: Sleeper) -> None:
         """A reader that had joined is gone."""
-        self._readers -= 1
+        self._readers.discard(reader)
         self._attended = self._loop.time()
 
-    async def read(self, after: int, seconds: float) -> list[Part]:
+    async def read(self, reader: Sleeper, after: int, seconds: float) -> list[Part]:
         """The parts after number `after`; waits up to `seconds` for the next one."""
         if self._visible <= after and not self.gone:
-            await self._waiting.wait(seconds)
+            await reader.wait(self._loop.time() + seconds)
         return self._parts[after : self._visible]
+
+    def _wake(self) -> None:
+        for reader in self._readers:
+            reader.wake()
 
     def _show(self, count: int) -> None:
         if count > self._visible:
             self._visible = count
-            self._waiting.wake()
+            self._wake()
 
     # For whoever runs it
 
@@ -162,7 +165,7 @@ class Producer:
         """It is another worker's now."""
         self._lease.cancel()
         self._beating.cancel()
-        self._waiting.wake()
+        self._wake()
 
     async def _run(self) -> None:
         name = f"{self.ticket.id[:4]}..."
@@ -185,7 +188,7 @@ class Producer:
             logger.exception("generation %s failed", name)
         finally:
             self._beating.cancel()
-            self._waiting.wake()
+            self._wake()
             await self._source.leave()
 
     async def _take(self) -> list[Part]:
@@ -285,7 +288,7 @@ class Producer:
                 await self._give_sign_of_life()
             except FencedError:
                 self._lease.cancel()
-                self._waiting.wake()
+                self._wake()
                 self._tell_to_stop()
                 return
             self._check_attendance()

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..streaming.scope import Scope
+from ..streaming.sleeper import Sleeper
 from .feeds import Feed, Sent
 from .parts import EXPIRED, LOST, EndPart, EndReason, Part
 from .permission import Permission
@@ -67,6 +68,7 @@ class StoredFeed(Feed):
         self._settings, self._key, self._after, self._shared_look = settings, key, after, look
         self._here, self._adopt, self._permission = here, adopt, permission
         self._producer: Producer | None = None
+        self._sleeper = Sleeper()
         self._is_known = after == 0
         self._ahead_since: float | None = None
         self._was_there = False
@@ -116,11 +118,11 @@ class StoredFeed(Feed):
     def _join(self) -> Producer | None:
         if self._producer is None and (found := self._here(self._key)) is not None and not found.gone:
             self._producer = found
-            found.join()
+            found.join(self._sleeper)
         return self._producer
 
     async def _read_here(self, producer: Producer, seconds: float) -> list[Sent]:
-        parts = await producer.read(self._after, seconds)
+        parts = await producer.read(self._sleeper, self._after, seconds)
         if parts:
             return [(self._id(number, part), part) for number, part in enumerate(parts, self._after + 1)]
         if producer.gone:
@@ -135,7 +137,8 @@ class StoredFeed(Feed):
 
     def _part_from(self, producer: Producer) -> None:
         self._producer = None
-        producer.leave()
+        producer.leave(self._sleeper)
+        self._sleeper.close()
 
     # From the store
 
