@@ -194,6 +194,13 @@ def recipes(session: nox.Session) -> None:
     session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
 
 
+@nox.session
+def ag_ui(session: nox.Session) -> None:
+    """LlamaIndex's own router for AG-UI, which asks for a core that is newer than our oldest."""
+    install(session, CORES["newest"], "dev", "llama-index-protocols-ag-ui")
+    session.run("pytest", "tests/serve/test_ag_ui.py", *session.posargs)
+
+
 # What goes together: some of their SDKs, or of the versions of llms-openai that they ask for, do not.
 _LLMS = "llama-index-llms-"
 INTEGRATIONS = {
