@@ -83,9 +83,9 @@ def _is_told_again(said: str, new: str, rest: str) -> bool:
 
 def _leaves_out(new: str, rest: str) -> bool:
     """What the uncut answer says later."""
-    head = _flat(new)
+    head = " ".join(new.split())
     head = head[: _enough(head)]
-    return len(head) >= _enough(head) and _flat(rest).find(head) > 3
+    return len(head) >= _enough(head) and " ".join(rest.split()).find(head) > 3
 
 
 def _breaks_a_word(said: str, new: str, rest: str) -> bool:

@@ -19,6 +19,12 @@ REST = "shes and know which light it is. Some have foghorns as well."
         pytest.param("红茶是", "全发酵的茶，味道醇厚。", "一种很受欢迎的饮料。", id="no spaces between words"),
         pytest.param("The end.", "", "", id="nothing was missing"),
         pytest.param("la la la la la la", " la la la la la la", " la la la la la la", id="repeats itself by nature"),
+        pytest.param(
+            "return words.reverse",
+            "();\n}\n```\n\nThis function reverses the words.",
+            "().join(' ');\n}\n```\n\nThis function reverses the words.",
+            id="shorter code, the same remark",
+        ),
         pytest.param("x = ", "1", "1", id="shorter than the judge looks"),
     ],
 )
