@@ -24,7 +24,7 @@ START = 120.0  # seconds that a server may take to load its weights
 
 # Run by the Python that has the wheel: model file, port, threads.
 _SERVE = """
-import sys, time, xllamacpp
+import os, sys, xllamacpp
 parameters = xllamacpp.CommonParams()
 parameters.model.path = sys.argv[1]
 parameters.hostnames = ["127.0.0.1"]
@@ -34,8 +34,8 @@ parameters.n_parallel = 1
 parameters.use_jinja = True
 parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(sys.argv[3])
 server = xllamacpp.Server(parameters)
-while True:
-    time.sleep(60)
+sys.stdin.read()  # ends with the benchmark, however that ends
+os._exit(0)
 """
 
 
@@ -112,7 +112,7 @@ def llama_server(python: str, weights: Path, threads: int) -> Iterator[int]:
     log_file = weights.with_suffix(".log")
     with log_file.open("wb") as log:
         command = (python, "-c", _SERVE, str(weights), str(port), str(threads))
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
     try:
         _wait_until_ready(port, process, log_file)
         yield port
