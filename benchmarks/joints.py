@@ -59,9 +59,15 @@ def _flat(text: str) -> str:
     return re.sub(r"\W+", " ", text).strip().lower()
 
 
-def _enough(text: str) -> int:
-    """How many characters are no chance: fewer where a character is a word."""
-    return 8 if _SCRIPTS_WITHOUT_SPACES.search(text) else 20
+def _enough(new: str) -> int:
+    """How many characters are no chance: fewer where a character is a word, more where the sentence goes on.
+
+    Small models say the same again by themselves: "... for its markets. The city is also known for ...".
+    """
+    fits = not new[:1].isalnum() and not new.startswith("\n")
+    if _SCRIPTS_WITHOUT_SPACES.search(new[:20]):
+        return 20 if fits else 8
+    return 60 if fits else 20
 
 
 def _begins_anew(said: str, new: str, rest: str) -> bool:
@@ -74,18 +80,16 @@ def _begins_anew(said: str, new: str, rest: str) -> bool:
 
 def _is_told_again(said: str, new: str, rest: str) -> bool:
     """What stands in the answer already, where the uncut one does not say it twice."""
-    head = _flat(new)
-    head = head[: _enough(head)]
-    if len(head) >= _enough(head):
+    head = _flat(new)[: _enough(new)]
+    if len(head) >= _enough(new):
         return head in _flat(said) and not _flat(rest).startswith(head)
     return len(head) >= 8 and _flat(said).endswith(head)
 
 
 def _leaves_out(new: str, rest: str) -> bool:
     """What the uncut answer says later."""
-    head = " ".join(new.split())
-    head = head[: _enough(head)]
-    return len(head) >= _enough(head) and " ".join(rest.split()).find(head) > 3
+    head = " ".join(new.split())[: _enough(new)]
+    return len(head) >= _enough(new) and " ".join(rest.split()).find(head) > 3
 
 
 def _breaks_a_word(said: str, new: str, rest: str) -> bool:

@@ -25,6 +25,12 @@ REST = "shes and know which light it is. Some have foghorns as well."
             "().join(' ');\n}\n```\n\nThis function reverses the words.",
             id="shorter code, the same remark",
         ),
+        pytest.param(
+            "The city is also known for its markets. It has parks, and",
+            " gardens. The city is also known for its old bridges.",
+            " lakes. The city is also known for its old bridges.",
+            id="a turn of phrase that comes twice",
+        ),
         pytest.param("x = ", "1", "1", id="shorter than the judge looks"),
     ],
 )
@@ -47,6 +53,20 @@ def test_clean(said: str, new: str, rest: str) -> None:
             id="the beginning in other words",
         ),
         pytest.param(SAID, "Their lamps turn slowly, so that", REST, "told again", id="the last sentence"),
+        pytest.param(
+            SAID,
+            "\n\nSure! Lighthouses stand on rocks and cliffs. Their lamps turn slowly, so that sailors can",
+            REST,
+            "courtesy",
+            id="a courtesy, then all of it",
+        ),
+        pytest.param(
+            SAID,
+            "\n\nTheir lamps turn slowly, so that sailors can count the flashes and know which light",
+            REST,
+            "told again",
+            id="the last sentence as a new paragraph",
+        ),
         pytest.param(SAID, "Some have foghorns as well.", REST, "left out", id="a later sentence"),
         pytest.param("count the fla", "gs and know", "shes and know", "word broken", id="another word"),
         pytest.param("count the fla", " and know", "shes and know", "word broken", id="half a word"),
