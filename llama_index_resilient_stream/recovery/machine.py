@@ -451,7 +451,8 @@ class Recovery:
     def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
         words = []
-        if attempt.join is not None and attempt.join.leftover:
+        told_again = attempt.strategy is Strategy.RESTART  # and cut where it was still what the reader has
+        if attempt.join is not None and attempt.join.leftover and not told_again:
             self._answer.add(attempt.join.leftover)
             attempt.record.characters += len(attempt.join.leftover)
             words.append(Chunk(attempt.join.leftover, self.last_payload, untouched=False))
@@ -478,6 +479,7 @@ class Recovery:
         if status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
             self._length_rounds += 1
             self._answer.begin_limit()
+            self._chain.goes_on_after_limit()
             self._ask_again(Step.CONTINUE, 0.0)
             return
         result = AttemptResult(status, self.answer, attempt.evidence.refusal)
