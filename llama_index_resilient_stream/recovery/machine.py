@@ -59,7 +59,7 @@ from .ending import is_unfinished
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
 from .faults.messages import Explanation, NoExplanation
-from .seam import RestartJoin, Seam, marks_around_anchor
+from .seam import RestartJoin, RetellingJoin, Seam, marks_around_anchor
 from .states import TRANSITIONS, State, Step
 from .usage import UsageMeter, estimate_tokens
 from .verdict import Context, Verdict, judge
@@ -335,13 +335,7 @@ class Recovery:
         """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
         if self._restart_only or self.model.continuation.strategy is Strategy.RESTART:
             return RestartJoin(partial_text)
-        return Seam(
-            partial_text,
-            shows_unverified=False,
-            max_held_characters=self.policy.max_held_characters,
-            max_held_seconds=self.policy.max_held_seconds,
-            clock=self.clock,
-        )
+        return RetellingJoin(partial_text)
 
     def _spent_tokens(self, anchor: str) -> int:
         """What the text so far takes of the output limit. No chunk has less than a token, so its chunks are enough."""
@@ -451,8 +445,7 @@ class Recovery:
     def _last_words(self, attempt: RunningAttempt) -> list[Chunk]:
         """What is shown at the very end: text still held back, and in "partial" mode the status."""
         words = []
-        told_again = attempt.strategy is Strategy.RESTART  # and cut where it was still what the reader has
-        if attempt.join is not None and attempt.join.leftover and not told_again:
+        if attempt.join is not None and attempt.join.leftover:
             self._answer.add(attempt.join.leftover)
             attempt.record.characters += len(attempt.join.leftover)
             words.append(Chunk(attempt.join.leftover, self.last_payload, untouched=False))
@@ -490,9 +483,14 @@ class Recovery:
 
     def _adds_nothing_new(self, verdict: Verdict, attempt: RunningAttempt) -> bool:
         """Whether a continuation says that the answer is whole as it stands."""
-        continued = bool(attempt.request.partial_text) and not attempt.tells_it_again
+        continued = bool(attempt.request.partial_text) and attempt.strategy is not Strategy.RESTART
         ended = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and not verdict.said_by_user
+        ended = ended or (verdict.status is StreamStatus.LENGTH and self._asked_with_less(attempt))
         return continued and ended and not attempt.adds_text and not attempt.evidence.has_calls
+
+    def _asked_with_less(self, attempt: RunningAttempt) -> bool:
+        """Whether a model that was to write the rest may have spent what was left of the token limit on a repeat."""
+        return attempt.strategy is Strategy.ASK and self._length_rounds == 0
 
     def _after_nothing_new(self, status: StreamStatus, attempt: RunningAttempt) -> None:
         """Believe a server that writes on, where the text can end there. Whoever was asked may have stopped early.
@@ -506,7 +504,7 @@ class Recovery:
             self._end(Step.FINISH, status)
         elif (unfinished or self._barren_ends < _ENOUGH_BARREN_ENDS) and (decision := self._descends(attempt)):
             self._ask_again(decision.step, decision.delay)
-        elif self._is_cut_by_limit:
+        elif self._is_cut_by_limit or status is StreamStatus.LENGTH:
             self._end(Step.FINISH, StreamStatus.LENGTH)  # as it was before it was asked to go on after the limit
         else:
             self._end(Step.FINISH, StreamStatus.UNKNOWN)

@@ -116,6 +116,43 @@ def test_an_answer_that_lost_its_end_only_is_whole_when_it_is_told_again() -> No
     assert (strategies(recovery), recovery.report.status) == (["first", "ask", "restart"], StreamStatus.COMPLETE)
 
 
+@pytest.mark.parametrize("said", ["0", "茶是一", PARTIAL])
+def test_what_is_told_again_goes_on_however_little_was_shown(said: str) -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery, said)
+    add_nothing(recovery, said, 1)
+    assert answer(recovery, said + REST) == REST
+    assert recovery.report.status is StreamStatus.COMPLETE
+
+
+@pytest.mark.parametrize("told", ["", PARTIAL[:20], "Ada", PARTIAL.upper()])
+def test_what_is_told_otherwise_is_not_shown(told: str) -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    add_nothing(recovery, PARTIAL, 1)
+    assert answer(recovery, told) == ""
+    assert recovery.next_delay() == 0
+    assert recovery.request.strategy == "ask"
+
+
+def test_who_tells_it_again_up_to_the_limit_is_asked_in_another_way() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    assert answer(recovery, PARTIAL[:40], reason=LENGTH) == ""
+    assert recovery.next_delay() == 0
+    assert answer(recovery, PARTIAL + REST, reason=LENGTH) == REST
+    assert recovery.report.status is StreamStatus.LENGTH
+
+
+def test_who_only_tells_it_again_up_to_the_limit_was_cut_by_the_limit() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    for told in (PARTIAL[:40], OTHERWISE, PARTIAL[:40]):
+        assert answer(recovery, told, reason=LENGTH) == ""
+        assert recovery.next_delay() in (0, None)
+    assert (recovery.report.status, recovery.answer) == (StreamStatus.LENGTH, PARTIAL)
+
+
 @pytest.mark.parametrize(("said", "told"), [("0", "0"), (PARTIAL, PARTIAL[:1]), (PARTIAL, PARTIAL), (PARTIAL, "It")])
 def test_what_is_told_again_and_cut_is_not_shown(said: str, told: str) -> None:
     recovery = Recovery([model()], replace(POLICY, max_attempts=3))
