@@ -84,6 +84,7 @@ WITHOUT_LLAMA_INDEX = (
     "cli",
     "docs",
     "doctor",
+    "examples",
     "recovery",
     "serve/test_ai_sdk",
     "serve/test_fastapi",
@@ -188,10 +189,10 @@ def openai3(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """docs/serving.md in frameworks that are too heavy for `dev`."""
+    """docs/serving.md and examples/ in frameworks that are too heavy for `dev`."""
     heavy = ("aiohttp", "chainlit", "django>=5", "gradio", "litestar", "quart", "streamlit", "websockets")
     install(session, CORES["newest"], "dev", *heavy)
-    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
+    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", "tests/examples", *session.posargs)
 
 
 # Each in an environment of its own: what their SDKs ask for does not always go together.
