@@ -200,6 +200,15 @@ INTEGRATIONS = {
     "anthropic": ("llama-index-llms-anthropic>=0.12", "anthropic<1"),  # with 1 and later the bare integration fails
     "ollama": ("llama-index-llms-ollama>=0.11",),
     "google-genai": ("llama-index-llms-google-genai>=0.11",),
+    # Each stands in for each of the others: these go together.
+    "chains": (
+        "llama-index-llms-anthropic>=0.12",
+        "anthropic<1",
+        "llama-index-llms-google-genai>=0.11",
+        "llama-index-llms-bedrock-converse>=0.15",
+        "llama-index-llms-mistralai>=0.11",
+        "llama-index-llms-ollama>=0.11",
+    ),
 }
 
 

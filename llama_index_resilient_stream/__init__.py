@@ -6,7 +6,7 @@ llm = ResilientLLM(OpenAI("gpt-4o-mini"))
 index.as_query_engine(llm=llm, streaming=True).query("...").print_response_stream()
 """
 
-from .callbacks import Callback, FaultEvent, ResumeEvent, StreamCallback, TokenEvent
+from .callbacks import Callback, CircuitEvent, FaultEvent, ResumeEvent, StreamCallback, TokenEvent
 from .engines.engines import ResilientChatEngine, ResilientQueryEngine, resilient
 from .engines.responses import (
     ResilientAsyncStreamingResponse,
@@ -29,17 +29,21 @@ from .errors import (
 )
 from .llm.resilient_llm import ResilientLLM
 from .llm.streams import ResilientAsyncStream, ResilientStream
-from .policy import AttemptResult, RecoveryPolicy, StreamEnd, retry_if_fault, retry_if_outcome
+from .policy import AttemptResult, CircuitBreaker, RecoveryPolicy, StreamEnd, retry_if_fault, retry_if_outcome
 from .providers import Provider, register_provider
 from .recovery.continuation import Continuation, Turn
 from .recovery.faults import Fault
 from .report import (
     Attempt,
     Certainty,
+    CircuitChange,
+    CircuitState,
     FaultKind,
     GiveUpReason,
     JoinDecision,
     Joint,
+    PassedOver,
+    PassReason,
     Strategy,
     StreamReport,
     StreamStatus,
@@ -52,6 +56,10 @@ __all__ = [
     "AttemptResult",
     "Callback",
     "Certainty",
+    "CircuitBreaker",
+    "CircuitChange",
+    "CircuitEvent",
+    "CircuitState",
     "ConfigurationError",
     "Continuation",
     "EmptyStreamError",
@@ -63,6 +71,8 @@ __all__ = [
     "GiveUpReason",
     "JoinDecision",
     "Joint",
+    "PassReason",
+    "PassedOver",
     "Provider",
     "RecoveryPolicy",
     "ResilientAsyncStream",

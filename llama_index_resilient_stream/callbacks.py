@@ -12,17 +12,20 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from llama_index.core.instrumentation.events import BaseEvent
 
-from .report import FaultKind, Joint, Strategy, StreamReport
+from .report import CircuitState, FaultKind, Joint, Strategy, StreamReport
 
 __all__ = [
     "HOOKS",
     "Callback",
+    "CircuitCallback",
+    "CircuitEvent",
     "EndCallback",
     "FaultCallback",
     "FaultEvent",
     "ResumeCallback",
     "ResumeEvent",
     "StreamCallback",
+    "StreamCircuitEvent",
     "StreamEndEvent",
     "StreamFaultEvent",
     "StreamResetEvent",
@@ -98,6 +101,20 @@ class ResumeEvent:
     """The kind of the fault that made it necessary; empty where an interrupted answer is taken up again."""
 
 
+@dataclass(frozen=True, slots=True)
+class CircuitEvent:
+    """A model's circuit breaker changed its state, because of this stream. It holds for the whole process."""
+
+    stream_id: str
+    """That of the stream's report."""
+    model: str
+    """The model whose breaker it is."""
+    state: CircuitState
+    """Its new state; equal to its own word: `event.state == "open"`."""
+    seconds: float
+    """Since the answer was asked for."""
+
+
 class TokenCallback(Protocol):
     """An object that is told of text."""
 
@@ -130,8 +147,16 @@ class EndCallback(Protocol):
         return None  # so that who derives need not define it
 
 
+class CircuitCallback(Protocol):
+    """An object that is told of circuit breakers."""
+
+    def on_circuit(self, event: CircuitEvent, /) -> Awaitable[None] | None:
+        """Take the news that a model's circuit breaker opened, let a probe through, or closed."""
+        return None  # so that who derives need not define it
+
+
 @runtime_checkable
-class StreamCallback(TokenCallback, FaultCallback, ResumeCallback, EndCallback, Protocol):
+class StreamCallback(TokenCallback, FaultCallback, ResumeCallback, CircuitCallback, EndCallback, Protocol):
     """All that a callback can be told. Any object with some of these methods will do as one, derived or not.
 
         class Meter(StreamCallback):
@@ -145,10 +170,10 @@ class StreamCallback(TokenCallback, FaultCallback, ResumeCallback, EndCallback, 
     """
 
 
-HOOKS = ("on_token", "on_fault", "on_resume", "on_end")
+HOOKS = ("on_token", "on_fault", "on_resume", "on_circuit", "on_end")
 
-Callback = TokenCallback | FaultCallback | ResumeCallback | EndCallback | Callable[[TokenEvent], Any]
-"""What `callbacks=[...]` takes: an object with one or more of the four methods, or a function of a `TokenEvent`."""
+Callback = TokenCallback | FaultCallback | ResumeCallback | CircuitCallback | EndCallback | Callable[[TokenEvent], Any]
+"""What `callbacks=[...]` takes: an object with one or more of the five methods, or a function of a `TokenEvent`."""
 
 
 class StreamFaultEvent(BaseEvent):
@@ -189,6 +214,18 @@ class StreamResetEvent(BaseEvent):
     @classmethod
     def class_name(cls) -> str:
         return "StreamResetEvent"
+
+
+class StreamCircuitEvent(BaseEvent):
+    """On LlamaIndex's dispatcher: a model's circuit breaker changed its state."""
+
+    stream_id: str
+    model: str
+    state: str
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "StreamCircuitEvent"
 
 
 class StreamEndEvent(BaseEvent):

@@ -6,7 +6,8 @@
 for generative AI; all others, and their attributes, begin with `resilient_stream.`. The values of attributes are words
 of enumerations and names of models: no text, no keys.
 
-A fault, a further attempt and a reset are events of the span that is current where the answer is read.
+A fault, a further attempt, a reset and a circuit breaker's change are events of the span that is current where the
+answer is read.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .callbacks import FaultEvent, ResumeEvent, StreamCallback, TokenEvent
-from .report import StreamReport, StreamStatus
+from .callbacks import CircuitEvent, FaultEvent, ResumeEvent, StreamCallback, TokenEvent
+from .report import CircuitState, PassReason, StreamReport, StreamStatus
 
 try:
     from opentelemetry import metrics, trace
@@ -34,6 +35,7 @@ __all__ = ["OpenTelemetryCallback"]
 _NAME = "llama_index_resilient_stream"
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)  # the conventions'
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)  # theirs, too
+_STATES = {CircuitState.CLOSED: 0, CircuitState.HALF_OPEN: 1, CircuitState.OPEN: 2}
 
 _Attributes = dict[str, str | bool | int | float]
 
@@ -87,6 +89,14 @@ class OpenTelemetryCallback(StreamCallback):
         self._extra_tokens = meter.create_counter(
             "resilient_stream.extra_tokens", "{token}", "What recovering cost, estimated"
         )
+        # The conventions have nothing for circuit breakers.
+        self._circuits = meter.create_counter("resilient_stream.circuit.changes", "{change}", "Of circuit breakers")
+        self._circuit_state = meter.create_gauge(
+            "resilient_stream.circuit.state", "", "Of a model's circuit breaker: 0 closed, 1 half open, 2 open"
+        )
+        self._passed_over = meter.create_counter(
+            "resilient_stream.passed_over", "{model}", "Models that were not asked"
+        )
 
     def on_token(self, event: TokenEvent) -> None:
         """Note a reset on the current span."""
@@ -102,6 +112,12 @@ class OpenTelemetryCallback(StreamCallback):
         """Count a further attempt, and note it on the current span."""
         self._resumptions.add(1, self._of(event.model, strategy=str(event.strategy)))
         _add_event("resume", event.model, attempt=event.attempt, strategy=str(event.strategy), delay=event.delay)
+
+    def on_circuit(self, event: CircuitEvent) -> None:
+        """Count a circuit breaker's change, keep its state, and note it on the current span."""
+        self._circuits.add(1, self._of(event.model, state=str(event.state)))
+        self._circuit_state.set(_STATES[event.state], self._of(event.model))
+        _add_event("circuit", event.model, state=str(event.state))
 
     def on_end(self, report: StreamReport) -> None:
         """Record an answer that is over."""
@@ -122,7 +138,14 @@ class OpenTelemetryCallback(StreamCallback):
             self._joints.add(1, named)
         if report.extra_tokens:
             self._extra_tokens.add(report.extra_tokens, self._of(asked))
+        self._record_passed_over(report)
         self._record_usage(report, asked)
+
+    def _record_passed_over(self, report: StreamReport) -> None:
+        for each in report.passed_over:
+            self._passed_over.add(1, self._of(each.model, reason=str(each.reason)))
+            if each.reason is PassReason.CIRCUIT_OPEN:  # an LLM without this callback may have opened it
+                self._circuit_state.set(_STATES[CircuitState.OPEN], self._of(each.model))
 
     def _record_usage(self, report: StreamReport, model: str) -> None:
         if report.usage_estimated:

@@ -114,6 +114,38 @@ class _DefaultStop(stop_after_attempt):
     """Four failures, unless a fallback stands ready. Known by its class: a copy of it is no less the default."""
 
 
+@dataclass(frozen=True, slots=True)
+class CircuitBreaker:
+    """When a model that fails is left alone: for `RecoveryPolicy(breaker=...)`.
+
+        RecoveryPolicy(breaker=CircuitBreaker(failures=3, seconds=60))
+
+    After `failures` requests in a row that brought nothing, whichever answers they were for, the model is passed over
+    wherever another one can be asked. Every `seconds` one request is let through to see whether it is back.
+
+    Args:
+        failures: Requests in a row without a single word before the circuit opens.
+        seconds: How long it stays open until the next request probes the model, and the least time between two probes.
+
+    Raises:
+        ConfigurationError: `failures` is no whole number from 1, or `seconds` is not more than 0.
+    """
+
+    failures: int = 5
+    seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.failures, bool) or not isinstance(self.failures, int) or self.failures < 1:
+            raise ConfigurationError(
+                f"CircuitBreaker.failures must be a whole number from 1, not {self.failures!r}. Write failures=5."
+            )
+        if isinstance(self.seconds, bool) or not isinstance(self.seconds, int | float) or not self.seconds > 0:
+            raise ConfigurationError(
+                f"CircuitBreaker.seconds must be more than 0, not {self.seconds!r}. Write seconds=30, or switch the "
+                f"breaker off: RecoveryPolicy(breaker=None)."
+            )
+
+
 DEFAULT_STOP: Stop = _DefaultStop(4)
 # Where another model stands ready, paying twice for a dead one is enough.
 STOP_WITH_FALLBACKS: Stop = stop_after_attempt(2)
@@ -135,6 +167,8 @@ class RecoveryPolicy:
             is `state.outcome.exception()`, what was made of it `state.fault`. Default: `retry_if_fault()`.
         fallback_on: the same for asking the next model. Default: every fault but a content policy's. Outcomes that
             are no faults can be added: `retry_if_fault() | retry_if_outcome("filtered", "refused")`.
+        breaker: when a model that keeps failing is passed over, in all answers of the process, while another one can be
+            asked. The last model of a chain is always asked. None switches it off.
         reject: a function of the beginning of the answer: True, and nothing of it is shown, and the next model is
             asked. Until `reject_characters` have come, or the answer is over, its text is held back.
         max_attempts: requests for the whole answer, over all models. Always bounded.
@@ -171,6 +205,7 @@ class RecoveryPolicy:
     wait: Wait = field(default=wait_random_exponential(0.5, max=8))
     retry: Predicate = field(default=retry_if_fault())
     fallback_on: Predicate | None = None
+    breaker: CircuitBreaker | None = field(default=CircuitBreaker())
     reject: Callable[[str], bool] | None = None
     reject_characters: int = 200
     max_attempts: int = 16
@@ -197,6 +232,7 @@ class RecoveryPolicy:
                 )
         self._check_predicate("retry", optional=False)
         self._check_predicate("fallback_on", optional=True)
+        self._check_breaker()
         self._check_function("reject", "lambda head: head.startswith('I cannot')")
         for name in ("max_attempts", "reject_characters", "max_held_characters"):
             self._check_count(name, least=1)
@@ -232,6 +268,13 @@ class RecoveryPolicy:
             raise ConfigurationError(
                 f"RecoveryPolicy.{name} must be one of tenacity's predicates, a function of a tenacity.RetryCallState, "
                 f"or exception types, not {value!r}. Write {name}=retry_if_fault() | retry_if_exception_type(MyError)."
+            )
+
+    def _check_breaker(self) -> None:
+        if self.breaker is not None and not isinstance(self.breaker, CircuitBreaker):
+            raise ConfigurationError(
+                f"RecoveryPolicy.breaker must be a CircuitBreaker or None, not {self.breaker!r}. "
+                f"Write breaker=CircuitBreaker(failures=5, seconds=30)."
             )
 
     def _check_function(self, name: str, example: str) -> None:

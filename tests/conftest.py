@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from llama_index_resilient_stream.llm.circuits import forget_circuits
 from llama_index_resilient_stream.testing import FaultServer
 from support.readers import READERS, Reader
 
@@ -58,6 +59,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"{name}: {count} skipped, because it is not installed: {command}")
     if slow:
         terminalreporter.line("slow tests, which nox and .ci/run run: pytest -m slow")
+
+
+@pytest.fixture(autouse=True)
+def circuits() -> None:
+    """No test meets a circuit breaker that another one opened."""
+    forget_circuits()
 
 
 @pytest.fixture(params=READERS, ids=str)

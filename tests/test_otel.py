@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import stop_after_attempt
 
 pytest.importorskip("opentelemetry.sdk.metrics")
 
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from llama_index_resilient_stream import ResilientLLM
+from llama_index_resilient_stream import CircuitBreaker, RecoveryPolicy, ResilientLLM
 from llama_index_resilient_stream.otel import OpenTelemetryCallback
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
 from support.readers import QUICK, Reader
@@ -39,7 +40,7 @@ class Meters:
         """The attributes and the value (a histogram's count) of each point of an instrument."""
         data = self._reader.get_metrics_data()
         return [
-            (dict(point.attributes), getattr(point, "value", None) or getattr(point, "count", None))
+            (dict(point.attributes), getattr(point, "value", getattr(point, "count", None)))
             for resource in (data.resource_metrics if data is not None else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
@@ -87,6 +88,41 @@ def test_an_answer_that_was_given_up(meters: Meters, reader: Reader) -> None:
     assert meters.points("gen_ai.client.operation.time_to_first_chunk") == []
 
 
+def chain(meters: Meters, failures: int) -> ResilientLLM:
+    """A model that fails so often before it is back, a healthy one, and a breaker that a failure opens."""
+    policy = RecoveryPolicy(stop=stop_after_attempt(1), breaker=CircuitBreaker(failures=1, seconds=1e-9))
+    dead = ScriptedLLM(TEXT, script=[Fail(ConnectionResetError())] * failures, model="dead")
+    healthy = ScriptedLLM(TEXT, model="healthy")
+    return ResilientLLM(dead, fallbacks=[healthy], policy=policy, callbacks=[OpenTelemetryCallback(meters.provider)])
+
+
+def states(meters: Meters) -> dict[str, int]:
+    points = meters.points("resilient_stream.circuit.state")
+    return {attributes["gen_ai.request.model"]: value for attributes, value in points}
+
+
+def test_a_circuit_breaker(meters: Meters, reader: Reader) -> None:
+    llm = chain(meters, failures=2)
+    assert states(meters) == {}
+    for expected in (2, 2, 0):
+        assert reader(llm).text == TEXT
+        assert states(meters) == {"dead": expected}
+    changes = {point["resilient_stream.state"]: n for point, n in meters.points("resilient_stream.circuit.changes")}
+    assert changes == {"open": 2, "half_open": 2, "closed": 1}
+
+
+def test_who_was_passed_over(meters: Meters, reader: Reader) -> None:
+    llm = chain(meters, failures=9)
+    policy = RecoveryPolicy(stop=stop_after_attempt(1), breaker=CircuitBreaker(failures=1, seconds=60))
+    silent = llm.bind(policy=policy, callbacks=[])
+    assert reader(silent).text == TEXT  # opens it, and nobody is told
+    assert states(meters) == {}
+    assert reader(llm.bind(policy=policy)).text == TEXT
+    assert states(meters) == {"dead": 2}
+    [(passed, count)] = meters.points("resilient_stream.passed_over")
+    assert (passed["gen_ai.request.model"], passed["resilient_stream.reason"], count) == ("dead", "circuit_open", 1)
+
+
 def test_constant_attributes_are_on_all_metrics(meters: Meters, reader: Reader) -> None:
     assert reader(wrapped(meters, Cut(after=9), **{"gen_ai.provider.name": "scripted"})).text == TEXT
     for name in ("resilient_stream.streams", "resilient_stream.faults", "gen_ai.client.operation.duration"):
@@ -120,10 +156,12 @@ def test_the_dashboard_asks_for_what_prometheus_is_told(reader: Reader) -> None:
     metric_reader = exporter.PrometheusMetricReader(registry=registry)
     meters = Meters(metric_reader)
     assert reader(wrapped(meters, Cut(after=18), Cut(after=60))).text == TEXT
+    llm = chain(meters, failures=9)
+    reader(llm), reader(llm.bind(policy=RecoveryPolicy(breaker=CircuitBreaker(failures=1))))
     told = client.generate_latest(registry).decode()
     dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text(encoding="utf-8"))
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    assert len(queries) >= 11
+    assert len(queries) >= 13
     for query in queries:
         for metric in re.findall(r"\b((?:gen_ai|resilient_stream)_\w+)\{", query):
             assert f"{metric}{{" in told, metric

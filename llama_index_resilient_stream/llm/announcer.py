@@ -11,8 +11,10 @@ from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr
 
 from ..callbacks import (
     HOOKS,
+    CircuitEvent,
     FaultEvent,
     ResumeEvent,
+    StreamCircuitEvent,
     StreamEndEvent,
     StreamFaultEvent,
     StreamResetEvent,
@@ -23,7 +25,7 @@ from ..errors import ConfigurationError
 from ..recovery.events import Chunk, Request
 from ..recovery.finish_reasons import FinishMeaning, meaning_of
 from ..recovery.machine import Recovery
-from ..report import Attempt, Joint, StreamReport, StreamStatus
+from ..report import Attempt, CircuitChange, CircuitState, Joint, StreamReport, StreamStatus
 from .chunks import thought_of
 
 logger = logging.getLogger("llama_index_resilient_stream")
@@ -108,7 +110,8 @@ class _Announcer:
         self._ended = False
         self._failed: set[tuple[str, int]] = set()
         self._joints = 0  # that were announced
-        self.watches_tokens = bool(self._hooks["on_token"])
+        self._circuits = 0
+        self.watches_tokens = bool(self._hooks["on_token"] or self._hooks["on_circuit"])
         self._void = 0  # characters that were taken back
         self._reset_listeners = [c.on_reset for c in callbacks if hasattr(c, "on_reset")]
         self._thought_listeners = [c.on_thinking for c in callbacks if hasattr(c, "on_thinking")]
@@ -151,6 +154,21 @@ class _Announcer:
             return None
         self._joints = len(report.joints)
         return report.joints[-1]
+
+    def _new_circuits(self, recovery: Recovery) -> Sequence[CircuitEvent]:
+        report = recovery.report
+        if len(report.circuits) == self._circuits:
+            return ()
+        changes, self._circuits = report.circuits[self._circuits :], len(report.circuits)
+        return [self._circuit(report, change) for change in changes]
+
+    def _circuit(self, report: StreamReport, change: CircuitChange) -> CircuitEvent:
+        level = logging.WARNING if change.state is CircuitState.OPEN else logging.INFO
+        logger.log(level, "the circuit breaker of %s is %s", change.model, change.state.replace("_", " "))
+        dispatcher.event(
+            StreamCircuitEvent(span_id=None, stream_id=report.stream_id, model=change.model, state=change.state)
+        )
+        return CircuitEvent(report.stream_id, change.model, change.state, change.seconds)
 
     def _fault(self, recovery: Recovery) -> FaultEvent:
         report, fault = recovery.report, recovery.fault
@@ -271,16 +289,24 @@ class Announcer(_Announcer):
     """Tells the callbacks of a synchronous stream."""
 
     def token(self, chunk: Chunk, recovery: Recovery) -> None:
+        self._tell_circuits(recovery)
         self._call("on_token", self._token(chunk, recovery))
 
     def fault(self, recovery: Recovery) -> None:
+        self._tell_circuits(recovery)
         self._call("on_fault", self._fault(recovery))
 
     def resume(self, recovery: Recovery, request: Request) -> None:
+        self._tell_circuits(recovery)
         self._call("on_resume", self._resume(recovery, request))
 
     def end(self, recovery: Recovery) -> None:
+        self._tell_circuits(recovery)
         self._call("on_end", self._end(recovery))
+
+    def _tell_circuits(self, recovery: Recovery) -> None:
+        for event in self._new_circuits(recovery):
+            self._call("on_circuit", event)
 
     def _call(self, hook: str, argument: Any) -> None:
         if argument is None:
@@ -298,16 +324,24 @@ class AsyncAnnouncer(_Announcer):
     """Tells the callbacks of an asynchronous stream."""
 
     async def token(self, chunk: Chunk, recovery: Recovery) -> None:
+        await self._tell_circuits(recovery)
         await self._call("on_token", self._token(chunk, recovery))
 
     async def fault(self, recovery: Recovery) -> None:
+        await self._tell_circuits(recovery)
         await self._call("on_fault", self._fault(recovery))
 
     async def resume(self, recovery: Recovery, request: Request) -> None:
+        await self._tell_circuits(recovery)
         await self._call("on_resume", self._resume(recovery, request))
 
     async def end(self, recovery: Recovery) -> None:
+        await self._tell_circuits(recovery)
         await self._call("on_end", self._end(recovery))
+
+    async def _tell_circuits(self, recovery: Recovery) -> None:
+        for event in self._new_circuits(recovery):
+            await self._call("on_circuit", event)
 
     async def _call(self, hook: str, argument: Any) -> None:
         if argument is None:

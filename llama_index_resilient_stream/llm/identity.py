@@ -51,11 +51,17 @@ def _plain_mapping(values: Mapping[Any, Any], depth: int) -> dict[str, Any]:
     return {
         str(name): _plain(value, depth)
         for name, value in values.items()
-        if not str(name).startswith("_") and not _is_secret(str(name), value)
+        if not str(name).startswith("_") and not is_credential(str(name), value)
     }
 
 
-def _is_secret(name: str, value: Any) -> bool:
+def without_credentials(address: str) -> str:
+    """Return an address without its user and its query string."""
+    return _QUERY_OF_URL.sub(r"\1", _USER_IN_URL.sub("", address))
+
+
+def is_credential(name: str, value: Any) -> bool:
+    """Return whether a setting of this name and value is one that nobody else may see."""
     # `max_tokens` is a number; a credential never is.
     return not isinstance(value, (int, float, type(None))) and _SECRET.search(_snake(name)) is not None
 
@@ -70,7 +76,7 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, Enum):
         return _plain(value.value, depth)
     if isinstance(value, str):
-        return _QUERY_OF_URL.sub(r"\1", _USER_IN_URL.sub("", value))
+        return without_credentials(value)
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     return _plain_container(value, depth - 1) if depth > 0 else _class_name(value)

@@ -68,6 +68,13 @@ class OwnMethod(Question):
         return True
 
     @property
+    def needs_tools(self) -> bool:
+        return not self.objects and bool(self.named_arguments.get("tools"))
+
+    def can_be_asked_of(self, llm: LLM) -> bool:
+        return hasattr(llm, self.method)
+
+    @property
     def answers_tool_result(self) -> bool:
         history: Sequence[ChatMessage] = self.named_arguments.get("chat_history") or ()
         return bool(history) and history[-1].role in (MessageRole.TOOL, MessageRole.FUNCTION)
@@ -77,7 +84,7 @@ class OwnMethod(Question):
         return sum(map(count, (self.prompt, *map(message_text, self.messages), *texts)))
 
     def call_on(self, llm: LLM) -> Any:
-        """Call the method. Integrations write into `llm_kwargs`, so each call gets its own."""
+        """Call the method. Integrations write into `llm_kwargs` and the history, so each call gets its own."""
         return getattr(llm, self.method)(*map(_own, self.arguments), **{n: _own(v) for n, v in self.kwargs.items()})
 
 
@@ -98,7 +105,7 @@ def own_method(method: str, args: Sequence[Any], kwargs: Mapping[str, Any], **op
 
 
 def _own(value: Any) -> Any:
-    return dict(value) if type(value) is dict else value
+    return type(value)(value) if type(value) in (dict, list) else value
 
 
 # Asking
@@ -108,7 +115,7 @@ def _witness(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, reque
     fields = question.prompt_fields
     if request.model:  # templates and modes are one model's; what the user says to all of them is everybody's
         fields = {name: value for name, value in fields.items() if name in _FOR_EVERY_MODEL}
-    return Witness(llms[request.model], upstream, fields, question.output_cls)
+    return Witness(llms[request.model], upstream, fields, question.output_cls, model=request.model)
 
 
 def ask_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request) -> Iterator[Chunk]:

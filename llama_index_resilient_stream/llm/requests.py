@@ -18,13 +18,16 @@ from ..compat.llama_index import blocks_the_loop, copied, is_end_of_empty_comple
 from ..policy import RecoveryPolicy
 from ..providers import KEEPING_SERVERS, SERVERS, Provider, all_settings, provider_of, reasons
 from ..recovery.continuation import Continuation
-from ..recovery.events import Chunk, Learned, Model, Prefilling, Request
+from ..recovery.events import Chunk, Learned, Model, Prefilling, Request, Unfit, fits
 from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
 from ..transport.sdk_clients import observed
 from .chunks import Read, Reader, read_whole, without_mark
+from .history import readable
+from .keywords import leave_away
+from .rendering import ToolsCall, rendered, signed
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
@@ -53,6 +56,8 @@ class Question:
     prompt: str = field(default="", repr=False)
     formatted: bool = False
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    made_of: ToolsCall | None = None
+    """The call with tools that the messages and keywords were made of, where there was one."""
 
     @property
     def endpoint(self) -> str:
@@ -68,6 +73,15 @@ class Question:
         return bool(self.kwargs.get("tools") or self.kwargs.get("functions"))
 
     @property
+    def needs_tools(self) -> bool:
+        """Whether only a model that calls functions can be asked it."""
+        return bool(self.made_of.tools) if self.made_of is not None else self.has_tools
+
+    def can_be_asked_of(self, llm: LLM) -> bool:
+        """Whether the class of an LLM knows a way to be given the tools."""
+        return self.made_of is None or hasattr(llm, "_prepare_chat_with_tools")
+
+    @property
     def answers_tool_result(self) -> bool:
         """Whether a tool's result was given last, to which saying nothing is an answer."""
         return bool(self.messages) and self.messages[-1].role in (MessageRole.TOOL, MessageRole.FUNCTION)
@@ -77,6 +91,11 @@ class Question:
         if not self.chat:
             return count(self.prompt)
         return sum(count(message_text(message)) for message in self.messages)
+
+
+def conversation(messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Question:
+    """What is asked by a chat endpoint, which LlamaIndex's methods for tools go through as well."""
+    return Question(True, messages=list(messages), kwargs=kwargs, made_of=getattr(messages, "made_of", None))
 
 
 def _asks_for_form(settings: Mapping[str, Any]) -> bool:
@@ -95,8 +114,12 @@ def model_of(
     continuation: Continuation | Strategy | str,
     learned: Learned,
     provider: Provider | None = None,
+    unfit: Unfit = fits,
 ) -> Model:
-    """What the core has to know of this LLM for this question. `provider` stands in for its class's row."""
+    """What the core has to know of this LLM for this question. `provider` stands in for its class's row.
+
+    `unfit` says why the question cannot be asked of it, as a fallback.
+    """
     # A class of one's own need not be in the table: it can say so itself.
     own_word = getattr(llm, "sends_finish_reason", _NO_WORD) if provider is None else _NO_WORD
     provider = provider_of(type(llm)) if provider is None else provider
@@ -117,6 +140,7 @@ def model_of(
         keeps_on=KEEPING_SERVERS if continuation == "auto" else frozenset(),
         own_retries=_own_retries(llm),
         learned=learned,
+        unfit=unfit,
     )
 
 
@@ -159,10 +183,10 @@ def _is_kept(llm: LLM, question: Question, wanted: Continuation | Strategy | str
     return provider.strategy == Strategy.REPLAY or any(source.get("background") is True for source in settings)
 
 
-def _arguments(llm: LLM, question: Question, request: Request) -> dict[str, Any]:
+def _arguments(llm: LLM, kwargs: dict[str, Any], request: Request) -> dict[str, Any]:
     """The arguments of the call. OpenAI's responses are kept where they say so."""
     kept = request.keep and any(cls.__name__ == "OpenAIResponses" for cls in type(llm).__mro__)
-    return {**question.kwargs, "background": True, "store": True} if kept else dict(question.kwargs)
+    return {**kwargs, "background": True, "store": True} if kept else kwargs
 
 
 def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
@@ -188,15 +212,13 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request)
+    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request, llms)
     if request.keep:
         upstream.keep()
     stream: Any = None
     try:
         with upstream.asking():
-            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
-            responses = iter(stream)
-            first = next(responses, None)
+            stream, responses, first = _first(method, to, kwargs, request)
         if first is not None:
             upstream.look(stream)
             yield read(first)
@@ -215,6 +237,18 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
+def _first(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> tuple[Any, Iterator[Any], Any]:
+    """The stream, and its first response: only when that is asked for, many classes look at their keywords."""
+    while True:
+        try:
+            stream = getattr(to.llm, f"stream_{method}")(to.what, **kwargs)
+            responses = iter(stream)
+            return stream, responses, next(responses, None)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """Open the stream that answers the request, and read it, asynchronously.
 
@@ -229,7 +263,7 @@ class _Asked:
     """A class and not a generator: nobody closes it but its owner, while a generator's finalizer may come between."""
 
     def __init__(self, llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> None:
-        self._asked = (llms[request.model], question, request)
+        self._asked = (llms, question, request)
         self._upstream = upstream
         self._stream: Any = None
         self._responses: AsyncIterator[Any] | None = None
@@ -242,20 +276,29 @@ class _Asked:
         try:
             if self._responses is not None:
                 return self._read(await anext(self._responses))
-            llm, question, request = self._asked
-            method, to, kwargs, self._read = _call(observed(llm, asynchronous=True), question, request)
+            llms, question, request = self._asked
+            llm = observed(llms[request.model], asynchronous=True)
+            method, to, kwargs, self._read = _call(llm, question, request, llms)
             if request.keep:
                 self._upstream.keep()
             with self._upstream.asking():
-                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
-                self._responses = aiter(self._stream)
-                response = await anext(self._responses)
+                response = await self._first(method, to, kwargs, request)
             self._upstream.look(self._stream)
             return self._read(response)
         except Exception as error:
             if is_end_of_empty_completion(error):
                 raise StopAsyncIteration from None
             raise
+
+    async def _first(self, method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+        while True:
+            try:
+                self._stream = await getattr(to.llm, f"astream_{method}")(to.what, **kwargs)
+                self._responses = aiter(self._stream)
+                return await anext(self._responses)
+            except Exception as error:
+                if not _is_mended(error, to, kwargs, request):
+                    raise
 
     async def aclose(self) -> None:
         for aclose in (self._upstream.aclose, getattr(self._stream, "aclose", None)):
@@ -268,10 +311,10 @@ class _Asked:
 
 def call(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call that is not streamed, as a stream of one chunk."""
-    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=False), question, request)
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=False), question, request, llms)
     with upstream.asking():
-        response = getattr(to.llm, method)(to.what, **kwargs)
-    yield read_whole(response)
+        response = _whole(method, to, kwargs, request)
+    yield read_whole(signed(response, to.llm) if request.model else response)
 
 
 async def acall(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
@@ -280,10 +323,10 @@ async def acall(llms: Sequence[LLM], question: Question, upstream: Upstream, req
         async for chunk in Offloaded(partial(call, llms, question, upstream, request)):
             yield chunk
         return
-    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=True), question, request)
+    method, to, kwargs, _ = _call(observed(llms[request.model], asynchronous=True), question, request, llms)
     with upstream.asking():
-        response = await getattr(to.llm, f"a{method}")(to.what, **kwargs)
-    yield read_whole(response)
+        response = await _awhole(method, to, kwargs, request)
+    yield read_whole(signed(response, to.llm) if request.model else response)
 
 
 @dataclass(frozen=True)
@@ -292,22 +335,50 @@ class _To:
     what: Sequence[ChatMessage] | str
 
 
-def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dict[str, Any], Read]:
+def _whole(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+    while True:
+        try:
+            return getattr(to.llm, method)(to.what, **kwargs)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
+async def _awhole(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
+    while True:
+        try:
+            return await getattr(to.llm, f"a{method}")(to.what, **kwargs)
+        except Exception as error:
+            if not _is_mended(error, to, kwargs, request):
+                raise
+
+
+def _is_mended(error: Exception, to: _To, kwargs: dict[str, Any], request: Request) -> bool:
+    """Whether a fallback's class refused a keyword of the caller's, which is left away now."""
+    return bool(request.model) and leave_away(error, to.llm, kwargs)
+
+
+def _call(
+    llm: LLM, question: Question, request: Request, chain: Sequence[LLM]
+) -> tuple[str, _To, dict[str, Any], Read]:
     """Which endpoint of which LLM, with what, and how to read what it answers."""
+    method, to, kwargs, read = _rendered_call(llm, question, request, chained=len(chain) > 1)
+    if not request.model:
+        return method, to, kwargs, read
+    return method, to, kwargs, lambda response: read(signed(response, llm))
+
+
+def _rendered_call(
+    llm: LLM, question: Question, request: Request, *, chained: bool
+) -> tuple[str, _To, dict[str, Any], Read]:
     request = request.original or request
-    kwargs = _arguments(llm, question, request)
-    messages = [without_mark(message) for message in question.messages]
+    given, kwargs = rendered(question, llm, request.model)
+    kwargs = _arguments(llm, kwargs, request)
+    messages = [without_mark(message) for message in (readable(given, llm) if chained else given)]
     if request.spent_tokens:
         llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
     if request.strategy in (Strategy.FIRST, Strategy.RESTART):
-        if question.chat:
-            return "chat", _To(llm, messages), kwargs, Reader().chat
-        return (
-            "complete",
-            _To(llm, question.prompt),
-            {"formatted": question.formatted, **kwargs},
-            Reader().completion,
-        )
+        return _as_given(llm, question, messages, kwargs)
     if request.strategy is Strategy.APPEND:
         text = _as_one_text(llm, question) + sendable(request.partial_text)
         return (
@@ -321,6 +392,15 @@ def _call(llm: LLM, question: Question, request: Request) -> tuple[str, _To, dic
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
     asked = messages or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
     return "chat", _To(llm, [*asked, *turns]), kwargs, _as_asked(question.chat, True, Reader().chat)
+
+
+def _as_given(
+    llm: LLM, question: Question, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+) -> tuple[str, _To, dict[str, Any], Read]:
+    if question.chat:
+        return "chat", _To(llm, messages), kwargs, Reader().chat
+    kwargs = {"formatted": question.formatted, **kwargs}
+    return "complete", _To(llm, question.prompt), kwargs, Reader().completion
 
 
 def _as_asked(asked_chat: bool, came_as_chat: bool, read: Read) -> Read:

@@ -53,7 +53,6 @@ from ..compat.llama_index import (
     copied,
     inner_llm,
     serializer,
-    tools_arguments,
     users_token_counter,
     with_inner_llm,
 )
@@ -62,6 +61,7 @@ from ..policy import RecoveryPolicy
 from ..recovery.events import Chunk, Learned, Model
 from ..recovery.machine import Recovery
 from ..recovery.usage import estimate_tokens
+from ..report import StreamReport
 from ..streaming.drivers import adrive, drive
 from ..streaming.loops import require_asyncio
 from ..streaming.scope import Scope
@@ -69,6 +69,7 @@ from ..streaming.watchdog import InterruptibleWait
 from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
 from .call_log import AROUND, CallLog
 from .chunks import ChatPresenter, completion_presenter
+from .circuits import circuit_of
 from .explanation import CallExplanation, refuses_like_bare
 from .identity import identity_of
 from .own_methods import (
@@ -81,7 +82,8 @@ from .own_methods import (
     objects_of_async,
     own_method,
 )
-from .requests import Question, aask, acall, always_structured, ask, call, model_of, name_of
+from .rendering import answered_by, prepared, unfit
+from .requests import Question, aask, acall, always_structured, ask, call, conversation, model_of, name_of
 from .settings import CHECKS, ContinuationSetting, ProviderSetting, check_names, did_you_mean
 from .spans import StreamSpan, awithin, span_of, untraced, within
 from .streams import ResilientAsyncStream, ResilientStream
@@ -191,7 +193,7 @@ class ResilientLLM(FunctionCallingLLM):
         for name in (*_INHERITED, "provider"):
             if kwargs.get(name, settings.get(name)) is None:
                 self.__dict__.pop(name, None)  # found by __getattr__ from now on
-        self._learned = [Learned() for _ in self._models]
+        self._learned = [_nothing_learned(llm) for llm in self._models]
 
     # What it is
 
@@ -238,7 +240,7 @@ class ResilientLLM(FunctionCallingLLM):
         known = list(zip(self._models, self._learned, strict=True)) if name in ("llm", "fallbacks") else []
         super().__setattr__(name, value)
         if known:
-            self._learned = [next((has for llm, has in known if llm is each), Learned()) for each in self._models]
+            self._learned = _learned_of(self._models, known)
         if name == "callback_manager":  # LlamaIndex sets it on us; the events come from the wrapped ones
             for llm in self._models:
                 llm.callback_manager = value
@@ -309,15 +311,18 @@ class ResilientLLM(FunctionCallingLLM):
         policy: RecoveryPolicy | None = None,
         callbacks: Sequence[Callback] | Callback | None = None,
         continuation: ContinuationSetting | None = None,
+        fallbacks: Sequence[LLM] | None = None,
     ) -> S:
         """Give the same LLM other settings, for one request. What it has learned of its models stays shared.
 
             llm.bind(policy=RecoveryPolicy(deadline=30)).stream_chat(messages)
+            llm.bind(fallbacks=()).stream_chat(messages)    # the wrapped LLM or nobody, its circuit breaker or not
 
         Args:
             policy: In place of the LLM's own policy.
             callbacks: In place of its callbacks; `callbacks=()` for none.
             continuation: In place of its way to go on.
+            fallbacks: In place of its fallbacks; `fallbacks=()` for none.
 
         Returns:
             A new LLM, of the same class, around the same models. This one is not changed.
@@ -325,9 +330,12 @@ class ResilientLLM(FunctionCallingLLM):
         Raises:
             ConfigurationError: A setting cannot work.
         """
-        given = {"policy": policy, "callbacks": callbacks, "continuation": continuation}
+        given = {"policy": policy, "callbacks": callbacks, "continuation": continuation, "fallbacks": fallbacks}
         changes = {name: CHECKS[name](value) for name, value in given.items() if value is not None}
         bound = copied(self, **changes)
+        if fallbacks is not None:
+            known = list(zip(self._models, self._learned, strict=True))
+            object.__setattr__(bound, "_learned", _learned_of(bound._models, known))
         bound._calls = None
         return bound
 
@@ -411,7 +419,7 @@ class ResilientLLM(FunctionCallingLLM):
             StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
                 what came. With `policy.on_exhausted="partial"` the stream ends instead.
         """
-        return self._stream(Question(True, messages=list(messages), kwargs=kwargs))
+        return self._stream(conversation(messages, kwargs))
 
     @untraced
     @refuses_like_bare
@@ -461,7 +469,7 @@ class ResilientLLM(FunctionCallingLLM):
             StreamInterruptedError: From the generator, when the answer could not be finished; `partial_text` has
                 what came. With `policy.on_exhausted="partial"` the stream ends instead.
         """
-        return self._astream(Question(True, messages=list(messages), kwargs=kwargs))
+        return self._astream(conversation(messages, kwargs))
 
     @untraced
     @refuses_like_bare
@@ -552,7 +560,7 @@ class ResilientLLM(FunctionCallingLLM):
             ConfigurationError: A callback is a coroutine function, which a synchronous call cannot await.
             Exception: The provider's own error when it fails for good, with a note of what was tried.
         """
-        answer: ChatResponse = self._call(Question(True, messages=list(messages), kwargs=kwargs))
+        answer: ChatResponse = self._call(conversation(messages, kwargs))
         return answer
 
     @untraced
@@ -595,7 +603,7 @@ class ResilientLLM(FunctionCallingLLM):
         Raises:
             Exception: The provider's own error when it fails for good, with a note of what was tried.
         """
-        answer: ChatResponse = await self._acall(Question(True, messages=list(messages), kwargs=kwargs))
+        answer: ChatResponse = await self._acall(conversation(messages, kwargs))
         return answer
 
     @untraced
@@ -692,12 +700,20 @@ class ResilientLLM(FunctionCallingLLM):
 
     def _described(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
         """What the core has to know of each model for this question."""
-        rows = self.__dict__.get("provider") or ()
+        models, rows = self._models, self.__dict__.get("provider") or ()
         # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
         learned = [copy(each) for each in self._learned] if isinstance(question, OwnMethod) else self._learned
         return [
-            model_of(inner_llm(llm), question, policy, self.continuation, known, row)
-            for llm, known, row in zip_longest(self._models, learned, rows[: len(self._models)])
+            model_of(
+                inner_llm(llm),
+                question,
+                policy,
+                self.continuation,
+                known,
+                row,
+                partial(unfit, models, number, question),
+            )
+            for number, (llm, known, row) in enumerate(zip_longest(models, learned, rows[: len(models)]))
         ]
 
     # Objects
@@ -779,7 +795,8 @@ class ResilientLLM(FunctionCallingLLM):
                 return partial(getattr(LLM, method), self)
         elif not self._has_own(method):
             return partial(getattr(FunctionCallingLLM, method), self)
-        endpoints = {name: getattr(self, name) for name in (*_ENDPOINTS, *_TOOL_METHODS) if hasattr(inner, name)}
+        names = (*_ENDPOINTS, *_TOOL_METHODS, "get_tool_calls_from_response")
+        endpoints = {name: getattr(self, name) for name in names if hasattr(inner, name)}
         made: Callable[..., Any] = getattr(with_inner_llm(inner, endpoints), method)
         return made
 
@@ -799,7 +816,7 @@ class ResilientLLM(FunctionCallingLLM):
         **kwargs: Any,
     ) -> _Json:
         self._need("_prepare_chat_with_tools")
-        return tools_arguments(
+        return prepared(
             self.llm,
             {
                 "tools": tools,
@@ -819,7 +836,7 @@ class ResilientLLM(FunctionCallingLLM):
         allow_parallel_tool_calls: bool = False,
         **kwargs: Any,
     ) -> ChatResponse:
-        validate = getattr(self.llm, "_validate_chat_with_tools_response", None)
+        validate = getattr(answered_by(response, self._models), "_validate_chat_with_tools_response", None)
         if validate is None:
             return response
         validated: ChatResponse = validate(
@@ -830,7 +847,7 @@ class ResilientLLM(FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """The tool calls of a response, as the wrapped class reads them, without those that were cut.
+        """The tool calls of a response, as the class that gave it reads them, without those that were cut.
 
         Args:
             response: a whole answer or any chunk of a stream.
@@ -840,22 +857,32 @@ class ResilientLLM(FunctionCallingLLM):
             The calls whose arguments are a JSON object, or empty for tools without parameters. Others are left out,
             though LlamaIndex would repair them.
         """
-        if not hasattr(self.llm, "get_tool_calls_from_response") and not error_on_no_tool_call:
+        llm = answered_by(response, self._models)
+        if not hasattr(llm, "get_tool_calls_from_response") and not error_on_no_tool_call:
             return []  # CodeActAgent asks every FunctionCallingLLM by class, whatever its metadata says
-        calls: list[ToolSelection] = self._need("get_tool_calls_from_response")(
+        calls: list[ToolSelection] = self._need("get_tool_calls_from_response", llm)(
             without_cut_calls(response), error_on_no_tool_call=error_on_no_tool_call, **kwargs
         )
         return calls
 
-    def _need(self, method: str) -> Callable[..., Any]:
-        """A method of the wrapped LLM that only those have that can call functions."""
-        found: Callable[..., Any] | None = getattr(self.llm, method, None)
+    def _need(self, method: str, llm: LLM | None = None) -> Callable[..., Any]:
+        """A method of the wrapped LLM, or of a fallback, that only those have that can call functions."""
+        llm = self.llm if llm is None else llm
+        found: Callable[..., Any] | None = getattr(llm, method, None)
         if found is None:
             raise ConfigurationError(
-                f"{type(self.llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
+                f"{type(llm).__name__} cannot call functions, so ResilientLLM around it cannot either. "
                 f"Wrap a function-calling LLM: ResilientLLM(OpenAI(...))."
             )
         return found
+
+
+def _nothing_learned(llm: LLM) -> Learned:
+    return Learned(circuit=circuit_of(llm))
+
+
+def _learned_of(models: Sequence[LLM], known: Sequence[tuple[LLM, Learned]]) -> list[Learned]:
+    return [next((has for llm, has in known if llm is each), None) or _nothing_learned(each) for each in models]
 
 
 def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
@@ -917,9 +944,12 @@ def _original(error: StreamInterruptedError, question: Question, llms: Sequence[
         original.args = (f"{str(original).rstrip('.')}: {said}",)
     if isinstance(question, OwnMethod) and isinstance(original, StreamFault):  # nothing below raised anything
         return error
-    report = error.report
-    if report is not None and not any(note.startswith("ResilientLLM") for note in getattr(original, "__notes__", ())):
-        count = len(report.attempts)
-        tried = f"{count} attempt{'s' if count != 1 else ''} in {report.seconds:.1f} s"
-        original.add_note(f"ResilientLLM gave up after {tried} ({error.reason}).")
+    if error.report is not None and not any(n.startswith("ResilientLLM") for n in getattr(original, "__notes__", ())):
+        original.add_note(_note(error.report, error.reason))
     return original
+
+
+def _note(report: StreamReport, reason: str) -> str:
+    count = len(report.attempts)
+    tried = f"{count} attempt{'s' if count != 1 else ''} in {report.seconds:.1f} s"
+    return " ".join([f"ResilientLLM gave up after {tried} ({reason}).", *(f"{each}." for each in report.passed_over)])

@@ -31,13 +31,20 @@ _CLOSES = (FinishMeaning.COMPLETE, FinishMeaning.TOOL, FinishMeaning.UNKNOWN)
 
 
 class Witness:
-    """Watches the endpoints of one LLM while one of its methods uses them."""
+    """Watches the endpoints of one LLM while one of its methods uses them.
 
-    def __init__(self, llm: LLM, upstream: Upstream, fields: Mapping[str, Any], output_cls: Any) -> None:
+    Args:
+        model: The LLM's place in its chain; 0 is the wrapped one.
+    """
+
+    def __init__(
+        self, llm: LLM, upstream: Upstream, fields: Mapping[str, Any], output_cls: Any, *, model: int = 0
+    ) -> None:
         self.used = False
         """Whether the method went through an endpoint."""
         self._output_cls = output_cls
-        self._llm = inner_llm(llm)
+        self._llms = [inner_llm(llm)] * (model + 1)
+        self._request = Request(model, Strategy.FIRST)
         self._upstream = upstream
         self._seen: list[Chunk] = []
         self._sources: list[Any] = []
@@ -75,16 +82,16 @@ class Witness:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     def _call(self, question: Question) -> Any:
-        (chunk,) = call([self._llm], question, self._upstream, _FIRST)
+        (chunk,) = call(self._llms, question, self._upstream, self._request)
         return self._check_call(chunk)
 
     async def _acall(self, question: Question) -> Any:
-        (chunk,) = [chunk async for chunk in acall([self._llm], question, self._upstream, _FIRST)]
+        (chunk,) = [chunk async for chunk in acall(self._llms, question, self._upstream, self._request)]
         return self._check_call(chunk)
 
     def _stream(self, question: Question) -> Iterator[Any]:
         ending = self._new_ending()
-        source = ask([self._llm], question, self._upstream, _FIRST)
+        source = ask(self._llms, question, self._upstream, self._request)
         self._begin(source)
         for chunk in source:
             self._note(ending.read(chunk))
@@ -93,7 +100,7 @@ class Witness:
 
     async def _astream(self, question: Question) -> AsyncIterator[Any]:
         ending = self._new_ending()
-        source = aask([self._llm], question, self._upstream, _FIRST)
+        source = aask(self._llms, question, self._upstream, self._request)
         self._begin(source)
         async for chunk in source:
             self._note(ending.read(chunk))
@@ -206,6 +213,3 @@ class _Ending:
         payload = self._last.payload if self._last is not None else None
         message = getattr(payload, "message", None)
         return self._text.is_cut or OPEN in self._calls or (message is not None and has_cut_calls(message))
-
-
-_FIRST = Request(0, Strategy.FIRST)

@@ -94,6 +94,7 @@ class RunningAttempt:
         join: how its text is joined to the answer; None where it is the answer.
         repeats_calls: tool calls of an earlier attempt were shown, so that its own must not be passed on as they are.
         elapsed: seconds since the answer was asked for.
+        answers: called at the first sign of progress.
         resumed: the attempt whose stream this one reads on. What it saw counts, and what it received is left out.
     """
 
@@ -107,6 +108,7 @@ class RunningAttempt:
         join: Join | None,
         repeats_calls: bool,
         elapsed: Callable[[], float],
+        answers: Callable[[], None],
         resumed: RunningAttempt | None = None,
     ) -> None:
         self.record = record
@@ -127,6 +129,7 @@ class RunningAttempt:
         self._model = model
         self._idle_timeout = policy.idle_timeout
         self._elapsed = elapsed
+        self._answers = answers
         self._repeats_calls = repeats_calls
 
     def receive(self, chunk: Chunk, answer: AnswerText) -> Sequence[Chunk]:
@@ -207,6 +210,7 @@ class RunningAttempt:
     def _note_progress(self) -> None:
         if self.record.first_token is None:
             self.record.first_token = self._elapsed()
+            self._answers()
             self.limit = self._idle_timeout
         if self.evidence.reason_stands:  # what follows an end proves that it was none
             word = self.evidence.take_back()

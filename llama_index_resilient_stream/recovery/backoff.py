@@ -23,8 +23,7 @@ class RecoveryCallState(RetryCallState):
 class Backoff:
     """How often one model failed since it last said something new, and what the policy makes of it."""
 
-    def __init__(self, stop: Stop, wait: Wait, clock: Callable[[], float]) -> None:
-        self._stop = stop
+    def __init__(self, wait: Wait, clock: Callable[[], float]) -> None:
         self._wait = wait
         self._clock = clock
         self._since = clock()
@@ -51,13 +50,13 @@ class Backoff:
         state.set_result(result)
         return state
 
-    def delay(self, state: RecoveryCallState) -> float | None:
+    def delay(self, state: RecoveryCallState, stop: Stop) -> float | None:
         """Seconds to wait before this model is asked again; None: `stop` says that it is not."""
         # tenacity stamps its own monotonic time; ours may be an injected clock.
         state.outcome_timestamp = self._clock()
         delay = seconds_of("wait", self._wait(state))
         state.upcoming_sleep = delay  # stop_before_delay looks at it
-        if yes_or_no("stop", self._stop(state)):
+        if yes_or_no("stop", stop(state)):
             return None
         self._slept += delay
         return delay

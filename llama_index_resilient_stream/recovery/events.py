@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..report import Strategy
+from ..report import PassReason, Strategy
+from .breaker import Circuit
 from .continuation import Continuation, Turn
 from .finish_reasons import FinishReason
 
@@ -107,9 +108,22 @@ class Learned:
     """The server behind it, as its streams or its list of models show."""
     asked_for_owner: bool = False
     """Its server was asked for the owner of its models."""
+    circuit: Circuit = field(default_factory=Circuit)
+    """What requests to it have shown, those of other LLM objects for the same model included."""
     warned_of_own_retries: bool = False
     warned_of_finish_reasons: set[str] = field(default_factory=set)
     """Words that nobody knows, and that the log has named."""
+
+
+Unfit = Callable[[Callable[[], int]], PassReason | None]
+"""Says why a model cannot be asked a question, as a fallback; None where it can.
+
+Its argument counts the tokens that are to be sent, and is called only where the model's window is known.
+"""
+
+
+def fits(_tokens: Callable[[], int]) -> None:
+    """Say that a model can be asked anything."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +145,7 @@ class Model:
     """Which servers keep streams; empty where the way to continue was chosen by the user."""
     own_retries: int = 0
     """Requests that its client sends on its own account when one fails before the first token."""
+    unfit: Unfit = fits
     learned: Learned = field(default_factory=Learned)
 
     @property

@@ -20,7 +20,7 @@
 
 Nothing here waits, opens, closes, sleeps, logs or knows LlamaIndex: whoever drives the machine does that
 (`streaming/drivers.py`, sync and async). What belongs to one attempt is in `attempt.py`, whether it ended well is
-decided in `verdict.py`, and what to do about a fault in `decision.py`.
+decided in `verdict.py`, and whom to ask next in `chain.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ..errors import (
     SILENT_CUT,
@@ -52,7 +53,8 @@ from ..report import (
 )
 from .answer import AnswerText
 from .attempt import Head, Join, RunningAttempt
-from .decision import Decision, ModelChain
+from .chain import ModelChain, give_up_reason
+from .decision import Decision
 from .ending import is_unfinished
 from .events import Chunk, Ended, Model, Request
 from .faults import Fault
@@ -119,7 +121,7 @@ class Recovery:
         """What came last, from any attempt."""
         self._began = clock()
         self._answer = AnswerText(partial_text, self.report, clock)
-        self._chain = ModelChain(models, policy, clock)
+        self._chain = ModelChain(models, policy, clock, self.report, partial(_tokens, self.usage, self._answer))
         self._restart_only = restart_only
         self._streamed = streamed
         self._empty_is_an_answer = answers_tool_result or policy.empty == "accept"
@@ -133,6 +135,7 @@ class Recovery:
         self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
         self._free_attempts = 0  # that a refusal of our own continuation cost
         self._first_fault: Fault | None = None  # since the last new text
+        self._first_failed: tuple[int, bool] | None = None  # whose that was, and whether it was retryable
 
     # What the driver asks
 
@@ -262,6 +265,8 @@ class Recovery:
         if not self._streamed:
             self._answer.clear()
         resumed, self._resumed = self._resumed, None
+        if resumed is None:
+            self._chain.begin_attempt()
         strategy = self._strategy() if resumed is None else Strategy.REPLAY
         record = Attempt(
             number=len(self.report.attempts) + 1,
@@ -281,6 +286,7 @@ class Recovery:
             join=join,
             repeats_calls=self._showed_calls,
             elapsed=lambda: clock() - began,
+            answers=self._chain.answers,
             resumed=resumed,
         )
 
@@ -378,8 +384,10 @@ class Recovery:
     def _note_outcome(self, verdict: Verdict, attempt: RunningAttempt) -> None:
         if attempt.record.characters:
             self._chain.progress(self._answer.grown_at)
-            self._first_fault = None
+            self._first_fault = self._first_failed = None
         self._first_fault = self._first_fault or verdict.fault
+        if verdict.fault is None:
+            self._chain.answers()
         self.report.refusal = attempt.evidence.refusal if verdict.status is StreamStatus.FILTERED else ""
         self._reasonless_ends = self._reasonless_ends + 1 if verdict.lacks_only_reason else 0
 
@@ -490,8 +498,7 @@ class Recovery:
     def _after_fault(self, fault: Fault, attempt: RunningAttempt) -> None:
         if attempt.evidence.has_calls:
             self._restart_only = self._showed_calls = True
-        decision = self._chain.decide(fault, attempt)
-        self._free_attempts += decision.free
+        decision = self._decided(fault, attempt)
         reason = decision.reason or self._spent_budget(decision.delay)
         if reason is None:
             self._ask_again(decision.step, decision.delay)
@@ -501,6 +508,16 @@ class Recovery:
             self._end(Step.FINISH, StreamStatus.UNKNOWN)  # an error behind what may be the whole answer helps nobody
         else:
             self._give_up(fault, decision, reason)
+
+    def _decided(self, fault: Fault, attempt: RunningAttempt) -> Decision:
+        if attempt.request.model == 0 and self._explanation.is_callers(fault.error):
+            return Decision(Step.GIVE_UP, reason=GiveUpReason.NOT_RETRYABLE)  # no other model makes it right
+        decision = self._chain.decide(fault, attempt)
+        if self._first_failed is None:
+            retryable = fault.retryable if decision.step is Step.DESCEND else decision.retryable
+            self._first_failed = (attempt.request.model, retryable)
+        self._free_attempts += decision.free
+        return decision
 
     def _has_said_all(self, attempt: RunningAttempt) -> bool:
         """Whether two attempts lacked only a finish reason, and the last said what it was asked to and no more.
@@ -536,9 +553,16 @@ class Recovery:
         return ": ".join(filter(None, (fault.message.rstrip("."), said.rstrip("."))))
 
     def _give_up(self, fault: Fault, decision: Decision, reason: GiveUpReason) -> None:
+        retryable = decision.retryable
+        # What began it is what befell the answer: neither a refusal of our own continuation, nor what the models that
+        # were asked after it had to say. All of it is in the report.
+        cause, began_it = self._began_it(fault, decision)
+        if began_it is not None:
+            fault, retryable = cause, began_it
+            reason = give_up_reason(fault, retryable) if reason is decision.reason else reason
         if self.deadline_at is not None and self.clock() >= self.deadline_at:
             reason = GiveUpReason.DEADLINE
-        self.report.reason, self.report.retryable = reason, decision.retryable
+        self.report.reason, self.report.retryable = reason, retryable
         self._end(Step.GIVE_UP, StreamStatus.INTERRUPTED)
         silent = isinstance(fault.error, TruncatedStreamError)
         what = SILENT_CUT if silent else f"Stream interrupted: {self._explained(fault)}."
@@ -546,13 +570,24 @@ class Recovery:
         self.error = StreamInterruptedError(
             f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason.replace('_', ' ')}).",
             report=self.report,
-            retryable=decision.retryable,
+            retryable=retryable,
             code=fault.error.code if isinstance(fault.error, StreamFault) else "llm/stream-interrupted",
             reason=reason,
         )
         self.error.question = self._question
         self.error.restart_only = self._restart_only
-        # A provider's refusal of our own continuation is not what befell the answer.
-        ours = not decision.retryable and bool(self.attempt.request.partial_text)
-        cause = self._first_fault if ours and self._first_fault is not None else fault
         self.error.__cause__ = cause.error
+
+    def _began_it(self, fault: Fault, decision: Decision) -> tuple[Fault, bool | None]:
+        """The fault that an answer broke at, and, where that was another model's, whether it was retryable."""
+        if self._first_fault is None:
+            return fault, None
+        if self._first_failed is not None and self._first_failed[0] != self.attempt.request.model:
+            return self._first_fault, self._first_failed[1]
+        ours = not decision.retryable and bool(self.attempt.request.partial_text)
+        return (self._first_fault if ours else fault), None
+
+
+def _tokens(usage: UsageMeter, answer: AnswerText) -> int:
+    """How much another attempt sends, at the most: the question and the answer so far."""
+    return usage.cost_of_asking(answer.text)

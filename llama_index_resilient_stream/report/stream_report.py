@@ -140,6 +140,57 @@ class Certainty(StrEnum):
     """Neither: it may be a new beginning, or leave something out."""
 
 
+class CircuitState(StrEnum):
+    """Whether a model's circuit breaker lets requests through; see `RecoveryPolicy(breaker=...)`."""
+
+    CLOSED = "closed"
+    """It does."""
+    OPEN = "open"
+    """The model failed too often in a row: it is passed over while another one can be asked."""
+    HALF_OPEN = "half_open"
+    """One request is under way that shows whether the model is back."""
+
+
+@dataclass(frozen=True)
+class CircuitChange:
+    """A circuit breaker that changed its state while this answer was asked for, and because of it."""
+
+    model: str
+    state: CircuitState
+    """Its new state."""
+    seconds: float
+    """Since the answer was asked for."""
+
+    def __str__(self) -> str:
+        return f"the circuit breaker of {self.model} is {self.state.replace('_', ' ')}"
+
+
+class PassReason(StrEnum):
+    """Why a model of the chain was not asked when it was its turn."""
+
+    CIRCUIT_OPEN = "circuit_open"
+    """It has failed too often lately; see `RecoveryPolicy(breaker=...)`."""
+    CONTEXT_WINDOW = "context_window"
+    """What is to be sent is too long for it, by its own metadata."""
+    NO_TOOLS = "no_tools"
+    """It cannot call functions, by its own metadata, or its class knows no way to be given tools."""
+    KEYWORDS = "keywords"
+    """The call has tools or a response format in the words of another class's API."""
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A model that was not asked."""
+
+    model: str
+    reason: PassReason
+    seconds: float
+    """Since the answer was asked for."""
+
+    def __str__(self) -> str:
+        return f"{self.model} was passed over: {self.reason.replace('_', ' ')}"
+
+
 @dataclass(frozen=True)
 class Joint:
     """One place where a continuation was joined to the answer."""
@@ -204,6 +255,10 @@ class StreamReport:
     retryable: bool = False
     """Of an interrupted answer: whether asking again later may help."""
     attempts: list[Attempt] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    """Models that were not asked when it was their turn, and why."""
+    circuits: list[CircuitChange] = field(default_factory=list)
+    """Circuit breakers that this answer opened, half opened for a probe, or closed."""
     characters: int = 0
     joints: list[Joint] = field(default_factory=list)
     """Where and how continuations were joined to the answer, in order."""
@@ -285,10 +340,21 @@ class StreamReport:
             head.insert(1, self.reason.replace("_", " "))
         if self.extra_tokens:
             head.append(f"about {self.extra_tokens:,} extra tokens")
-        return "\n".join([" | ".join(head), *(line for a in self.attempts for line in _timeline(a))])
+        if passed := len({each.model for each in self.passed_over}):
+            head.append(f"{passed} model{'s' if passed != 1 else ''} passed over")
+        return "\n".join([" | ".join(head), *self._timeline()])
+
+    def _timeline(self) -> list[str]:
+        """Everything that happened, by its time; what happened at the same moment, in the order of this list."""
+        happened = [
+            *((each.seconds, [f"{each.seconds:8.2f} s     {each}"]) for each in self.passed_over),
+            *((each.started, _attempt(each)) for each in self.attempts),
+            *((each.seconds, [f"{each.seconds:8.2f} s     {each}"]) for each in self.circuits),
+        ]
+        return [line for _, lines in sorted(happened, key=lambda each: each[0]) for line in lines]
 
 
-def _timeline(attempt: Attempt) -> list[str]:
+def _attempt(attempt: Attempt) -> list[str]:
     what = attempt.model if attempt.strategy is Strategy.FIRST else f"{attempt.model}, {attempt.strategy}"
     told = f"{attempt.characters:,} characters"
     if attempt.first_token is not None:

@@ -12,9 +12,13 @@ from llama_index_resilient_stream import ResilientLLM
 from llama_index_resilient_stream.report import (
     Attempt,
     Certainty,
+    CircuitChange,
+    CircuitState,
     FaultKind,
     JoinDecision,
     Joint,
+    PassedOver,
+    PassReason,
     Strategy,
     StreamReport,
     StreamStatus,
@@ -60,6 +64,27 @@ def test_a_report_says_in_a_line_what_it_is() -> None:
         status=StreamStatus.COMPLETE, characters=87, seconds=1.5, attempts=[Attempt(1, "m", Strategy.FIRST, 0)]
     )
     assert repr(report) == "<StreamReport: complete | 87 characters | 1 attempt | 1.50 s>"
+
+
+def test_the_timeline_is_in_the_order_of_time() -> None:
+    report = StreamReport(
+        attempts=[
+            Attempt(1, "one", Strategy.FIRST, 0.1, ended=0.4, fault=FaultKind.SERVER, detail="503"),
+            Attempt(2, "three", Strategy.FIRST, 0.6, ended=2, finish_reason="stop"),
+        ],
+        circuits=[CircuitChange("one", CircuitState.HALF_OPEN, 0.05), CircuitChange("one", CircuitState.OPEN, 0.4)],
+        passed_over=[PassedOver("two", PassReason.CIRCUIT_OPEN, 0.5)],
+    )
+    assert [" ".join(line.split()) for line in str(report).splitlines()] == [
+        "streaming | 0 characters | 2 attempts | 0.00 s | 1 model passed over",
+        "0.05 s the circuit breaker of one is half open",
+        "0.10 s #1 one: 0 characters",
+        "0.40 s server: 503",
+        "0.40 s the circuit breaker of one is open",
+        "0.50 s two was passed over: circuit open",
+        "0.60 s #2 three: 0 characters",
+        "2.00 s finish: stop",
+    ]
 
 
 def test_a_notebook_shows_it() -> None:

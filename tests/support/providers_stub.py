@@ -1,9 +1,11 @@
-"""A server that answers in the protocols of five providers, for comparing what LlamaIndex's integrations send to it."""
+"""A server that answers in the protocols of seven providers, to compare what LlamaIndex's integrations send to it."""
 
 from __future__ import annotations
 
 import json
+import struct
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -130,7 +132,74 @@ def generate_content(body: Body, text: str) -> Iterator[Any]:
         yield answer({"text": piece}, "STOP" if number == len(parts) else None)
 
 
+def mistral(body: Body, text: str) -> Iterator[Any]:
+    """As OpenAI has it, but a call comes whole, and the usage with the finish reason."""
+    if not body.get("stream") or not body.get("tools"):
+        for event in chat_completions(body, text):
+            for choice in event["choices"] if not body.get("stream") else ():
+                choice["message"]["content"] = choice["message"]["content"] or ""
+            yield event
+        return
+    head = {"id": "1", "created": 1, "model": "m", "object": "chat.completion.chunk"}
+    function = {"name": body["tools"][0]["function"]["name"], "arguments": text}
+    call = {"index": 0, "id": "c12345678", "type": "function", "function": function}
+    for delta, finish in (({"content": "", "tool_calls": [call]}, None), ({"content": ""}, "tool_calls")):
+        yield {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+def converse(body: Body, text: str) -> Iterator[Any]:
+    """Of a stream pairs of an event's type and its payload."""
+    tools = (body.get("toolConfig") or {}).get("tools")
+    stop = "tool_use" if tools else "end_turn"
+    usage = {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2}
+    name = tools[0]["toolSpec"]["name"] if tools else ""
+    if not body.get("stream"):
+        use = {"toolUse": {"toolUseId": "u1", "name": name, "input": json.loads(text)}} if tools else {"text": text}
+        message = {"role": "assistant", "content": [use]}
+        yield {"output": {"message": message}, "stopReason": stop, "usage": usage, "metrics": {"latencyMs": 1}}
+        return
+    yield "messageStart", {"role": "assistant"}
+    if tools:
+        start = {"toolUse": {"toolUseId": "u1", "name": name}}
+        yield "contentBlockStart", {"contentBlockIndex": 0, "start": start}
+    for piece in pieces(text):
+        delta = {"toolUse": {"input": piece}} if tools else {"text": piece}
+        yield "contentBlockDelta", {"contentBlockIndex": 0, "delta": delta}
+    yield "contentBlockStop", {"contentBlockIndex": 0}
+    yield "messageStop", {"stopReason": stop}
+    yield "metadata", {"usage": usage, "metrics": {"latencyMs": 1}}
+
+
+def aws_event(kind: str, payload: Body) -> bytes:
+    """One message of AWS's event stream: lengths, headers and payload, each with its checksum."""
+    headers = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+    head = b"".join(
+        bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode()
+        for name, value in headers.items()
+    )
+    data = json.dumps(payload).encode()
+    prelude = struct.pack(">II", 16 + len(head) + len(data), len(head))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + head + data
+    return message + struct.pack(">I", zlib.crc32(message))
+
+
+def gives_tool_results(body: Body) -> bool:
+    """Whether a tool's result is what was said last."""
+    turns = body.get("messages") or body.get("contents") or body.get("input") or [{}]
+    last = turns[-1] if isinstance(turns, list) else {}
+    parts = [part for part in (last.get("content") or last.get("parts") or ()) if isinstance(part, dict)]
+    kinds = {last.get("role"), last.get("type"), *(part.get("type") for part in parts), *(k for p in parts for k in p)}
+    return bool(kinds & {"tool", "function_call_output", "tool_result", "functionResponse", "toolResult"})
+
+
+def without_tools(body: Body) -> Body:
+    return {name: value for name, value in body.items() if name not in ("tools", "toolConfig")}
+
+
 PROTOCOLS: dict[str, Answer] = {
+    "/mistral/v1/chat/completions": mistral,
+    "/converse": converse,
+    "/converse-stream": converse,
     "/chat/completions": chat_completions,
     "/responses": responses,
     "/messages": anthropic_messages,
@@ -147,6 +216,10 @@ class Stub:
     url: str = ""
     seen: list[tuple[str, Body]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    status: int = 200
+    """What every request is answered with; anything else has no stream behind it."""
+    after_tools: str = "Rain is sung."
+    """The answer to a tool's result."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -161,12 +234,19 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.stub.seen.append((path, body))
+        if self.stub.status != 200:
+            self._send(json.dumps({"error": {"message": "try again"}}), "application/json", self.stub.status)
+            return
         protocol = next(each for each in PROTOCOLS if path.endswith(each))
         streamed = bool(body.get("stream")) or "stream" in path
         text = self.stub.texts.pop(0) if self.stub.texts else TEXT
+        if gives_tool_results(body):
+            body, text = without_tools(body), self.stub.after_tools
         events = list(PROTOCOLS[protocol]({**body, "stream": streamed}, text))
         if not streamed:
             self._send(json.dumps(events[0]), "application/json")
+        elif path.endswith("/converse-stream"):
+            self._send(b"".join(aws_event(*event) for event in events), "application/vnd.amazon.eventstream")
         elif path.endswith("/api/chat"):
             self._send("".join(json.dumps(event) + "\n" for event in events), "application/x-ndjson")
         else:
@@ -174,9 +254,9 @@ class _Handler(BaseHTTPRequestHandler):
             sse = "".join(f"{line}data: {json.dumps(event)}\n\n" for line, event in zip(lines, events, strict=True))
             self._send(sse + ("data: [DONE]\n\n" if "completions" in path else ""), "text/event-stream")
 
-    def _send(self, text: str, kind: str) -> None:
-        payload = text.encode()
-        self.send_response(200)
+    def _send(self, text: str | bytes, kind: str, status: int = 200) -> None:
+        payload = text if isinstance(text, bytes) else text.encode()
+        self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(payload)))
         self.send_header("connection", "close")
