@@ -209,19 +209,26 @@ def real_models(session: nox.Session) -> None:
     session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model", *session.posargs)
 
 
-# Each in an environment of its own: what their SDKs ask for does not always go together.
+# What goes together: some of their SDKs, or of the versions of llms-openai that they ask for, do not.
+_LLMS = "llama-index-llms-"
 INTEGRATIONS = {
-    "anthropic": ("llama-index-llms-anthropic>=0.12", "anthropic<1"),  # with 1 and later the bare integration fails
-    "ollama": ("llama-index-llms-ollama>=0.11",),
-    "google-genai": ("llama-index-llms-google-genai>=0.11",),
-    # Each stands in for each of the others: these go together.
+    "anthropic": (_LLMS + "anthropic>=0.12", "anthropic<1", _LLMS + "bedrock-converse", "aioboto3"),
+    "own-protocols": (
+        *(_LLMS + name for name in ("google-genai>=0.11", "ollama>=0.11", "mistralai", "bedrock-converse", "cohere")),
+    ),
+    "openai-kin": (
+        *(_LLMS + name for name in ("azure-openai", "deepseek", "groq", "litellm", "huggingface-api", "lmstudio")),
+    ),
+    "older-openai": (*(_LLMS + name for name in ("openrouter", "fireworks", "nvidia", "perplexity")),),
+    "together": (_LLMS + "together",),
+    # Each stands in for each of the others.
     "chains": (
-        "llama-index-llms-anthropic>=0.12",
-        "anthropic<1",
-        "llama-index-llms-google-genai>=0.11",
-        "llama-index-llms-bedrock-converse>=0.15",
-        "llama-index-llms-mistralai>=0.11",
-        "llama-index-llms-ollama>=0.11",
+        "anthropic<1",  # with 1 and later the bare integration fails
+        *(
+            _LLMS + name
+            for name in ("anthropic>=0.12", "google-genai>=0.11", "bedrock-converse>=0.15", "mistralai>=0.11")
+        ),
+        _LLMS + "ollama>=0.11",
     ),
 }
 

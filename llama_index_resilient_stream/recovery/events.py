@@ -62,6 +62,8 @@ class Ended:
 
     None: it has more on it, there is none, or nobody counted.
     """
+    reason_due: bool = False
+    """Whether a finish reason should have been on the wire, where it is the class that drops it and not the server."""
     kept: bool = False
     """Whether its server keeps the stream, so that the rest of it can be had."""
 

@@ -64,6 +64,9 @@ from .states import TRANSITIONS, State, Step
 from .usage import UsageMeter, estimate_tokens
 from .verdict import Context, Verdict, judge
 
+_ENOUGH_BARREN_ENDS = 2
+"""Continuations in a row that add nothing, after which no other way is tried."""
+
 
 def _replay_of(request: Request) -> Request:
     original = request.original or request
@@ -132,6 +135,7 @@ class Recovery:
         self._delay: float | None = None
         self._showed_calls = False
         self._length_rounds = 0
+        self._barren_ends = 0  # continuations in a row that ended well and added nothing
         self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
         self._free_attempts = 0  # that a refusal of our own continuation cost
         self._first_fault: Fault | None = None  # since the last new text
@@ -291,7 +295,7 @@ class Recovery:
         )
 
     def _strategy(self) -> Strategy:
-        if not self.answer:
+        if not self.answer.strip():  # nothing to go on from, and several APIs refuse a turn of white space
             return Strategy.RESTART if self.report.attempts else Strategy.FIRST
         return Strategy.RESTART if self._restart_only else self._chain.strategy
 
@@ -329,7 +333,8 @@ class Recovery:
 
     def _restart_join(self, partial_text: str) -> Join:
         """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
-        if self._restart_only or self.model.continuation.strategy is Strategy.RESTART:
+        chosen = self._restart_only or self.model.continuation.strategy is Strategy.RESTART
+        if chosen or not partial_text.strip():  # white space is nothing that could be told otherwise
             return RestartJoin(partial_text)
         return Seam(
             partial_text,
@@ -347,7 +352,7 @@ class Recovery:
 
     def _sent_along(self) -> str:
         """What the next request sends again beside the question."""
-        if not self.answer or self._restart_only:
+        if not self.answer.strip() or self._restart_only:
             return ""
         return "".join(turn.text for turn in self._chain.continuation.turns(self.answer)) or self.answer
 
@@ -355,6 +360,7 @@ class Recovery:
 
     def _on_end(self, end: Ended) -> Sequence[Chunk]:
         attempt = self.attempt
+        attempt.note_end(end)
         verdict = self._judge(attempt, end)
         if end.kept and verdict.fault is not None and self._replays(verdict.fault, attempt, end.requests):
             return ()
@@ -364,10 +370,7 @@ class Recovery:
             verdict = self._judge(attempt, end)
         self._close_attempt(attempt, verdict.fault, end.requests)
         self._note_outcome(verdict, attempt)
-        if verdict.fault is None or self._has_said_all(attempt):
-            self._after_status(verdict.status or StreamStatus.UNKNOWN, attempt)
-        else:
-            self._after_fault(verdict.fault, attempt)
+        self._end_or_go_on(verdict, attempt)
         return [*shown, *self._last_words(attempt)] if self.over else shown
 
     def _replays(self, fault: Fault, attempt: RunningAttempt, requests: int | None) -> bool:
@@ -385,6 +388,8 @@ class Recovery:
         if attempt.record.characters:
             self._chain.progress(self._answer.grown_at)
             self._first_fault = self._first_failed = None
+        if attempt.adds_text:
+            self._barren_ends = 0
         self._first_fault = self._first_fault or verdict.fault
         if verdict.fault is None:
             self._chain.answers()
@@ -452,6 +457,8 @@ class Recovery:
             self._answer.add(attempt.join.leftover)
             attempt.record.characters += len(attempt.join.leftover)
             words.append(Chunk(attempt.join.leftover, self.last_payload, untouched=False))
+            attempt.join.decision = attempt.join.decision or JoinDecision.AS_IS
+            self._note_joint(attempt)
         if self.error is not None:
             self.error.partial_text = self.answer
             if self.policy.on_exhausted == "partial":
@@ -460,20 +467,20 @@ class Recovery:
 
     # What comes next
 
+    def _end_or_go_on(self, verdict: Verdict, attempt: RunningAttempt) -> None:
+        status = verdict.status or StreamStatus.UNKNOWN
+        if self._adds_nothing_new(verdict, attempt):
+            self._after_nothing_new(status, attempt)
+        elif verdict.fault is None or self._has_said_all(attempt):
+            self._after_status(status, attempt)
+        else:
+            self._after_fault(verdict.fault, attempt)
+
     def _after_status(self, status: StreamStatus, attempt: RunningAttempt) -> None:
         if status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
             self._length_rounds += 1
             self._answer.begin_limit()
             self._ask_again(Step.CONTINUE, 0.0)
-            return
-        if self._stops_half_way(status, attempt):
-            if (
-                self._spent_budget(0.0) is None
-                and (decision := self._chain.descends(attempt.request.strategy)) is not None
-            ):
-                self._ask_again(decision.step, decision.delay)
-            else:
-                self._end(Step.FINISH, StreamStatus.UNKNOWN)
             return
         result = AttemptResult(status, self.answer, attempt.evidence.refusal)
         if self._spent_budget(0.0) is None and self._chain.leaves_to_next(result):
@@ -481,11 +488,42 @@ class Recovery:
         else:
             self._end(Step.FINISH, status)
 
-    def _stops_half_way(self, status: StreamStatus, attempt: RunningAttempt) -> bool:
-        """Whether a continuation ended well, added nothing, and leaves the text in the middle of something."""
-        continued = bool(attempt.request.partial_text) and not self._restart_only
-        ended = status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and attempt.evidence.finish_reason is not None
-        return continued and ended and not attempt.characters and is_unfinished(self.answer)
+    def _adds_nothing_new(self, verdict: Verdict, attempt: RunningAttempt) -> bool:
+        """Whether a continuation says that the answer is whole as it stands."""
+        continued = bool(attempt.request.partial_text) and not attempt.tells_it_again
+        ended = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and not verdict.said_by_user
+        return continued and ended and not attempt.adds_text and not attempt.evidence.has_calls
+
+    def _after_nothing_new(self, status: StreamStatus, attempt: RunningAttempt) -> None:
+        """Believe a server that writes on, where the text can end there. Whoever was asked may have stopped early.
+
+        Models that are asked for the rest copy the anchor and stop, in the middle of an answer. So another way is
+        tried once; and as often as there is one, where the text shows that it stops half-way.
+        """
+        self._barren_ends += 1
+        unfinished = is_unfinished(self.answer)
+        if not unfinished and self._wrote_on(attempt):
+            self._end(Step.FINISH, status)
+        elif (unfinished or self._barren_ends < _ENOUGH_BARREN_ENDS) and (decision := self._descends(attempt)):
+            self._ask_again(decision.step, decision.delay)
+        elif self._is_cut_by_limit:
+            self._end(Step.FINISH, StreamStatus.LENGTH)  # as it was before it was asked to go on after the limit
+        else:
+            self._end(Step.FINISH, StreamStatus.UNKNOWN)
+
+    def _wrote_on(self, attempt: RunningAttempt) -> bool:
+        """Whether the server was given the text as its own and is known to write on from there."""
+        strategy = attempt.strategy
+        return strategy is Strategy.APPEND or (strategy is Strategy.PREFILL and self._chain.writes_on)
+
+    def _descends(self, attempt: RunningAttempt) -> Decision | None:
+        """The next way to continue, or the next model; None where there is none or a budget is spent."""
+        return None if self._spent_budget(0.0) is not None else self._chain.descends(attempt.strategy)
+
+    @property
+    def _is_cut_by_limit(self) -> bool:
+        """Whether the answer hit the token limit and nothing came since."""
+        return self._length_rounds > 0 and not self._answer.chunks
 
     def _goes_on_after_length(self, attempt: RunningAttempt) -> bool:
         return (
@@ -502,7 +540,7 @@ class Recovery:
         reason = decision.reason or self._spent_budget(decision.delay)
         if reason is None:
             self._ask_again(decision.step, decision.delay)
-        elif fault.kind is FaultKind.UNVERIFIED_JOINT and self._length_rounds:
+        elif fault.kind is FaultKind.UNVERIFIED_JOINT and self._is_cut_by_limit:
             self._end(Step.FINISH, StreamStatus.LENGTH)  # as it was before it was asked to go on after the limit
         elif self._adds_nothing(attempt):
             self._end(Step.FINISH, StreamStatus.UNKNOWN)  # an error behind what may be the whole answer helps nobody
