@@ -5,6 +5,7 @@
     nox -s real_models    not among "everything": a real server and a real model
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -s package        wheel and sdist, built once, looked at, installed without extras and imported
+    nox -s real_models    the notebook of a small real model, where its packages can be had
     nox -s coverage       how much of the package the quick rooms of the tests run, with the floor of pyproject.toml
     nox -l                the list
 
@@ -87,6 +88,7 @@ WITHOUT_LLAMA_INDEX = (
     "cli",
     "docs",
     "doctor",
+    "examples",
     "recovery",
     "serve/test_ai_sdk",
     "serve/test_fastapi",
@@ -191,10 +193,24 @@ def openai3(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """docs/serving.md in frameworks that are too heavy for `dev`."""
+    """docs/serving.md and examples/ in frameworks that are too heavy for `dev`."""
     heavy = ("aiohttp", "chainlit", "django>=5", "gradio", "litestar", "quart", "streamlit", "websockets")
     install(session, CORES["newest"], "dev", *heavy)
-    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
+    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", "tests/examples", *session.posargs)
+
+
+LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
+
+
+@nox.session
+def real_models(session: nox.Session) -> None:
+    """The notebook of a small real model: model and server come out of packages, 98 MB, where these can be had."""
+    install(session, CORES["newest"], "dev")
+    try:
+        session.install(LLAMA_SERVER)
+    except nox.command.CommandFailed:
+        session.skip(f"{LLAMA_SERVER} is not to be had here")
+    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model", *session.posargs)
 
 
 # What goes together: some of their SDKs, or of the versions of llms-openai that they ask for, do not.
