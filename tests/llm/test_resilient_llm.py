@@ -29,7 +29,8 @@ from llama_index_resilient_stream import (
     TruncatedStreamError,
 )
 from llama_index_resilient_stream.llm.chunks import Reader as Reader_
-from llama_index_resilient_stream.llm.requests import Question, model_of
+from llama_index_resilient_stream.llm.models import model_of
+from llama_index_resilient_stream.llm.question import Question
 from llama_index_resilient_stream.providers import provider_of
 from llama_index_resilient_stream.recovery.events import Learned
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
