@@ -9,7 +9,8 @@ from typing import Protocol
 from ..policy import RecoveryPolicy, yes_or_no
 from ..report import Attempt, Certainty, Strategy
 from .answer import AnswerText
-from .events import Chunk, Model, Request
+from .events import Chunk, Ended, Model, Request
+from .finish_words import UNEXPLAINED
 from .seam import RestartJoin, Seam
 from .verdict import Evidence
 
@@ -154,6 +155,14 @@ class RunningAttempt:
             answer.add(text)
             record.characters += len(text)
         return (chunk,)
+
+    def note_end(self, end: Ended) -> None:
+        """Take in what was seen below the wrapped LLM; the report names the reason that LlamaIndex dropped."""
+        reason, record = end.finish_reason, self.record
+        if reason is None or self.evidence.text_after_reason or self._model.distrusts(reason.word):
+            return
+        if record.finish_reason is None or record.finish_reason in UNEXPLAINED:
+            record.finish_reason = reason.word
 
     def had(self, chunk: Chunk) -> bool:
         """Whether this chunk came before, in the attempt that this one resumes."""

@@ -29,7 +29,8 @@ from llama_index_resilient_stream import (
     TruncatedStreamError,
 )
 from llama_index_resilient_stream.llm.chunks import Reader as Reader_
-from llama_index_resilient_stream.llm.requests import Question, model_of
+from llama_index_resilient_stream.llm.models import model_of
+from llama_index_resilient_stream.llm.question import Question
 from llama_index_resilient_stream.providers import provider_of
 from llama_index_resilient_stream.recovery.events import Learned
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
@@ -484,3 +485,13 @@ def test_a_class_of_one_s_own_is_not_held_to_what_its_base_swallows() -> None:
 
     assert provider_of(MockLLM).sends_finish_reason is not True
     assert provider_of(Telling).sends_finish_reason is None
+
+
+@pytest.mark.parametrize("blank", ["\n\n", " ", "\n \t"], ids=repr)
+def test_a_cut_behind_white_space_alone_asks_the_question_again(reader: Reader, blank: str) -> None:
+    """Several APIs refuse a turn of white space, and there is nothing to go on from."""
+    inner = ScriptedLLM(blank + TEXT, [Cut(len(blank))], token=1)
+    result = reader(ResilientLLM(inner, policy=QUICK))
+    assert result.text == blank + TEXT
+    assert [attempt.strategy for attempt in result.report.attempts] == ["first", "restart"]
+    assert (result.report.status, result.report.resets) == ("complete", 0)

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
-from llama_index_resilient_stream.recovery.seam import Seam, marks_around_anchor
+from llama_index_resilient_stream.recovery.seam import RestartJoin, Seam, marks_around_anchor
 from llama_index_resilient_stream.recovery.seam.matcher import AROUND
 from llama_index_resilient_stream.recovery.seam.measures import NEAR
 from llama_index_resilient_stream.recovery.seam.overlap import MOST_BEGINNINGS, MOST_WORK, WINDOW, PartialText
@@ -869,3 +869,12 @@ def test_what_a_text_says_more_than_once_may_come_once_more(said: str, rest: str
 def test_a_line_with_its_indentation_behind_the_same_indentation_is_a_repeat() -> None:
     said = "switch (key) {\n "
     assert shown(said, f"{said} case 0:\n    handle(event);") == " case 0:\n    handle(event);"
+
+
+@pytest.mark.parametrize("again", ["", "\n", "\n\n", "\n\n\n", " "], ids=repr)
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_a_restart_behind_white_space_alone_is_no_other_telling(again: str, piece: int) -> None:
+    join, told = RestartJoin("\n\n"), again + "The cable."
+    shown = "".join(join.feed(told[at : at + piece]) for at in range(0, len(told), piece)) + join.finish(complete=True)
+    assert shown.lstrip() == "The cable."
+    assert not join.reset
