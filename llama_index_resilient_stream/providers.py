@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from .compat.versions import version_of
 from .errors import ConfigurationError
 from .recovery.attributes import first_of, read
 from .recovery.continuation import STRATEGIES, StrategyName
@@ -32,7 +33,7 @@ Prefill = Literal["trailing", "flags", "marked", "unsupported", "unknown"]
 
     trailing       the turn alone (if the model behind the class can do it at all)
     flags          keyword arguments for the call: `Provider.prefill_extra`
-    marked         a key inside the message itself, which LlamaIndex does not pass on
+    marked         a key inside the message itself, `Provider.prefill_mark`, which `llm/prefill.py` sees to
     unsupported    it is refused, dropped, sent as a user's turn, or answered by a new turn
 """
 
@@ -61,8 +62,27 @@ class Provider:
     prefill: Prefill = "unknown"
     prefill_extra: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments that go with a prefill, where the user asks for one."""
+    prefill_mark: str = ""
+    """The key that the last message wants where `prefill` is "marked": DeepSeek's and Mistral's "prefix"."""
     prefill_keeps_space: bool = True
     """Whether a prefill may end in white space. Claude's API answers 400 to one that does."""
+    output_limits: tuple[str, ...] = ()
+    """Settings of the class that limit its output, or mappings with such a setting, beside `max_tokens` and its kin."""
+    mends_content: bool = False
+    """Whether the message of its last chunk may not hold the whole text, once, and is rebuilt where it does not."""
+    counts_along: bool = False
+    """Whether token counts are on every chunk, so that those of a broken answer are known."""
+    async_through_sync: bool | str = False
+    """Whether its asynchronous streams do not work, so that the synchronous ones are read in a thread instead.
+
+    The name of an attribute: where that is None, as without the package that brings them.
+    """
+
+    def reads_in_thread(self, llm: object) -> bool:
+        """Whether the asynchronous streams of this LLM are its synchronous ones, read in a thread."""
+        if isinstance(self.async_through_sync, str):
+            return getattr(llm, self.async_through_sync, None) is None
+        return self.async_through_sync
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -98,13 +118,12 @@ _VLLM_FLAGS = {"extra_body": {"continue_final_message": True, "add_generation_pr
 PROVIDERS: dict[str, Provider] = {
     # OpenAI's protocol. The finish reason is on the last chunk with a choice, a usage chunk may follow it.
     "OpenAI": _TELLS,  # accepts a last assistant turn, and answers it with a new one
-    "OpenAIResponses": _TELLS,  # response.completed, .incomplete, .failed
+    # response.completed, .incomplete, .failed
+    "OpenAIResponses": Provider(sends_finish_reason=True, prefill="unsupported", mends_content=True),
     # Any server: vLLM, SGLang, TGI, llama.cpp. vLLM closes a last assistant turn unless it gets the flags.
     "OpenAILike": Provider(sends_finish_reason=True, prefill="flags", prefill_extra=_VLLM_FLAGS),
     "Baseten": Provider(prefill="unknown"),  # was seen to end complete answers without a reason
-    "DeepSeek": Provider(
-        sends_finish_reason=True, prefill="marked"
-    ),  # "prefix": true, and only under its /beta address
+    "DeepSeek": Provider(sends_finish_reason=True, prefill="marked", prefill_mark="prefix"),  # under its /beta address
     "Groq": Provider(sends_finish_reason=True, prefill="trailing"),  # documented; not for its reasoning models
     "OpenRouter": Provider(sends_finish_reason=True, prefill="trailing"),  # as the routed provider does it
     "TogetherLLM": _TELLS,  # these four: undocumented; a vLLM behind them would close the turn
@@ -114,22 +133,35 @@ PROVIDERS: dict[str, Provider] = {
     # Protocols of their own that tell
     # Prefills up to Claude 4.5, without thinking; then 400
     "Anthropic": Provider(sends_finish_reason=True, prefill="trailing", prefill_keeps_space=False),
+    # By its usage event, which has no reason; that is seen below. Without aioboto3 its asynchronous half is a thread
+    # that nobody can stop.
     "BedrockConverse": Provider(
-        sends_finish_reason=True, prefill="trailing", prefill_keeps_space=False
-    ),  # by its usage event, which has no reason
+        sends_finish_reason=True, prefill="trailing", prefill_keeps_space=False, async_through_sync="_asession"
+    ),
     "Ollama": Provider(sends_finish_reason=True, prefill="trailing"),  # where the model's template leaves the turn open
     "LMStudio": Provider(sends_finish_reason=True, prefill="trailing"),  # passed on as it is; the template decides
-    "LlamaCPP": _TELLS,  # in process: the chat template closes the turn
-    "MistralAI": Provider(sends_finish_reason=True, prefill="marked"),  # the class always sends "prefix": false
-    "DashScope": Provider(sends_finish_reason=True, prefill="marked"),  # "partial": true, which the class leaves away
-    "Cohere": _TELLS,  # the last message becomes the user's
+    # In process: the chat template closes the turn
+    "LlamaCPP": Provider(sends_finish_reason=True, prefill="unsupported", output_limits=("generate_kwargs",)),
+    "MistralAI": Provider(sends_finish_reason=True, prefill="marked", prefill_mark="prefix", mends_content=True),
+    "DashScope": _TELLS,  # wants "partial": true, which the class leaves away
+    # The last message becomes the user's. The asynchronous half reads a synchronous generator with `async for`.
+    "Cohere": Provider(sends_finish_reason=True, prefill="unsupported", async_through_sync=True),
     "WatsonxLLM": _TELLS,
     # Classes that swallow the signal: on chunks without text, or in their asynchronous half, or always
-    "GoogleGenAI": _SWALLOWS,  # chunks without parts; a last assistant turn is sent as the user's
+    # Chunks without parts; a last assistant turn is sent as the user's
+    "GoogleGenAI": Provider(sends_finish_reason=False, prefill="unsupported", output_limits=("_generation_config",)),
     "Gemini": _SWALLOWS,
     "Vertex": _SWALLOWS,
-    "HuggingFaceInferenceAPI": Provider(sends_finish_reason=False, prefill="flags", prefill_extra=_VLLM_FLAGS),
-    "Perplexity": _SWALLOWS,  # chunks with an empty delta
+    # The asynchronous half drops the reason, fails on tools, and closes its client when it is done.
+    "HuggingFaceInferenceAPI": Provider(
+        sends_finish_reason=True,
+        prefill="flags",
+        prefill_extra=_VLLM_FLAGS,
+        output_limits=("num_output",),
+        async_through_sync=True,
+    ),
+    # Chunks with an empty delta. The asynchronous half closes the connection before it reads.
+    "Perplexity": Provider(sends_finish_reason=False, prefill="unsupported", async_through_sync=True),
     "AzureAICompletionsModel": Provider(sends_finish_reason=False, prefill="trailing"),  # chunks without content
     "ZhipuAI": _SWALLOWS,
     "AI21": _SWALLOWS,
@@ -153,6 +185,12 @@ PROVIDERS: dict[str, Provider] = {
     # Ours, for tests and demonstrations
     "ScriptedLLM": Provider(sends_finish_reason=True, prefill="trailing"),
 }
+
+SINCE: dict[str, tuple[str, tuple[int, ...], Provider]] = {
+    # It raises where a stream ends without a reason, and says "stop" for nothing else any more.
+    "LiteLLM": ("litellm", (1, 110), Provider(sends_finish_reason=True, prefill="trailing")),
+}
+"""Rows that replace those of `PROVIDERS` from a version of a package on: its name, and the first one."""
 
 UNKNOWN = Provider()
 
@@ -236,7 +274,12 @@ def _row(llm_class: type) -> Provider | None:
     for known in (_registered.get(llm_class), _registered.get(llm_class.__name__)):
         if known is not None:
             return known
-    return PROVIDERS.get(llm_class.__name__)
+    name = llm_class.__name__
+    if name in SINCE:
+        package, first, row = SINCE[name]
+        if (version := version_of(package)) is not None and version >= first:
+            return row
+    return PROVIDERS.get(name)
 
 
 def provider_of(llm_class: type) -> Provider:
@@ -248,7 +291,10 @@ def provider_of(llm_class: type) -> Provider:
     for cls in llm_class.__mro__:
         if (row := _row(cls)) is not None:
             # What a base class swallows, a subclass with streams of its own may well pass on.
-            return replace(row, sends_finish_reason=None) if overrides and row.sends_finish_reason is False else row
+            if overrides:
+                tells = None if row.sends_finish_reason is False else row.sends_finish_reason
+                row = replace(row, sends_finish_reason=tells, async_through_sync=False)
+            return row
         overrides = overrides or any(name in vars(cls) for name in _STREAMS)
     return UNKNOWN
 

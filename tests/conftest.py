@@ -84,3 +84,12 @@ def serve() -> Iterator[Callable[..., FaultServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[Any]:
+    """Let fixtures know, when they are torn down, how the test went."""
+    report = yield
+    if call.when == "call":
+        item.outcome_of_call = report.outcome  # type: ignore[attr-defined]
+    return report

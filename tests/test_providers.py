@@ -9,7 +9,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
-from llama_index_resilient_stream import ConfigurationError
+from llama_index_resilient_stream import ConfigurationError, providers
 from llama_index_resilient_stream.llm.requests import Question
 from llama_index_resilient_stream.providers import (
     NESTING_SETTINGS,
@@ -29,9 +29,10 @@ def named(name: str, *bases: type) -> type:
 
 TELLS = """
     OpenAI OpenAIResponses OpenAILike Anthropic BedrockConverse Ollama LMStudio LlamaCPP MistralAI DashScope
-    Cohere WatsonxLLM DeepSeek Groq OpenRouter TogetherLLM Fireworks NVIDIA Databricks"""
+    Cohere WatsonxLLM DeepSeek Groq OpenRouter TogetherLLM Fireworks NVIDIA Databricks
+    HuggingFaceInferenceAPI"""
 SWALLOWS = """
-    GoogleGenAI Gemini Vertex HuggingFaceInferenceAPI Perplexity AzureAICompletionsModel ZhipuAI AI21
+    GoogleGenAI Gemini Vertex Perplexity AzureAICompletionsModel ZhipuAI AI21
     DeepInfraLLM HuggingFaceLLM Vllm VllmServer SGLang Xinference LiteLLM"""
 NOBODY_KNOWS = "Baseten SiliconFlow Portkey OCIGenAI SambaNovaCloud Bedrock SomethingNew"
 
@@ -61,6 +62,42 @@ def test_tells(name: str, sends_finish_reason: bool | None) -> None:
 )
 def test_the_nearest_base_with_a_row(llm_class: type, row: str) -> None:
     assert provider_of(llm_class) is PROVIDERS[row]
+
+
+@pytest.mark.parametrize(
+    ("version", "tells"), [(None, False), ((1, 109, 4), False), ((1, 110, 0), True), ((2, 0), True)]
+)
+def test_a_row_that_holds_from_a_version_on(
+    version: tuple[int, ...] | None, tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "version_of", lambda _package: version)
+    row = provider_of(named("LiteLLM"))
+    assert row.sends_finish_reason is tells
+    assert ("stop" in row.untrusted_finish_reasons) is not tells
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "in_thread"),
+    [
+        ("Cohere", None, True),
+        ("Perplexity", None, True),
+        ("HuggingFaceInferenceAPI", None, True),
+        ("BedrockConverse", {"_asession": None}, True),
+        ("BedrockConverse", {"_asession": object()}, False),
+        ("OpenAI", None, False),
+    ],
+)
+def test_asynchronous_halves_that_are_read_in_a_thread(
+    name: str, attribute: dict[str, Any] | None, in_thread: bool
+) -> None:
+    llm = named(name)()
+    vars(llm).update(attribute or {})
+    assert provider_of(type(llm)).reads_in_thread(llm) is in_thread
+
+
+def test_a_subclass_with_asynchronous_streams_of_its_own_is_read_as_it_is() -> None:
+    mended = type("Mended", (named("Cohere"),), {"astream_chat": lambda self: None})
+    assert not provider_of(mended).reads_in_thread(mended())
 
 
 def test_a_class_that_nobody_knows() -> None:

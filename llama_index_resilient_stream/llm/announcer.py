@@ -24,6 +24,7 @@ from ..callbacks import (
 from ..errors import ConfigurationError
 from ..recovery.events import Chunk, Request
 from ..recovery.finish_reasons import FinishMeaning, meaning_of
+from ..recovery.finish_words import UNEXPLAINED
 from ..recovery.machine import Recovery
 from ..report import Attempt, CircuitChange, CircuitState, Joint, StreamReport, StreamStatus
 from .chunks import thought_of
@@ -260,7 +261,9 @@ class _Announcer:
 
 def _warn_of_unknown_word(recovery: Recovery) -> None:
     word, status = recovery.report.finish_reason, recovery.report.status
-    if status is not StreamStatus.UNKNOWN or word is None or meaning_of(word).kind is not FinishMeaning.UNKNOWN:
+    if status is not StreamStatus.UNKNOWN or word is None or word in UNEXPLAINED:
+        return
+    if meaning_of(word).kind is not FinishMeaning.UNKNOWN:
         return
     warned = recovery.asked_model.learned.warned_of_finish_reasons
     if word not in warned:

@@ -17,6 +17,7 @@ from ..recovery.finish_reasons import OPEN, FinishReason, finish_reason_of, open
 from ..recovery.machine import Recovery
 from ..recovery.refusals import refusal_in_kwargs, refusal_of
 from ..report import StreamStatus
+from .mended import MendedContent, annotations_of, moved
 from .tool_calls import arguments_are_whole, last_call_id, with_repaired_calls
 
 RESET_KEY = "resilient_reset"
@@ -37,9 +38,18 @@ Read = Callable[[Any], Chunk]
 
 
 class Reader:
-    """Reads the chunks of one attempt, one after another. Runs once per token."""
+    """Reads the chunks of one attempt, one after another. Runs once per token.
 
-    def __init__(self) -> None:
+    Args:
+        mends_content: the class's last message may not say the whole text, which LlamaIndex's readers take it to do.
+        counts_along: its chunks with text have token counts, too.
+    """
+
+    def __init__(self, *, mends_content: bool = False, counts_along: bool = False) -> None:
+        self._mended = MendedContent() if mends_content else None
+        self._puts_right = mends_content
+        self._counts_along = counts_along
+        self._looks_closer = True
         self._has_deltas = False
         self._server_is_known = False
         self._length = 0
@@ -62,14 +72,27 @@ class Reader:
         if finish_reason is None and response.additional_kwargs:
             finish_reason = finish_reason_of(None, response.additional_kwargs)
         tools = self._calls_of(response) if extra or not is_only_text(message) else None
-        if self._written:
-            response = self._marked(response, over=finish_reason is not None)
+        if self._puts_right:
+            response = self._put_right(response, text, over=finish_reason is not None)
         if text and finish_reason is None:
             chunk = Chunk(text, response, True, None, tools)
-            if not self._server_is_known:  # the first one with text: it is the same in all that follow
-                self._server_is_known, chunk.server = True, server_of(response.raw)
+            if self._looks_closer:
+                self._look_closer(chunk)
             return chunk
         return self._more_than_text(text, response, finish_reason, tools)
+
+    def _put_right(self, response: ChatResponse, text: str, *, over: bool) -> ChatResponse:
+        if self._written:
+            response = self._marked(response, over=over)
+        return response if self._mended is None else self._mended(response, text, over=over)
+
+    def _look_closer(self, chunk: Chunk) -> None:
+        """At the first chunk with text, which shows its server as all that follow do, and at others with counts."""
+        if not self._server_is_known:
+            self._server_is_known, chunk.server = True, server_of(chunk.payload.raw)
+        if self._counts_along:
+            chunk.usage = usage_of(chunk.payload.raw)
+        self._looks_closer = self._counts_along
 
     def _more_than_text(
         self, text: str, response: ChatResponse, finish_reason: FinishReason | None, tools: str | None
@@ -90,6 +113,7 @@ class Reader:
         if isinstance(piece, str):
             index = read(response.raw, "index")
             self._written[index] += piece
+            self._puts_right = True
             self._ids[index] = last_call_id(response.message)
         return calls if all(map(_may_be_whole, self._written.values())) else calls + OPEN
 
@@ -125,7 +149,10 @@ class Reader:
             self._has_deltas = True
         finish_reason = finish_reason_of(response.raw, response.additional_kwargs)
         if text and finish_reason is None:
-            return Chunk(text, response, True)
+            chunk = Chunk(text, response, True)
+            if not self._server_is_known:
+                self._server_is_known, chunk.server = True, server_of(response.raw)
+            return chunk
         return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
 
     def _calls_grow(self, tools: str | None) -> bool:
@@ -204,6 +231,7 @@ class ChatPresenter:
     def __init__(self, recovery: Recovery) -> None:
         self._recovery = recovery
         self._thoughts: list[Any] = []
+        self._annotations: list[Any] = []
         self._cut: ChatMessage | None = None  # the last message of a turn whose calls are told again
 
     def on_resume(self, event: ResumeEvent) -> None:
@@ -211,11 +239,18 @@ class ChatPresenter:
         if event.strategy == "replay":  # whose chunks are those of one stream that was never cut
             return
         if event.strategy == "restart":
-            self._thoughts = []
+            self._thoughts, self._annotations = [], []
             if self._cut is None and isinstance(payload, ChatResponse) and calls_in(payload.message):
                 self._cut = payload.message
         elif isinstance(payload, ChatResponse):
             self._thoughts += thoughts_of(payload.message)
+            self._annotations = self._all_annotations(payload, -2)  # the next attempt is in the report already
+
+    def _all_annotations(self, payload: Any, attempt: int = -1) -> list[Any]:
+        """Those of the parts before, and of one attempt's, whose positions count from its own beginning."""
+        attempts = self._recovery.report.attempts
+        before = sum(each.characters for each in attempts[:attempt])
+        return [*self._annotations, *moved(annotations_of(payload), before - attempts[attempt].dropped)]
 
     def _with_calls_shown(self, cut: ChatMessage, new: ChatMessage | None, chunk: Chunk) -> ChatMessage | None:
         """While a turn that is told again agrees with what was shown of its calls, they do not shrink."""
@@ -242,8 +277,14 @@ class ChatPresenter:
             delta=chunk.text,
             raw=getattr(payload, "raw", None),
             logprobs=getattr(payload, "logprobs", None),
-            additional_kwargs=_extra(chunk, recovery),
+            additional_kwargs=self._extra(chunk),
         )
+
+    def _extra(self, chunk: Chunk) -> dict[str, Any]:
+        extra = _extra(chunk, self._recovery)
+        if len(self._recovery.report.attempts) > 1 and (found := self._all_annotations(chunk.payload)):
+            extra["annotations"] = found
+        return extra
 
 
 def calls_in(message: ChatMessage) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.llms.llm import LLM
 
 from ..compat.llama_index import blocks_of, message_text
+from ..compat.versions import cannot_work
 from ..recovery.faults.messages import Sent, provider_message
 from .requests import Question, name_of
 
@@ -39,8 +40,14 @@ class CallExplanation:
         self._question = question
 
     def message(self, error: BaseException | None, answer: str) -> str:
-        """What the provider said, in one line without secrets and without what was sent; "" where there is nothing."""
-        return provider_message(error, self._sent(answer))
+        """What the provider said, in one line without secrets and without what was sent; "" where there is nothing.
+
+        Where the error is none of a provider's, and packages are installed that do not work together: that.
+        """
+        why = ""
+        if isinstance(error, (TypeError, AttributeError)):
+            why = next(filter(None, (cannot_work(type(llm)) for llm in self._llms)), "")
+        return why or provider_message(error, self._sent(answer))
 
     def is_callers(self, error: BaseException | None) -> bool:
         """Whether the error says that an argument of this very call is wrong, which no provider was asked about."""

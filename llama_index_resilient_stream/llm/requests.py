@@ -23,17 +23,20 @@ from ..recovery.surrogates import sendable
 from ..report import Strategy
 from ..streaming.threads import Offloaded
 from ..transport.connection import Upstream
-from ..transport.sdk_clients import observed
+from ..transport.http_libraries import watch_libraries
+from ..transport.sdk_clients import hides_its_client, observed
 from .chunks import Read, Reader, read_whole, without_mark
 from .history import readable
 from .keywords import leave_away
+from .limits import with_fewer_tokens
+from .prefill import mark_of, marked
 from .rendering import ToolsCall, rendered, signed
+from .response_chain import keeping_response, unchained
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
 FIRST_TOKEN_TIMEOUT = 60.0
 FIRST_TOKEN_TIMEOUT_THINKING = 300.0
-LEAST_TOKENS = 16  # a continuation gets at least this many, however much was said before
 
 # With any of these in a call the turn is restarted, never continued: half a call or half an object cannot be.
 _STRUCTURED = (
@@ -41,7 +44,6 @@ _STRUCTURED = (
     "response_schema", "guided_json", "guided_grammar", "guided_regex", "guided_choice", "json_schema", "json_mode",
     "grammar",
 )  # fmt: skip
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
 _NO_WORD: Any = object()
@@ -131,7 +133,7 @@ def model_of(
         timeout = FIRST_TOKEN_TIMEOUT_THINKING if patient else FIRST_TOKEN_TIMEOUT
     return Model(
         name=name,
-        continuation=_continuation(llm, continuation, provider),
+        continuation=_continuation(llm, continuation, provider, thinks=thinks),
         sends_finish_reason=provider.sends_finish_reason if own_word is _NO_WORD else own_word,
         untrusted_finish_reasons=provider.untrusted_finish_reasons,
         first_token_timeout=timeout,
@@ -189,22 +191,30 @@ def _arguments(llm: LLM, kwargs: dict[str, Any], request: Request) -> dict[str, 
     return {**kwargs, "background": True, "store": True} if kept else kwargs
 
 
-def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider) -> Continuation:
+def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Provider, *, thinks: bool) -> Continuation:
     if isinstance(wanted, Continuation):
         chosen = wanted
     else:
         chosen = Continuation(strategy=provider.strategy if wanted == "auto" else wanted)  # type: ignore[arg-type]
-    strategy = Strategy(chosen.strategy)
-    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
-        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
-    if is_chat_model(llm):
-        fitting: Strategy = Strategy.ASK if strategy == Strategy.APPEND else strategy
-    else:  # one text is all that it understands
-        fitting = Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
+    fitting = _fitting(llm, chosen, provider, thinks=thinks)
     chosen = chosen.with_strategy(fitting)
     if not provider.prefill_keeps_space:
         chosen = chosen.without_trailing_space()
     return chosen.with_extra(provider.prefill_extra) if fitting is Strategy.PREFILL else chosen
+
+
+def _fitting(llm: LLM, chosen: Continuation, provider: Provider, *, thinks: bool) -> Strategy:
+    """The way to continue that was chosen, or the one that takes its place with this model."""
+    strategy = Strategy(chosen.strategy)
+    if strategy is Strategy.REPLAY:  # where that fails, the ways of "auto"
+        strategy = Strategy.ASK if provider.strategy == Strategy.REPLAY else Strategy(provider.strategy)
+    if not is_chat_model(llm):  # one text is all that it understands
+        return Strategy.APPEND if strategy in (Strategy.ASK, Strategy.PREFILL) else strategy
+    if strategy == Strategy.PREFILL:
+        # Thoughts would be due before the text that it is to write on from; no API allows both.
+        refused = thinks or (provider.prefill == "unsupported" and not chosen.extra)
+        return Strategy.ASK if refused else strategy
+    return Strategy.ASK if strategy == Strategy.APPEND else strategy
 
 
 # Asking
@@ -212,7 +222,9 @@ def _continuation(llm: LLM, wanted: Continuation | Strategy | str, provider: Pro
 
 def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Open the stream that answers the request, and read it."""
-    method, to, kwargs, read = _call(observed(llms[request.model], asynchronous=False), question, request, llms)
+    llm = llms[request.model]
+    method, to, kwargs, read = _call(_seen(llm, upstream, asynchronous=False), question, request, llms)
+    read = keeping_response(read, llm, to.llm)
     if request.keep:
         upstream.keep()
     stream: Any = None
@@ -222,9 +234,11 @@ def ask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Re
         if first is not None:
             upstream.look(stream)
             yield read(first)
-            for response in responses:
+            for response in upstream.seen(responses):
                 yield read(response)
     except Exception as error:
+        if text := upstream.unsaid(error):
+            yield Chunk(text, progress=True, untouched=False)
         if not is_end_of_empty_completion(error):
             raise
     finally:
@@ -249,12 +263,22 @@ def _first(method: str, to: _To, kwargs: dict[str, Any], request: Request) -> tu
                 raise
 
 
+def _seen(llm: LLM, upstream: Upstream, *, asynchronous: bool) -> LLM:
+    """The LLM to ask, whose connections the `upstream` gets to know."""
+    if hides_its_client(type(llm)):
+        upstream.sees_libraries = True
+        watch_libraries()
+        return llm
+    return unchained(llm, observed(llm, asynchronous=asynchronous))
+
+
 def aask(llms: Sequence[LLM], question: Question, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """Open the stream that answers the request, and read it, asynchronously.
 
     An LLM whose asynchronous endpoints block is asked in a thread.
     """
-    if blocks_the_loop(llms[request.model], f"astream_{question.endpoint}"):
+    llm, endpoint = llms[request.model], f"astream_{question.endpoint}"
+    if blocks_the_loop(llm, endpoint) or provider_of(type(llm)).reads_in_thread(llm):
         return Offloaded(partial(ask, llms, question, upstream, request), upstream.break_read)
     return _Asked(llms, question, upstream, request)
 
@@ -268,17 +292,23 @@ class _Asked:
         self._stream: Any = None
         self._responses: AsyncIterator[Any] | None = None
         self._read: Read
+        self._error: Exception | None = None  # comes behind what the class did not say
 
     def __aiter__(self) -> _Asked:
         return self
 
     async def __anext__(self) -> Chunk:
+        if self._error is not None:
+            raise self._error
         try:
             if self._responses is not None:
-                return self._read(await anext(self._responses))
+                upstream, responses = self._upstream, self._responses
+                return self._read(await (upstream.seen_next if upstream.sees_libraries else anext)(responses))
             llms, question, request = self._asked
-            llm = observed(llms[request.model], asynchronous=True)
-            method, to, kwargs, self._read = _call(llm, question, request, llms)
+            llm = llms[request.model]
+            seen = _seen(llm, self._upstream, asynchronous=True)
+            method, to, kwargs, read = _call(seen, question, request, llms)
+            self._read = keeping_response(read, llm, to.llm)
             if request.keep:
                 self._upstream.keep()
             with self._upstream.asking():
@@ -288,7 +318,10 @@ class _Asked:
         except Exception as error:
             if is_end_of_empty_completion(error):
                 raise StopAsyncIteration from None
-            raise
+            if not (text := self._upstream.unsaid(error)):
+                raise
+            self._error = error
+            return Chunk(text, progress=True, untouched=False)
 
     async def _first(self, method: str, to: _To, kwargs: dict[str, Any], request: Request) -> Any:
         while True:
@@ -372,35 +405,52 @@ def _rendered_call(
     llm: LLM, question: Question, request: Request, *, chained: bool
 ) -> tuple[str, _To, dict[str, Any], Read]:
     request = request.original or request
+    row = provider_of(type(llm))
+    reader = Reader(mends_content=row.mends_content, counts_along=row.counts_along)
     given, kwargs = rendered(question, llm, request.model)
     kwargs = _arguments(llm, kwargs, request)
     messages = [without_mark(message) for message in (readable(given, llm) if chained else given)]
     if request.spent_tokens:
-        llm, kwargs = _with_fewer_tokens(llm, kwargs, request.spent_tokens)
+        llm, kwargs = with_fewer_tokens(llm, kwargs, request.spent_tokens, row.output_limits)
     if request.strategy in (Strategy.FIRST, Strategy.RESTART):
-        return _as_given(llm, question, messages, kwargs)
+        return _as_given(llm, question, messages, kwargs, reader)
     if request.strategy is Strategy.APPEND:
         text = _as_one_text(llm, question) + sendable(request.partial_text)
         return (
             "complete",
             _To(llm, text),
             {"formatted": True, **kwargs},
-            _as_asked(question.chat, False, Reader().completion),
+            _as_asked(question.chat, False, reader.completion),
         )
+    return _continued(llm, question, messages, kwargs, request, reader)
+
+
+def _continued(
+    llm: LLM,
+    question: Question,
+    messages: Sequence[ChatMessage],
+    kwargs: dict[str, Any],
+    request: Request,
+    reader: Reader,
+) -> tuple[str, _To, dict[str, Any], Read]:
+    """The call that goes on with an answer by more turns."""
     for name, value in request.extra.items():
         llm, kwargs = _with(llm, kwargs, name, value)
     turns = [ChatMessage(role=MessageRole(turn.role), content=turn.text) for turn in request.turns]
     asked = messages or [ChatMessage(role=MessageRole.USER, content=question.prompt)]
-    return "chat", _To(llm, [*asked, *turns]), kwargs, _as_asked(question.chat, True, Reader().chat)
+    conversation = [*asked, *turns]
+    if request.strategy is Strategy.PREFILL and (key := mark_of(llm, provider_of(type(llm)))):
+        llm, kwargs = marked(llm, conversation, kwargs, key)
+    return "chat", _To(llm, conversation), kwargs, _as_asked(question.chat, True, reader.chat)
 
 
 def _as_given(
-    llm: LLM, question: Question, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+    llm: LLM, question: Question, messages: Sequence[ChatMessage], kwargs: dict[str, Any], reader: Reader
 ) -> tuple[str, _To, dict[str, Any], Read]:
     if question.chat:
-        return "chat", _To(llm, messages), kwargs, Reader().chat
+        return "chat", _To(llm, messages), kwargs, reader.chat
     kwargs = {"formatted": question.formatted, **kwargs}
-    return "complete", _To(llm, question.prompt), kwargs, Reader().completion
+    return "complete", _To(llm, question.prompt), kwargs, reader.completion
 
 
 def _as_asked(asked_chat: bool, came_as_chat: bool, read: Read) -> Read:
@@ -452,16 +502,3 @@ def _with(llm: LLM, kwargs: dict[str, Any], name: str, value: Any) -> tuple[LLM,
     if not on_instance:
         return llm, {**kwargs, name: value}
     return copied(llm, additional_kwargs={**fixed, name: value}), kwargs  # type: ignore[dict-item]
-
-
-def _with_fewer_tokens(llm: LLM, kwargs: dict[str, Any], spent: int) -> tuple[LLM, dict[str, Any]]:
-    """Reduce the output limit, where one was set, by what was said already."""
-    fixed = getattr(llm, "additional_kwargs", None)
-    for source in (fixed if isinstance(fixed, Mapping) else {}, kwargs):
-        for name in _LIMITS:
-            if isinstance(limit := source.get(name), int) and limit > 0:
-                return _with(llm, kwargs, name, max(limit - spent, LEAST_TOKENS))
-    limit = getattr(llm, "max_tokens", None)
-    if isinstance(limit, int) and limit > 0:  # it wins over a keyword, too
-        llm = copied(llm, max_tokens=max(limit - spent, LEAST_TOKENS))
-    return llm, kwargs

@@ -161,6 +161,7 @@ class Witness:
             made.finish_reason = chunk.finish_reason or made.finish_reason
             made.tools = chunk.tools or made.tools
             made.usage = chunk.usage or made.usage
+            made.server = chunk.server or made.server
         self._seen = []
         return made
 

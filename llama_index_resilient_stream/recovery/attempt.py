@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..policy import RecoveryPolicy, yes_or_no
-from ..report import Attempt, Certainty
+from ..report import Attempt, Certainty, JoinDecision, Strategy
 from .answer import AnswerText
-from .events import Chunk, Model, Request
+from .events import Chunk, Ended, Model, Request
+from .finish_words import UNEXPLAINED
 from .seam import RestartJoin, Seam
 from .verdict import Evidence
 
@@ -114,6 +115,8 @@ class RunningAttempt:
         self.record = record
         self.request = request
         self.join = join
+        self.adds_text: bool = resumed is not None and resumed.adds_text
+        """Whether it has shown more than white space."""
         self.evidence: Evidence = Evidence() if resumed is None else resumed.evidence
         begun = resumed is not None and resumed.has_begun
         self.limit = policy.idle_timeout if begun else model.first_token_timeout
@@ -153,6 +156,14 @@ class RunningAttempt:
             record.characters += len(text)
         return (chunk,)
 
+    def note_end(self, end: Ended) -> None:
+        """Take in what was seen below the wrapped LLM; the report names the reason that LlamaIndex dropped."""
+        reason, record = end.finish_reason, self.record
+        if reason is None or self.evidence.text_after_reason or self._model.distrusts(reason.word):
+            return
+        if record.finish_reason is None or record.finish_reason in UNEXPLAINED:
+            record.finish_reason = reason.word
+
     def had(self, chunk: Chunk) -> bool:
         """Whether this chunk came before, in the attempt that this one resumes."""
         received = self.received
@@ -191,6 +202,17 @@ class RunningAttempt:
     def characters(self) -> int:
         """New characters that its stream added to the answer, over all attempts that read it."""
         return self.record.characters + (self.resumed.characters if self.resumed is not None else 0)
+
+    @property
+    def strategy(self) -> Strategy:
+        """How its stream was asked for, by this attempt or by the one that it resumes."""
+        return (self.request.original or self.request).strategy
+
+    @property
+    def tells_it_again(self) -> bool:
+        """Whether the answer was asked for again from its beginning, and told to where the reader is."""
+        told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
+        return self.strategy is Strategy.RESTART and told
 
     @property
     def is_repeating(self) -> bool:
@@ -269,3 +291,4 @@ class RunningAttempt:
     def _show(self, text: str, answer: AnswerText) -> None:
         answer.add(text)
         self.record.characters += len(text)
+        self.adds_text = self.adds_text or not text.isspace()

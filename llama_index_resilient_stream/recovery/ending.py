@@ -6,11 +6,14 @@ import re
 
 _ENDS = frozenset(".!?…。！？؟।॥")
 _CLOSERS = "\"'»”’)]}）」』】》*_`~>"
+_NO_END = re.compile(r"[ \t]*(?:\d+[.)]|\|[ \t:|-]+\|)")  # the number of a list item, the ruler of a table
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})", re.MULTILINE)
 
 
 def is_unfinished(text: str) -> bool:
     """Return whether `text` stops inside a code fence, a bracket, a sentence or a word, as far as its end shows.
+
+    So does a table that has its head only, and a list behind the number of an item.
 
     A list or a heading may end without a full stop. It counts as unfinished: asking once more costs little.
 
@@ -20,7 +23,7 @@ def is_unfinished(text: str) -> bool:
     text = text.rstrip()
     if not text:
         return False
-    if len(_FENCE.findall(text)) % 2:
+    if len(_FENCE.findall(text)) % 2 or _NO_END.fullmatch(text[text.rfind("\n") + 1 :]):
         return True
     if text.endswith(("```", "~~~", "|")):
         return False

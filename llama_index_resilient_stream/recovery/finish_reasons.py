@@ -110,8 +110,14 @@ def _ollama_word(done: Any, raw: Any) -> str | None:
 
 
 def _bedrock_word(metadata: Any, _raw: Any) -> str | None:
-    """LlamaIndex swallows Bedrock's `messageStop`; the usage that follows it is what proves the end."""
+    """LlamaIndex swallows Bedrock's `messageStop`; the usage that follows it proves the end, and has no reason."""
     return "metadata" if isinstance(metadata, dict) and isinstance(metadata.get("usage"), dict) else None
+
+
+def _blocked_word(reason: Any) -> str | None:
+    """The question itself was blocked; "OTHER" is no error then."""
+    word = _word(reason)
+    return f"blocked: {word}" if word is not None else None
 
 
 _PLACES: tuple[tuple[str, Callable[[Any, Any], str | None]], ...] = (
@@ -126,8 +132,11 @@ _PLACES: tuple[tuple[str, Callable[[Any, Any], str | None]], ...] = (
     ("finish_reason", _word),  # google-genai, and whoever flattens the choice
     (
         "candidates",
-        lambda found, _raw: _word(read(first_of(found), "finish_reason")),
-    ),  # Gemini and Vertex, old
+        lambda found, _raw: (
+            _word(read(first_of(found), "finish_reason")) or _word(read(first_of(found), "finishReason"))
+        ),
+    ),  # Gemini and Vertex, old; Gemini's events as they come
+    ("promptFeedback", lambda found, _raw: _blocked_word(read(found, "blockReason"))),  # Gemini
     ("results", lambda found, _raw: _word(read(first_of(found), "stop_reason"))),  # watsonx, text generation
     ("details", lambda found, _raw: _word(read(found, "finish_reason"))),  # TGI, text generation
     ("stop_reason", _word),  # Claude and Llama through Bedrock's older class

@@ -39,12 +39,12 @@ class FinishReason:
 
 
 WORDS: dict[FinishMeaning, str] = {
-    # done, metadata, message_stop: events that end a stream without a reason. load, unload: Ollama was asked nothing
+    # done, message_stop: events that end a stream without a reason. load, unload: Ollama was asked nothing
     # and has nothing to add. im_end, eot_id: end tokens that a server gives as the reason.
     FinishMeaning.COMPLETE: """
         stop stopped end_turn end_of_turn turn_end stop_sequence stop_sequences stop_token stop_word stop_words
         stop_string stop_str eos eos_token end_of_text end_of_sequence im_end eot eot_id complete completed
-        completion response.completed message_stop done metadata end ended finish finished word load unload success
+        completion response.completed message_stop done end ended finish finished word load unload success
         natural natural_stop normal normal_stop turn_complete hit_eos stopped_eos eos_found stop_criteria
         stopping_criteria generation_complete""",
     # error_limit: Cohere. compaction, model_context_window_exceeded: Anthropic. time_limit, token_limit: watsonx.
@@ -83,6 +83,9 @@ WORDS: dict[FinishMeaning, str] = {
         malformed_response invalid_tool_call unexpected_tool_call tool_use_failed too_many_tool_calls
         missing_thought_signature no_image image_other other""",
 }
+
+UNEXPLAINED = frozenset({"metadata"})
+"""Words of ours, for ends that are known without their reason: Bedrock's token counts."""
 
 PARTS: tuple[tuple[FinishMeaning, re.Pattern[str]], ...] = (
     (

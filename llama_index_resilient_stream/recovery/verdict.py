@@ -25,6 +25,7 @@ from .events import Ended, Model
 from .faults import Fault, classify, kind_of_finish
 from .faults.tables import RETRYABLE
 from .finish_reasons import OPEN, FinishMeaning, FinishReason
+from .finish_words import UNEXPLAINED
 
 _STATUS = {
     FinishMeaning.COMPLETE: StreamStatus.COMPLETE,
@@ -63,6 +64,8 @@ class Verdict:
     Some servers end every answer so. Where another attempt ends so too and adds nothing, this was the whole answer, as
     far as anybody can tell.
     """
+    said_by_user: bool = False
+    """The status is what the user's own `completeness` function says."""
 
 
 class Evidence:
@@ -196,7 +199,8 @@ def _reason_of(seen: Evidence, end: Ended, model: Model) -> FinishReason | None:
     if on_wire is None or seen.text_after_reason or model.distrusts(on_wire.word):
         return seen.finish_reason
     refused = on_wire.kind is FinishMeaning.FILTER and seen.closes
-    return on_wire if seen.finish_reason is None or refused else seen.finish_reason
+    known = seen.finish_reason
+    return on_wire if known is None or known.word in UNEXPLAINED or refused else known
 
 
 def _excuses(reason: FinishReason | None, seen: Evidence, end: Ended, context: Context) -> bool:
@@ -274,7 +278,7 @@ def _asked(seen: Evidence, end: Ended, reason: FinishReason | None, context: Con
     if whole is None:
         return None
     if yes_or_no("completeness", whole):
-        return Verdict(StreamStatus.COMPLETE)
+        return Verdict(StreamStatus.COMPLETE, said_by_user=True)
     return Verdict(fault=_silent(TruncatedStreamError(), FaultKind.TRUNCATED))
 
 
@@ -299,7 +303,7 @@ def _status_without_reason(seen: Evidence, end: Ended, context: Context) -> Stre
         return _STATUS[untrusted.kind]  # not proven, and the cautious reading of a clean end
     if end.terminated is True and (untrusted is not None or seen.text_after_reason):
         return StreamStatus.COMPLETE  # its word is no end, but its protocol's is
-    whole = end.terminated is True and not _is_due(context.model)
+    whole = end.terminated is True and not end.reason_due and not _is_due(context.model)
     return StreamStatus.COMPLETE if whole else StreamStatus.UNKNOWN
 
 
@@ -309,7 +313,7 @@ def _must_send_reason(seen: Evidence, end: Ended, context: Context) -> bool:
         return True
     if context.completeness == "lenient":
         return False
-    return end.terminated is False or _is_due(context.model)
+    return end.terminated is False or end.reason_due or _is_due(context.model)
 
 
 def _is_due(model: Model) -> bool:
@@ -324,7 +328,7 @@ def _fault_of(error: Exception, seen: Evidence, end: Ended) -> Fault:
         return _silent(error, FaultKind.TRUNCATED)
     if isinstance(error, EmptyStreamError):
         return _silent(error, FaultKind.EMPTY)
-    return classify(error, streamed=bool(seen.events) or end.answered)
+    return classify(error, streamed=bool(seen.events) or end.answered, headers=end.error_headers)
 
 
 def _silent(error: Exception, kind: FaultKind, *, retryable: bool = True) -> Fault:

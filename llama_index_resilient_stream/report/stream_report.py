@@ -222,6 +222,8 @@ class Attempt:
     """Requests that it took: the wrapped LLM's client retries by itself before the first token. Counted where the HTTP
     client is seen (`http_client()`, and the OpenAI and Anthropic SDKs' own); elsewhere the most that a failed attempt
     may have taken."""
+    continued_below: int = 0
+    """Requests that the wrapped LLM was seen to send by itself after its first token, to go on below us."""
     chunks: int = 0
     characters: int = 0
     """New characters (Unicode code points) that it added to the answer."""

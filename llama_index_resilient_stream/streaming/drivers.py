@@ -194,7 +194,8 @@ def _drive(
             finally:
                 attempt.close()
                 part.finish("closed")
-                recovery.report.attempts[-1].left_thread = attempt.left_thread
+                record = recovery.report.attempts[-1]
+                record.left_thread, record.continued_below = attempt.left_thread, upstream.continued_below
                 kept = _handed_on(upstream.kept, recovery)
             if not _goes_on(recovery, observer, sleep):
                 return
@@ -291,7 +292,8 @@ async def _adrive(
             finally:
                 await attempt.aclose()
                 part.finish("closed")
-                recovery.report.attempts[-1].left_thread = attempt.left_thread
+                record = recovery.report.attempts[-1]
+                record.left_thread, record.continued_below = attempt.left_thread, upstream.continued_below
                 kept = await _ahanded_on(upstream.kept, recovery)
             if not await _agoes_on(recovery, observer, sleep, wait):
                 return

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import TruncatedStreamError
 from .follow_up import brief, follow_up
 from .keeping_protocols import KeepingProtocol, Target, protocol_of
-from .terminator import TerminatorWatch
+from .watch import Watch
 
 MOST = 4 * 1024 * 1024
 """Bytes of a body that are kept here. One that is longer is not resumed; the server keeps no more of it either."""
@@ -39,7 +39,7 @@ class KeptStream:
 
     def __init__(self) -> None:
         self.is_asynchronous = False
-        self.watch: TerminatorWatch | None = None
+        self.watch: Watch | None = None
         """The watch over its body, as far as it was read."""
         self._body = bytearray()
         self._request: Any = None  # that began it

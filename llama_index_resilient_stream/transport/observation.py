@@ -1,6 +1,7 @@
 """Sends a request on behalf of an `Upstream`, and looks at the response as it passes: every piece goes on as it came.
 
-Both our own HTTP clients (`http.py`) and the SDKs' (`sdk_clients.py`) send through here.
+Our own HTTP clients (`http.py`), the SDKs' (`sdk_clients.py`) and others over httpx (`http_libraries.py`) send through
+here. httpx2 is httpx under another name.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 import anyio
 import httpx
 
-from .connection import Upstream
+from .connection import Upstream, status_of
 from .error_body import ErrorBody
 from .kept_stream import KeptStream
 from .model_owner import OwnerInquiry, can_be_asked
 from .sockets import short_reads, watch_connections, watch_connections_async
-from .terminator import TerminatorWatch, promises
+from .watch import Watch, watch_of
 
 _LAST_SECONDS = 0.05  # that the end of a body gets to follow its terminator, for the connection's sake
 _LAST_PARTS = 8
@@ -41,6 +42,7 @@ def send_observed(
     """
     upstream = Upstream.current()
     sent = _outgoing(upstream, request, send, asynchronous=False)
+    _mark(sent)
     if connections:
         watch_connections(sent)
     if upstream is None:
@@ -59,7 +61,10 @@ def send_observed(
     if sent is not request:
         response.request = request  # which the SDK means, whatever was sent in its place
     if not response.is_closed:
-        _Body(response, upstream, drains=connections)
+        _between(_Body, response)(response, upstream, drains=connections)
+        if _is_unread_error(upstream, response):
+            with contextlib.suppress(Exception):
+                response.read()
     elif upstream is not None:
         upstream.answered(response)
     return response
@@ -75,6 +80,7 @@ async def send_observed_async(
     """Do what `send_observed` does, asynchronously. A wait is cancelled without knowing its socket."""
     upstream = Upstream.current()
     sent = _outgoing(upstream, request, send, asynchronous=True)
+    _mark(sent)
     if connections:
         watch_connections_async(sent)
     if upstream is not None:
@@ -88,28 +94,62 @@ async def send_observed_async(
     if sent is not request:
         response.request = request
     if not response.is_closed:
-        _AsyncBody(response, upstream)
+        _between(_AsyncBody, response)(response, upstream)
+        if _is_unread_error(upstream, response):
+            with contextlib.suppress(Exception):
+                await response.aread()
     elif upstream is not None:
         upstream.answered(response)
     return response
 
 
-class _Body(httpx.SyncByteStream):
+def _is_unread_error(upstream: Upstream | None, response: httpx.Response) -> bool:
+    """Whether what the server says may stay unread: SDKs read the body of an error, many classes do not."""
+    return upstream is not None and upstream.sees_libraries and status_of(response) >= 400
+
+
+_OBSERVED = "resilient_stream_observed"
+
+
+def is_observed(request: httpx.Request) -> bool:
+    """Whether this request went through here already, on its way down to the client that sends it."""
+    return _OBSERVED in request.extensions
+
+
+def _mark(request: httpx.Request) -> None:
+    request.extensions = {**request.extensions, _OBSERVED: True}
+
+
+_classes: dict[tuple[type, type], Any] = {}
+
+
+def _between(body: type, response: Any) -> Any:
+    """The class of what stands between a response and its body, derived from what its library wants a body to be."""
+    key = body, type(response.stream)
+    if key not in _classes:
+        name = "AsyncByteStream" if body is _AsyncBody else "SyncByteStream"
+        base = next(cls for cls in key[1].__mro__ if cls.__name__ == name)
+        _classes[key] = type(body.__name__, (body, base), {})
+    return _classes[key]
+
+
+class _Body:
     """Stands between a response and its body.
 
     `drains`: whether the end of the body may be read behind the terminator, so that the connection can be used again.
     """
 
     def __init__(self, response: httpx.Response, upstream: Upstream | None, *, drains: bool) -> None:
-        assert isinstance(response.stream, httpx.SyncByteStream)
-        self._stream = response.stream
+        stream: Any = response.stream
+        self._stream = stream
         self._watch = _watch(response)
         kept = _kept(response, upstream, self._watch)
-        self._parts = iter(self._stream) if kept is None else kept.recorded(iter(self._stream))
+        parts: Iterator[bytes] = iter(self._stream)
+        self._parts = parts if kept is None else kept.recorded(parts)
         self._connection = response.extensions.get("network_stream") if drains else None
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
         self._upstream = upstream
-        response.stream = self
+        response.stream = self  # type: ignore[assignment]  # it is one, see _between
         if upstream is not None:
             upstream.opened(response, self._watch, self._error_body, response.close)
 
@@ -123,7 +163,7 @@ class _Body(httpx.SyncByteStream):
             self._watch.feed(part)
             self._error_body.feed(part)
             yield part
-            if self._watch.terminated:
+            if self._watch.at_the_end:
                 yield from self._last_parts()
                 return
         self._watch.end()
@@ -139,24 +179,25 @@ class _Body(httpx.SyncByteStream):
     def close(self) -> None:
         if self._upstream is not None:  # closing gives the connection back to the pool
             self._upstream.disconnect()
-        if self._connection is not None and self._watch is not None and self._watch.terminated:
+        if self._connection is not None and self._watch is not None and self._watch.at_the_end:
             with contextlib.suppress(Exception), short_reads(self._connection, _LAST_SECONDS):
                 for _ in islice(self._parts, _LAST_PARTS):
                     pass
         self._stream.close()
 
 
-class _AsyncBody(httpx.AsyncByteStream):
+class _AsyncBody:
     """Stands between a response and its body."""
 
     def __init__(self, response: httpx.Response, upstream: Upstream | None) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._stream = response.stream
+        stream: Any = response.stream
+        self._stream = stream
         self._watch = _watch(response)
         kept = _kept(response, upstream, self._watch)
-        self._parts = aiter(self._stream) if kept is None else kept.recorded_async(aiter(self._stream))
+        parts: AsyncIterator[bytes] = aiter(self._stream)
+        self._parts = parts if kept is None else kept.recorded_async(parts)
         self._error_body = ErrorBody(response.headers.get("content-encoding", ""))
-        response.stream = self
+        response.stream = self  # type: ignore[assignment]  # it is one, see _between
         if upstream is not None:
             upstream.opened(response, self._watch, self._error_body, response.aclose)
 
@@ -170,7 +211,7 @@ class _AsyncBody(httpx.AsyncByteStream):
             self._watch.feed(part)
             self._error_body.feed(part)
             yield part
-            if self._watch.terminated:
+            if self._watch.at_the_end:
                 break
         else:
             self._watch.end()
@@ -184,19 +225,17 @@ class _AsyncBody(httpx.AsyncByteStream):
             yield last
 
     async def aclose(self) -> None:
-        if self._watch is not None and self._watch.terminated:
+        if self._watch is not None and self._watch.at_the_end:
             with contextlib.suppress(Exception), anyio.move_on_after(_LAST_SECONDS):
                 for _ in range(_LAST_PARTS):
                     await anext(self._parts)
         await self._stream.aclose()
 
 
-def _watch(response: httpx.Response) -> TerminatorWatch | None:
+def _watch(response: httpx.Response) -> Watch | None:
     """The watch over this body; None where it is no event stream."""
-    if not response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-        return None
-    encoding = response.headers.get("content-encoding", "")
-    return TerminatorWatch(promised=promises(response.url.path), encoding=encoding)
+    headers = response.headers
+    return watch_of(response.url.path, headers.get("content-type", ""), headers.get("content-encoding", ""))
 
 
 def _outgoing(
@@ -213,7 +252,7 @@ def _outgoing(
     return sent
 
 
-def _kept(response: httpx.Response, upstream: Upstream | None, watch: TerminatorWatch | None) -> KeptStream | None:
+def _kept(response: httpx.Response, upstream: Upstream | None, watch: Watch | None) -> KeptStream | None:
     """The kept stream whose body this is; None where it is none."""
     kept = None if upstream is None else upstream.kept
     if kept is None or not kept.answered(response):

@@ -35,7 +35,16 @@ L = TypeVar("L", bound=LLM)
 
 _OURS_TO_COPY = ("llama_index.llms.", "llama_index.core.")
 _SDKS = ("openai", "anthropic")
+_LOOKED_AT = ("OpenAI", "OpenAIResponses", "Anthropic")
 _MADE_BY_THE_SDK = ("SyncHttpxClientWrapper", "AsyncHttpxClientWrapper")
+
+
+def hides_its_client(llm_class: type) -> bool:
+    """Whether nothing of a class leads to its HTTP client, so that only the HTTP library below it can be looked at.
+
+    OpenAI's and Anthropic's SDKs are looked at here; a client that the user gave to one of them is left alone.
+    """
+    return not any(cls.__name__ in _LOOKED_AT for cls in llm_class.__mro__)
 
 
 def observed(llm: L, *, asynchronous: bool) -> L:

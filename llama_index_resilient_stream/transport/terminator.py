@@ -7,6 +7,7 @@ done. What a protocol ends its streams with does:
                                  [is] terminated by a data: [DONE] message", OpenAI API reference); SDKs swallow it
     event: message_stop          Anthropic's messages
     event: response.completed    OpenAI's responses
+    "finishReason": "STOP"       Gemini's, which have nothing behind it: of these streams the reason itself is the end
 
 Lines end with CR LF, LF or CR, and one space after the colon is optional (WHATWG HTML, "Interpreting an event
 stream"). What follows `[DONE]` on its line is not looked at, as in the SDKs. Model text cannot feign any of this: it
@@ -19,13 +20,13 @@ search for a few bytes decides whether an event is worth parsing; of a healthy s
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..recovery.finish_reasons import FinishMeaning, FinishReason, finish_reason_of
 from .decompression import Decompressor
+from .wire_events import event_on, has_content, has_nothing_else, is_refusal, text_of
 
 _TERMINATOR = re.compile(rb"[\r\n](?:data: ?\[DONE\]|event: ?(?:message_stop|response\.completed)[\r\n])")
 _TAIL = 32  # bytes, more than the longest terminator
@@ -40,7 +41,6 @@ _REFUSAL = re.compile(rb'efusal(?:\.delta"|"\s*:\s*"[^"])')
 _REFUSED = FinishReason(FinishMeaning.FILTER, "refusal")
 _OUTWEIGHED_BY_A_REFUSAL = (FinishMeaning.COMPLETE, FinishMeaning.UNKNOWN)
 _END_WITHOUT_A_REASON = ("message_stop", "response.completed")  # events that LlamaIndex's chunks are told by
-_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call")
 
 
 def promises(path: str) -> bool:
@@ -112,6 +112,11 @@ class TerminatorWatch:
         return False if self._ended and self._promised and self._decompress.readable else None
 
     @property
+    def at_the_end(self) -> bool:
+        """Whether nothing but the end of the body can follow."""
+        return self._seen
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """The last finish reason that no content followed, or the refusal that the content was; None without either."""
         reason = self._finish_reason
@@ -128,17 +133,41 @@ class TerminatorWatch:
         """Look at these lines; `before` is how many events stand in front of them."""
         for line in lines.splitlines():
             before += line.startswith(b"data:")
-            if (event := _event_on(line)) is not None:
+            if (event := event_on(line)) is not None:
                 self._note_event(event, before - 1)
 
     def _note_event(self, event: Mapping[str, Any], before: int) -> None:
-        if _has_content(event):
+        if has_content(event):
             self._finish_reason = None  # the reason before it was not the end
         reason = finish_reason_of(event, None)
         if reason is not None and reason.word not in _END_WITHOUT_A_REASON:
             self._finish_reason = reason
-            self._events_before_reason = before if _has_nothing_else(event) else None
-        self._refused = self._refused or _is_refusal(event)
+            self._events_before_reason = before if has_nothing_else(event) else None
+        self._refused = self._refused or is_refusal(event)
+
+
+class ReasonWatch(TerminatorWatch):
+    """Watches a stream whose protocol ends with a finish reason and nothing else, as Gemini's does."""
+
+    last_text = ""
+    """What the event with the reason said: LlamaIndex's class raises at a limit, before it passes that on."""
+    _was_followed = False
+
+    def end(self) -> None:
+        super().end()
+        self._note_finish_reasons(self._tail, self._events)  # a last line that nothing ends
+
+    @property
+    def terminated(self) -> bool | None:
+        """False where the body ended without a reason. A reason that was followed by more before proves nothing."""
+        if self._was_followed:
+            return None
+        return True if self._finish_reason is not None else super().terminated
+
+    def _note_event(self, event: Mapping[str, Any], before: int) -> None:
+        self.last_text = text_of(event)
+        self._was_followed = self._was_followed or (self._finish_reason is not None and has_content(event))
+        super()._note_event(event, before)
 
 
 def _first(*matches: re.Match[bytes] | None) -> int:
@@ -149,45 +178,3 @@ def _first(*matches: re.Match[bytes] | None) -> int:
 def _events_in(lines: bytes) -> int:
     """How many `data:` lines there are, each behind a line end."""
     return lines.count(b"\ndata:") + lines.count(b"\rdata:")
-
-
-def _event_on(line: bytes) -> dict[str, Any] | None:
-    """The JSON object on a `data:` line."""
-    if not line.startswith(b"data:"):
-        return None
-    try:
-        event = json.loads(line[5:])
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def _has_content(event: Mapping[str, Any]) -> bool:
-    """Whether an event carries text, thinking or tool arguments."""
-    kind = event.get("type")
-    if isinstance(kind, str) and (kind == "content_block_delta" or kind.endswith(".delta")):
-        return True
-    return any(choice.get("text") or any(map(_delta(choice).get, _CONTENT)) for choice in _choices(event))
-
-
-def _has_nothing_else(event: Mapping[str, Any]) -> bool:
-    """Whether all choices of an event are without a delta and without text, so that whoever drops it loses nothing."""
-    choices = _choices(event)
-    return bool(choices) and not any(choice.get("delta") or choice.get("text") for choice in choices)
-
-
-def _is_refusal(event: Mapping[str, Any]) -> bool:
-    """Whether an event carries a piece of a refusal, in OpenAI's chat completions or its responses."""
-    return event.get("type") == "response.refusal.delta" or any(
-        bool(_delta(choice).get("refusal")) for choice in _choices(event)
-    )
-
-
-def _choices(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    choices = event.get("choices")
-    return [each for each in choices if isinstance(each, dict)] if isinstance(choices, list) else []
-
-
-def _delta(choice: Mapping[str, Any]) -> Mapping[str, Any]:
-    delta = choice.get("delta")
-    return delta if isinstance(delta, dict) else {}

@@ -97,6 +97,14 @@ CASES: dict[str, tuple[dict[tuple[str, str], Pins], list[tuple[str, str, str, st
         },
         [("llama-index-llms-openai", "openai<2,>=1.81.0", "3.52.0", 'pip install "openai<2,>=1.81.0"')],
     ),
+    "an SDK that is too new, which nobody says": (
+        {
+            ("llama-index-core", "0.14.25"): (),
+            ("llama-index-llms-anthropic", "0.12.3"): ("anthropic>=0.75",),
+            ("anthropic", "2.13.0"): (),
+        },
+        [("llama-index-llms-anthropic", "anthropic<1", "2.13.0", 'pip install "anthropic<1,>=0.75"')],
+    ),
     "a pre-release that fits": (
         {("llama-index-core", "0.14.26.dev1"): (), ("llama-index-llms-x", "1"): ("llama-index-core>=0.14.5",)},
         [],

@@ -250,7 +250,8 @@ async def test_going_on_from_a_text_alone(what: Any, said: int) -> None:
         assert TEXT[:said] + "".join(chunk.delta for chunk in each) == TEXT
         last: Any = each[-1]
         assert (last.message.content if isinstance(what, list) else last.text) == TEXT
-    assert resumed.report.status is StreamStatus.COMPLETE
+    # A model that is asked for the rest, and has none, may as well have stopped early.
+    assert resumed.report.status is (StreamStatus.UNKNOWN if said == len(TEXT) else StreamStatus.COMPLETE)
 
 
 @pytest.mark.parametrize(
@@ -482,3 +483,13 @@ def test_a_class_of_one_s_own_is_not_held_to_what_its_base_swallows() -> None:
 
     assert provider_of(MockLLM).sends_finish_reason is not True
     assert provider_of(Telling).sends_finish_reason is None
+
+
+@pytest.mark.parametrize("blank", ["\n\n", " ", "\n \t"], ids=repr)
+def test_a_cut_behind_white_space_alone_asks_the_question_again(reader: Reader, blank: str) -> None:
+    """Several APIs refuse a turn of white space, and there is nothing to go on from."""
+    inner = ScriptedLLM(blank + TEXT, [Cut(len(blank))], token=1)
+    result = reader(ResilientLLM(inner, policy=QUICK))
+    assert result.text == blank + TEXT
+    assert [attempt.strategy for attempt in result.report.attempts] == ["first", "restart"]
+    assert (result.report.status, result.report.resets) == ("complete", 0)

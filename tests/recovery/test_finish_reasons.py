@@ -134,7 +134,17 @@ FINISHED: dict[str, tuple[Any, FinishMeaning, str]] = {
     "google safety": ({"finish_reason": GoogleFinishReason.SAFETY}, FinishMeaning.FILTER, "safety"),
     "vertex": ({"candidates": [Object(finish_reason=ProtoReason.MAX_TOKENS)]}, FinishMeaning.LENGTH, "max_tokens"),
     "enum as text": ({"finish_reason": "FinishReason.RECITATION"}, FinishMeaning.FILTER, "recitation"),
-    "bedrock": ({"metadata": {"usage": {"inputTokens": 1}}}, FinishMeaning.COMPLETE, "metadata"),
+    "bedrock": (
+        {"metadata": {"usage": {"inputTokens": 1}}},
+        FinishMeaning.UNKNOWN,
+        "metadata",
+    ),  # an end, and no reason
+    "gemini's own events": ({"candidates": [{"finishReason": "MAX_TOKENS"}]}, FinishMeaning.LENGTH, "max_tokens"),
+    "a question that Gemini blocks": (
+        {"promptFeedback": {"blockReason": "OTHER"}},
+        FinishMeaning.FILTER,
+        "blocked: other",
+    ),
     "bedrock stop": ({"messageStop": {"stopReason": "tool_use"}}, FinishMeaning.TOOL, "tool_use"),
     "bedrock invoke": ({"generation": "", "stop_reason": "stop"}, FinishMeaning.COMPLETE, "stop"),
     "mistral": (MistralEvent(data=MistralChunk(choices=[Choice("stop")])), FinishMeaning.COMPLETE, "stop"),

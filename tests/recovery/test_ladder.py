@@ -129,6 +129,15 @@ def test_what_goes_on_after_the_limit_and_begins_anew_ends_with_the_limit() -> N
     assert recovery.answer == PARTIAL
 
 
+def test_what_was_held_back_when_the_answer_was_given_up_is_flagged() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    assert [answer(recovery, "keep", cut=True) for _ in range(2) if recovery.next_delay() is not None] == ["", "keep"]
+    assert recovery.report.status is StreamStatus.INTERRUPTED
+    assert not recovery.report.verified
+    assert [joint.certainty for joint in recovery.report.joints] == [Certainty.UNVERIFIED]
+
+
 # Servers that write on
 
 
@@ -215,23 +224,147 @@ def test_a_server_is_recognized_by_a_field_that_openai_does_not_have() -> None:
 # Ends that are none
 
 
-@pytest.mark.parametrize("cut_text", ["2. Choose a", "It is (as far as", "```py\nprint(1)", "and then she said,"])
-def test_half_a_sentence_to_which_nothing_was_added_is_no_end(cut_text: str) -> None:
+ENDS = [
+    "That is all there is.",
+    "| a | b |\n|---|---|\n| 1 | 2 |",
+    "1. Bread is baked.\n",
+    "founded in 1945.",
+    '{"a": 1}',
+]
+HALVES = [
+    "2. Choose a",
+    "It is (as far as",
+    "```py\nprint(1)",
+    "and then she said,",
+    "| a | b |\n|---|---|",
+    "2. a\n3.",
+]
+NOTHING = {
+    "the anchor": "{text}",
+    "nothing at all": "",
+    "the anchor and a line break": "{text}\n",
+    "the anchor in quotation marks": '"{text}"',
+    "the anchor between marks": "<<<{text}>>>",
+    "a courtesy and the anchor": "Sure! Here is the rest:\n\n{text}",
+}
+
+
+def add_nothing(recovery: Recovery, text: str, rounds: int) -> None:
+    for _ in range(rounds):
+        assert not answer(recovery, text).strip()
+        assert recovery.next_delay() in (0, None)
+
+
+@pytest.mark.parametrize("nothing", NOTHING.values(), ids=NOTHING)
+@pytest.mark.parametrize("cut_text", [*ENDS, *HALVES])
+def test_what_adds_nothing_when_asked_is_asked_once_more_and_then_unknown(cut_text: str, nothing: str) -> None:
     recovery = Recovery([model()], POLICY)
     cut_after(recovery, cut_text)
     for _ in range(2):
-        assert answer(recovery, cut_text) == ""
-        recovery.next_delay()
+        assert recovery.request.strategy == "ask"
+        assert not answer(recovery, nothing.replace("{text}", recovery.answer)).strip()
+        assert recovery.next_delay() in (0, None)
     assert recovery.report.status is StreamStatus.UNKNOWN
     assert strategies(recovery) == ["first", "ask", "ask"]
+    assert recovery.answer.strip() == cut_text.strip()
 
 
-def test_a_whole_sentence_to_which_nothing_was_added_is_an_end() -> None:
-    recovery = Recovery([model()], POLICY)
+def test_who_never_says_that_it_is_done_is_asked_once_more_too() -> None:
+    recovery = Recovery([replace(model(), sends_finish_reason=False)], POLICY)
     cut_after(recovery, "That is all there is.")
-    assert answer(recovery, "That is all there is.") == ""
-    assert recovery.next_delay() is None
+    for _ in range(2):
+        assert answer(recovery, "That is all there is.", reason=None) == ""
+        assert recovery.next_delay() in (0, None)
+    assert (recovery.report.status, len(recovery.report.attempts)) == (StreamStatus.UNKNOWN, 3)
+
+
+@pytest.mark.parametrize("cut_text", [*ENDS, *HALVES])
+def test_the_second_way_may_tell_the_rest(cut_text: str) -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery, cut_text)
+    add_nothing(recovery, cut_text, 1)
+    assert answer(recovery, cut_text + " And more.") == " And more."
     assert recovery.report.status is StreamStatus.COMPLETE
+
+
+@pytest.mark.parametrize("cut_text", ENDS)
+def test_a_server_that_writes_on_is_believed_where_a_text_can_end(cut_text: str) -> None:
+    recovery = Recovery([local()], POLICY)
+    cut_after(recovery, cut_text, server="llama.cpp")
+    add_nothing(recovery, "", 1)
+    assert recovery.report.status is StreamStatus.COMPLETE
+    assert strategies(recovery) == ["first", "prefill"]
+
+
+@pytest.mark.parametrize("cut_text", ENDS)
+def test_a_completion_model_is_believed_where_a_text_can_end(cut_text: str) -> None:
+    recovery = Recovery([model(continuation=Continuation("append"))], POLICY)
+    cut_after(recovery, cut_text)
+    add_nothing(recovery, "", 1)
+    assert (recovery.report.status, len(recovery.report.attempts)) == (StreamStatus.COMPLETE, 2)
+
+
+@pytest.mark.parametrize("cut_text", HALVES)
+def test_a_server_that_writes_on_is_not_believed_in_the_middle(cut_text: str) -> None:
+    recovery = Recovery([local()], POLICY)
+    cut_after(recovery, cut_text, server="llama.cpp")
+    add_nothing(recovery, "", 1)
+    add_nothing(recovery, cut_text, 2)
+    assert recovery.report.status is StreamStatus.UNKNOWN
+    assert strategies(recovery) == ["first", "prefill", "ask", "ask"]
+
+
+def test_a_server_that_may_write_on_is_not_believed() -> None:
+    recovery = Recovery([local()], POLICY)
+    cut_after(recovery, "That is all there is.", server="ollama")
+    add_nothing(recovery, "", 1)
+    add_nothing(recovery, "That is all there is.", 1)
+    assert recovery.report.status is StreamStatus.UNKNOWN
+    assert strategies(recovery) == ["first", "prefill", "ask"]
+
+
+@pytest.mark.parametrize(("cut_text", "asked"), [("2. Choose a", ["one", "one", "one", "two", "two"]),
+                                                 ("That is all.", ["one", "one", "one"])])  # fmt: skip
+def test_half_a_sentence_is_taken_to_the_next_model(cut_text: str, asked: list[str]) -> None:
+    recovery = Recovery([model(), replace(model(), name="two")], POLICY)
+    cut_after(recovery, cut_text)
+    while recovery.state != "over":
+        add_nothing(recovery, cut_text, 1)
+    assert recovery.report.status is StreamStatus.UNKNOWN
+    assert [attempt.model for attempt in recovery.report.attempts] == asked
+
+
+def test_new_text_makes_up_for_a_continuation_that_added_nothing() -> None:
+    recovery = Recovery([local()], POLICY)
+    cut_after(recovery, "One thing.", server="ollama")
+    add_nothing(recovery, "", 1)
+    assert answer(recovery, "One thing. Two things.", cut=True) == " Two things."
+    assert recovery.next_delay() is not None
+    add_nothing(recovery, "One thing. Two things.", 2)
+    assert strategies(recovery) == ["first", "prefill", "ask", "ask", "ask"]
+
+
+@pytest.mark.parametrize("budget", [{"max_attempts": 2}, {"max_extra_tokens": 60}])
+def test_another_way_is_bounded_by_the_budgets(budget: dict[str, int]) -> None:
+    recovery = Recovery([model()], replace(POLICY, **budget))
+    cut_after(recovery, "That is all there is.")
+    add_nothing(recovery, "That is all there is.", 1)
+    assert (recovery.report.status, len(recovery.report.attempts)) == (StreamStatus.UNKNOWN, 2)
+
+
+def test_what_the_users_own_function_calls_whole_is_whole() -> None:
+    recovery = Recovery([model()], replace(POLICY, completeness=lambda end: end.text.endswith("END") or None))
+    cut_after(recovery, "That is all. END")
+    add_nothing(recovery, "That is all. END", 1)
+    assert (recovery.report.status, len(recovery.report.attempts)) == (StreamStatus.COMPLETE, 2)
+
+
+def test_what_adds_nothing_after_the_limit_ends_with_the_limit() -> None:
+    recovery = Recovery([model()], replace(POLICY, continue_on_length=3))
+    answer(recovery, PARTIAL, reason=LENGTH)
+    recovery.next_delay()
+    add_nothing(recovery, PARTIAL, 2)
+    assert recovery.report.status is StreamStatus.LENGTH
 
 
 @pytest.mark.parametrize(
@@ -245,6 +378,10 @@ def test_a_whole_sentence_to_which_nothing_was_added_is_an_end() -> None:
         ("(That is all)", False),
         ("```py\nprint(1)\n```", False),
         ("| a | b |\n|---|---|\n| 1 | 2 |", False),
+        ("| a | b |\n|---|---|", True),
+        ("| --- |", True),
+        ("One.\n2.", True),
+        ("It is 3.", False),
         ("", False),
         ("2. Choose a", True),
         ("The keeper of the l", True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -11,9 +12,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from llama_index_resilient_stream.recovery.continuation import Strategy, anchor_of
-from llama_index_resilient_stream.recovery.seam import Seam, marks_around_anchor
+from llama_index_resilient_stream.recovery.seam import RestartJoin, Seam, marks_around_anchor
+from llama_index_resilient_stream.recovery.seam.matcher import AROUND
 from llama_index_resilient_stream.recovery.seam.measures import NEAR
 from llama_index_resilient_stream.recovery.seam.overlap import MOST_BEGINNINGS, MOST_WORK, WINDOW, PartialText
+from llama_index_resilient_stream.recovery.seam.thoughts import MARKS as THOUGHT_MARKS
 from llama_index_resilient_stream.testing.continuation_styles import CONTINUATION_STYLES, find_anchor
 
 PROSE = (
@@ -88,6 +91,7 @@ CHUNKS = st.integers(1, 9)
 @given(said=ANY, rest=ANY, size=CHUNKS, length=st.integers(1, 90))
 @example(said="aaaa" * 30, rest="a" * 50, size=1, length=40)
 @example(said="ab" * 40, rest="ab" * 40, size=3, length=40)
+@example(said="000000012345 ", rest="000000012345", size=1, length=1)
 def test_an_exact_anchor_is_always_taken_at_its_word(said: str, rest: str, size: int, length: int) -> None:
     assume(not rest.startswith(">>>"))  # the mark that may close an anchor
     anchor = said[-length:]
@@ -104,6 +108,11 @@ def repeats_at_once(said: str, rest: str) -> bool:
     return any(rest.startswith(said[-length:]) for length in range(8 if wide else 15, len(said) + 1))
 
 
+def begins_with_thought(rest: str) -> bool:
+    """The other exception: a thought is none of the answer."""
+    return rest.lstrip().startswith(tuple(opening for opening, _ in THOUGHT_MARKS))
+
+
 @settings(max_examples=300)
 @given(said=SMALL, rest=SMALL, size=CHUNKS)
 def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, rest: str, size: int) -> None:
@@ -115,6 +124,7 @@ def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, res
 @given(said=ANY, rest=ANY, size=CHUNKS)
 def test_nothing_is_deleted_that_does_not_repeat(said: str, rest: str, size: int) -> None:
     assume(not rest.startswith(anchor_of(said)) and not repeats_at_once(said, rest))
+    assume(rest.strip(AROUND) != anchor_of(said).strip(AROUND) and not begins_with_thought(rest))
     assert is_kept(said, rest, size=size)
 
 
@@ -122,6 +132,7 @@ def test_nothing_is_deleted_that_does_not_repeat(said: str, rest: str, size: int
 def test_nothing_is_deleted_from_a_bare_continuation(said: str, rest: str, size: int, strategy: Strategy) -> None:
     anchor = anchor_for(said, strategy)
     assume(not (anchor and rest.startswith(anchor)) and not repeats_at_once(said, rest))
+    assume(not begins_with_thought(rest))
     assert is_kept(said, rest, size=size, strategy=strategy)
 
 
@@ -639,3 +650,230 @@ def test_find_anchor(said: str, length: int) -> None:
 def test_find_anchor_without_one() -> None:
     assert find_anchor("abc", "Go on, please.") == ""
     assert find_anchor("", "Go on, please.") == ""
+
+
+# Nothing true is deleted. What looks like a courtesy, an anchor or a repeat may be how the text goes on.
+
+CODE = (
+    "void setup() {\n"
+    + "  digitalWrite(LED, HIGH);\n  delay(500);\n  digitalWrite(LED, LOW);\n  delay(500);\n" * 4
+    + "}\n"
+)
+VALVES = "Is valve 1 of pump 1 shut?\nA: "
+DOCSTRING = 'Help:\n\n```python\ndef mean(values):\n    """Give the mean of the values.\n\n'
+HEAD = "| Item | Price |\n|---|---|\n"
+TRUE_TEXT = [
+    (
+        "announcement",
+        "Prices of last year hold. ",
+        "Continuing from where we left off last year: tea costs 2, bread 3.",
+    ),
+    ("announcement in a list", "Rules:\n- ", "Continuing from where I left off:\n- Goodbye."),
+    ("transcript", "Write it like this\n\n", "Sure, continuing from where I left off:\n\nDrain the tank first."),
+    ("quoted transcript", 'She wrote: "', 'Sure, continuing from where I left off:\n\nDrain the tank."'),
+    ("list of phrases", "- Of course, ", "I'll continue where I left off:\n- Goodbye."),
+    ("yes/no list", VALVES, "Yes, it is shut.\n" + VALVES + "Yes, it is shut.\nEnd."),
+    ("yes/no list, no", VALVES, "No problem.\n" + VALVES + "Yes.\nEnd."),
+    ("yes/no list, the rest", VALVES, "Yes, the rest is shut.\n" + VALVES + "Yes.\nEnd."),
+    ("questions", "Is valve 1 of pump 1 shut?\n", "Yes.\nIs valve 1 of pump 1 shut?\nYes.\nEnd."),
+    ("camel case", CODE[:65], CODE[65:]),
+    ("first camel case", "Now use the digital", "Write function.\nNow use the digital Write function.\nEnd."),
+    ("nested fence", DOCSTRING, '```python\nmean([1, 2])\n```\n"""\n```\n'),
+    ("fence in a comment", "```js\n/* Like this:\n", "```js\nmean([1, 2])\n```\n*/\n```\n"),
+    ("fence in a document", "```markdown\n# How to do it with numbers\n", "```markdown\n# Nested\n```\n```\n"),
+    ("table head on every page", HEAD + "| tea | 2 |\n", HEAD + "| jam | 4 |\n"),
+    ("line twice", "Cold is the road.\nCarry the lantern over.\n", "Carry the lantern over.\nNobody follows.\n"),
+    ("two lines twice", "Two.\nQ: Is it closed?\nA: It is locked.\n", "Q: Is it closed?\nA: It is locked.\nEnd."),
+]
+
+
+@pytest.mark.parametrize(("said", "rest"), [row[1:] for row in TRUE_TEXT], ids=[row[0] for row in TRUE_TEXT])
+def test_true_text_is_shown_whole_or_asked_for_again(said: str, rest: str) -> None:
+    for size in (1, 10**9):
+        assert is_kept(said, rest, size=size)
+        seam = Seam(said, anchor_of(said), shows_unverified=False)
+        assert "".join(map(seam.feed, pieces(rest, size))) + seam.finish(complete=True) == ""
+        assert seam.refused
+
+
+def test_an_anchor_behind_a_line_break_in_repetitive_code() -> None:
+    for cut in range(60, len(CODE) - 10):
+        said, rest = CODE[:cut], CODE[cut:]
+        result = shown(said, "\n" + anchor_of(said) + rest)
+        assert result.endswith(rest) or result == rest, cut
+
+
+# What adds nothing, or begins the answer anew.
+
+TIRES = "1. **Check it**: use a tire with a different design, or a flat tire with a different size.\n\n2. **Remove the"
+CITY = "El perro es muy rápido y capaz de descansar en el agua.\n\nJacky se encuentra en una ciudad muy"
+SAID_BEFORE = [
+    ("copied from before", TIRES, "tire with a different design, or a flat tire with a different size."),
+    ("copied from before, Spanish", CITY, "muy rápido y capaz de descansar en el agua."),
+    ("between quotation marks", TIRES, '"tire with a different design, or a flat"'),
+    ("a short anchor between marks", "2. Choose a", "<<<2. Choose a>>>"),
+    ("a short anchor in backticks", "2. Choose a", "`2. Choose a`"),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "continuation"), [row[1:] for row in SAID_BEFORE], ids=[row[0] for row in SAID_BEFORE]
+)
+def test_what_stands_wholly_in_the_text_adds_nothing(said: str, continuation: str) -> None:
+    for shows_unverified in (True, False):
+        for size in (1, 10**9):
+            seam = Seam(said, anchor_of(said), shows_unverified=shows_unverified)
+            assert "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True) == ""
+            assert (seam.refused, seam.certainty, seam.dropped) == (False, None, len(continuation))
+
+
+def test_a_copied_phrase_is_not_glued_to_the_last_word() -> None:
+    for size in (1, 10**9):
+        assert shown(TIRES, "tire with a different colour.", size=size) == " tire with a different colour."
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ASK, Strategy.PREFILL, Strategy.APPEND])
+def test_no_space_breaks_a_word_where_no_anchor_was_asked_for(strategy: Strategy) -> None:
+    seam = Seam("It runs on a Mac", "", strategy=strategy)
+    assert seam.feed("Book and nothing else.") + seam.finish(complete=True) == "Book and nothing else."
+
+
+KEEPS = "The lighthouse keeps ships away from rocks by using a system of pulleys. "
+ANEW_LATER = [
+    ("a beginning that is said again", KEEPS + "It is old. " + KEEPS + "The pulley", "", KEEPS[:60] + "levers."),
+    ("behind a space", KEEPS + "It is old. " + KEEPS + "The pulley", " ", KEEPS[:60] + "levers."),
+    ("glued, and short", "Three colours are red", "", "Three colours of it."),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "space", "again"), [row[1:] for row in ANEW_LATER], ids=[row[0] for row in ANEW_LATER]
+)
+def test_a_beginning_within_a_sentence_is_never_shown(said: str, space: str, again: str) -> None:
+    for size in (1, 10**9):
+        seam = Seam(said, anchor_of(said))
+        assert "".join(map(seam.feed, pieces(space + again, size))) + seam.finish(complete=True) == ""
+        assert seam.refused
+
+
+LEADS = [
+    "Here is the complete text:\n\n",
+    "Sure! Here is the full answer:\n",
+    "The complete answer:\n\n",
+    "Full text: ",
+]
+ITEMS = "1. Water\n2. Sunscreen\n3. Rope for the tent\n"
+
+
+@pytest.mark.parametrize("lead", LEADS)
+@pytest.mark.parametrize("gap", [" ", "\n", "\n\n"], ids=repr)
+@pytest.mark.parametrize("anchored", ["{}", '"{}"'], ids=["anchor", "quoted"])
+def test_all_of_it_again_behind_the_anchor(lead: str, gap: str, anchored: str) -> None:
+    said, rest = PROSE[:178], PROSE[178:]
+    begun = anchored.format(anchor_of(said)) + gap + lead
+    for size in (1, 10**9):
+        assert shown(said, begun + PROSE, size=size) == rest
+        seam = Seam(said, anchor_of(said))
+        drift = begun + PROSE[:120] + "but it is another story."
+        assert "".join(map(seam.feed, pieces(drift, size))) + seam.finish(complete=True) == ""
+        assert seam.refused
+
+
+def test_all_of_it_again_where_it_may_be_the_text_is_asked_for_again_and_then_shown() -> None:
+    continuation = ITEMS + "\nHere is the complete text:\n\n" + ITEMS + "\nPlease go ahead."
+    for size in (1, 10**9):
+        seam = Seam(ITEMS, anchor_of(ITEMS), shows_unverified=False)
+        assert "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True) == ""
+        seam = Seam(ITEMS, anchor_of(ITEMS))
+        result = "".join(map(seam.feed, pieces(continuation, size))) + seam.finish(complete=True)
+        assert anchor_of(ITEMS) + result == continuation[len(ITEMS) - len(anchor_of(ITEMS)) :]
+        assert (seam.certainty, seam.decision) == ("unverified", "answer")
+
+
+@given(said=ANY, rest=ANY, size=CHUNKS, writes_on=st.booleans())
+def test_a_prefill_that_is_written_on_is_exact(said: str, rest: str, size: int, writes_on: bool) -> None:
+    assume(said.strip() and not rest.lstrip().startswith(said[:30].strip()))
+    seam = Seam(said, "", strategy=Strategy.PREFILL, writes_on=writes_on, shows_unverified=False)
+    result = "".join(map(seam.feed, pieces(rest, size))) + seam.finish(complete=True)
+    assert result == ("" if seam.refused else rest)
+    assert not (writes_on and seam.refused)
+
+
+ACCENTS = "The café opens at five, and the naïve owner of it waits for guests who come by the river"
+DEVIATIONS = [
+    ("a capital first", lambda anchor: anchor[:1].upper() + anchor[1:]),
+    ("accents taken apart", lambda anchor: unicodedata.normalize("NFD", anchor)),
+    ("in a fence", lambda anchor: f"```\n{anchor}\n```\n"),
+    ("in backticks", lambda anchor: f"`{anchor}`"),
+    ("bold", lambda anchor: f"**{anchor}**"),
+    ("other line breaks", lambda anchor: anchor.replace(" ", "\r\n")),
+    ("without its first word", lambda anchor: anchor.split(" ", 1)[1]),
+]
+
+
+@pytest.mark.parametrize("deviate", [row[1] for row in DEVIATIONS], ids=[row[0] for row in DEVIATIONS])
+@pytest.mark.parametrize("text", [ACCENTS, unicodedata.normalize("NFD", ACCENTS)], ids=["composed", "taken apart"])
+def test_an_anchor_with_a_small_deviation_is_recognized(deviate: Callable[[str], str], text: str) -> None:
+    rest = ", as they say."
+    for size in (1, 10**9):
+        seam = Seam(text, anchor_of(text, 60), shows_unverified=False)
+        result = "".join(map(seam.feed, pieces(deviate(anchor_of(text, 60)) + rest, size))) + seam.finish(complete=True)
+        assert (result, seam.refused) == (rest, False)
+
+
+@pytest.mark.parametrize("refrain", ["0123456789 ", "Row the boat and row it home ", "I must not talk, "], ids=repr)
+def test_a_text_that_repeats_itself_is_verified_by_its_anchor(refrain: str) -> None:
+    text = refrain * 12
+    for cut in range(2 * len(refrain) + 5, 6 * len(refrain)):
+        seam = Seam(text[:cut], anchor_of(text[:cut]), shows_unverified=False)
+        assert seam.feed(anchor_of(text[:cut]) + text[cut:]) + seam.finish(complete=True) == text[cut:], cut
+        assert seam.certainty == "verified"
+
+
+TWICE = "好的，我会继续。今天天气很好，我们去公园散步。看看花，看看草，然后回家。好的，继续。以下是其余部分。"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(TWICE, id="Chinese"),
+        pytest.param("はい、続きはこちらです。次の手順を説明します。はい、そうです。以下が残りです。", id="Japanese"),
+        pytest.param("Useful phrases:\n- Sorry, I was cut off. The rest follows:\n- Sure, I will go on:\n", id="list"),
+        pytest.param("The keeper of the lighthouse is Ada. She wrote: Here is the whole of it. ", id="quoted"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10**9])
+def test_a_text_that_says_all_of_itself_again_goes_on_exactly_behind_its_anchor(text: str, size: int) -> None:
+    for cut in range(12, 2 * len(text)):
+        said, rest = (text * 3)[:cut], (text * 3)[cut:]
+        assert shown(said, anchor_of(said) + rest, size=size) == rest, cut
+
+
+LINES = "Carry the lantern over the hill.\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "rest"),
+    [
+        pytest.param(f"Cold is the road.\n\n{LINES}", f"{LINES}Nobody follows.", id="a line that opens a paragraph"),
+        pytest.param("[" + '{"id": null, "name": "unknown"}, ' * 4, '{"id": null, "name": "unknown"}]', id="records"),
+        pytest.param("He said “no”", ". He said “no”. “No”, he said.", id="the whole of a short text"),
+    ],
+)
+def test_what_a_text_says_more_than_once_may_come_once_more(said: str, rest: str) -> None:
+    for size in (1, 10**9):
+        assert shown(said, rest, size=size) == rest
+
+
+def test_a_line_with_its_indentation_behind_the_same_indentation_is_a_repeat() -> None:
+    said = "switch (key) {\n "
+    assert shown(said, f"{said} case 0:\n    handle(event);") == " case 0:\n    handle(event);"
+
+
+@pytest.mark.parametrize("again", ["", "\n", "\n\n", "\n\n\n", " "], ids=repr)
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_a_restart_behind_white_space_alone_is_no_other_telling(again: str, piece: int) -> None:
+    join, told = RestartJoin("\n\n"), again + "The cable."
+    shown = "".join(join.feed(told[at : at + piece]) for at in range(0, len(told), piece)) + join.finish(complete=True)
+    assert shown.lstrip() == "The cable."
+    assert not join.reset

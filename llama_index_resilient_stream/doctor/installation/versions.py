@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from ...compat.versions import UNSAID
 from .known_issues import KnownIssue, known_issues
 
 CORE, OURS = "llama-index-core", "llama-index-resilient-stream"
@@ -148,11 +149,19 @@ def _requirements(family: Sequence[Distribution]) -> Iterator[tuple[Distribution
 
 
 def _parsed(each: Distribution) -> Iterator[Requirement]:
-    for line in each.requires or ():
+    for line in (*(each.requires or ()), *_unsaid(each)):
         try:
             yield Requirement(line)
         except InvalidRequirement:  # old packages were not checked
             continue
+
+
+def _unsaid(each: Distribution) -> Iterator[str]:
+    """What a package needs and does not say."""
+    name, version = canonicalize_name(each.metadata["Name"]), _version(each.version)
+    for unsaid in UNSAID:
+        if name == unsaid.package and version is not None and version.release < unsaid.before:
+            yield unsaid.requirement
 
 
 def _fix(name: str, pins: Sequence[tuple[str, Requirement]]) -> str:

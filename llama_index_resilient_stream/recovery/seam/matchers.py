@@ -12,71 +12,20 @@ A matcher is "open" until it is "found" or "dead". What may come before a repeat
 from __future__ import annotations
 
 import re
-from enum import IntEnum
-from typing import Literal
+import unicodedata
 
 from ...report import Certainty, JoinDecision
+from .matcher import PAIRS, Matcher, Rank
 from .measures import ENOUGH, weight
 from .overlap import SIFTED_AFTER, PartialText
+from .retold import RetoldMatcher
 
-
-class Rank(IntEnum):
-    """How good an explanation a matcher is. One that is found waits for the open ones of a better (lower) rank."""
-
-    EXACT_ANCHOR = 0
-    REPEAT = 1
-    REPEAT_END = 2  # what began earlier and is still being repeated explains more
-    REOPENED_BLOCK = 3
-    PREAMBLE = 4
-    SHORT_REPEAT = 5  # "S" may be repeated by "Sure, "
-    NONE = 6  # explains nothing, and waits for more
-
-
-_PAIRS = dict(zip("“„«»‘‹「『《<([（【", "”“»«’›」』》>)]）】", strict=True)) | {"…": "", ".": ""}
-MARKS = frozenset(_PAIRS) | frozenset("\"'`*_>")
+_FENCE = "```"
 _SAME = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u2011": "-"})
 
 _NUMBER_BEGUN, _LIST_NUMBER = re.compile(r"\d+[.)]?"), re.compile(r"\d+[.)]\s")
 _LONGEST_NUMBER = 5  # "100. "
 _SHORT_WORDS = ("I ", "I'", "I’", "A ")
-
-
-class Matcher:
-    """One way to understand the beginning of a continuation.
-
-    Attributes:
-        state: "open" while it may still come true.
-        drop: Characters of the continuation that are not to be shown, once it is found.
-        decision: What it stands for, once it is found.
-        certainty: How sure a join by it is, once it is found.
-    """
-
-    rank = Rank.REPEAT
-    decision = JoinDecision.ANCHOR
-    certainty = Certainty.UNVERIFIED
-    opening = ""
-    """White space and marks that came just before it."""
-
-    def __init__(self, partial: PartialText) -> None:
-        self.partial = partial
-        self.state: Literal["open", "found", "dead"] = "open"
-        self.drop = 0
-
-    @property
-    def is_repeating(self) -> bool:
-        """Whether the continuation so far is so probably a repeat that holding it back needs no bound."""
-        return False
-
-    def match(self, index: int, char: str) -> list[Matcher]:
-        """Take the character at `index` of the continuation. Returns matchers that begin behind it."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Decide, since the continuation has ended properly and this is still open."""
-        self.state = "dead"
-
-    def _found(self, drop: int) -> None:
-        self.state, self.drop = "found", drop
 
 
 class ExactAnchorMatcher(Matcher):
@@ -99,9 +48,11 @@ class ExactAnchorMatcher(Matcher):
             self.state = "dead"
             return []
         self._matched += 1
-        if self._matched == len(self._anchor):
-            self._found(index + 1)
-        return []
+        if self._matched < len(self._anchor):
+            return []
+        self._found(index + 1)
+        rank = Rank.RETOLD if self.rank == Rank.EXACT_ANCHOR else Rank.RETOLD_BEHIND_REPEAT
+        return [RetoldMatcher(self.partial, index + 1, decision=self.decision, rank=rank)]
 
 
 class LooseAnchorMatcher(Matcher):
@@ -114,7 +65,7 @@ class LooseAnchorMatcher(Matcher):
         self._anchor = anchor
         self.opening = opening
         self._expected = _normalized(anchor)
-        self._closing = "".join(_PAIRS.get(mark, mark) for mark in reversed(opening.strip()))
+        self._closing = _closing_of(opening)
         self._space = partial.trailing_space
         self._matched = 0
 
@@ -126,28 +77,40 @@ class LooseAnchorMatcher(Matcher):
         if self._matched == len(self._expected):
             self._match_behind(index, char)
             return []
-        expected, char = self._expected[self._matched], char.translate(_SAME)
-        if char == expected or (expected == " " and char.isspace()):
-            self._matched += 1
+        if self._matches(char):
             self.drop = index + 1
-            if self._matched == len(self._expected) and not self._closing:
-                self.state = "dead"
-                position = self.partial.end - len(self._anchor)
-                return [
-                    RepeatEndMatcher(
-                        self.partial, position, index + 1, opening=self.opening, decision=JoinDecision.ANCHOR
-                    )
-                ]
+            if self._matched == len(self._expected):
+                return self._behind(index + 1)
         elif not (char.isspace() and self._expected[self._matched - 1 : self._matched] == " "):
             self.state = "dead"
         return []
 
+    def _matches(self, char: str) -> bool:
+        """Whether it is the next character, in whatever composition; the first one may be a capital."""
+        for part in unicodedata.normalize("NFD", char.translate(_SAME)):
+            expected = self._expected[self._matched : self._matched + 1]
+            capital = self._matched == 0 and part == expected.upper()
+            if not (part == expected or capital or (expected == " " and part.isspace())):
+                return False
+            self._matched += 1
+        return True
+
+    def _behind(self, index: int) -> list[Matcher]:
+        """What may follow, now that all of it has come."""
+        again = RetoldMatcher(self.partial, index, decision=JoinDecision.ANCHOR, space=self.partial.trailing_space)
+        if self._closing:
+            return [again]
+        self.state = "dead"
+        position = self.partial.end - len(self._anchor)
+        end = RepeatEndMatcher(self.partial, position, index, opening=self.opening, decision=JoinDecision.ANCHOR)
+        return [end, again]
+
     def _match_behind(self, index: int, char: str) -> None:
         """Drop the white space that the reader has already, and the closing marks, in either order."""
-        if self._space[:1] == char:
-            self._space = self._space[1:]
-        elif self._closing[:1] == char:
+        if self._closing[:1] == char:
             self._closing = self._closing[1:]
+        elif self._space[:1] == char:
+            self._space = self._space[1:]
         else:
             self._found(self.drop)
             return
@@ -179,7 +142,11 @@ class OverlapMatcher(Matcher):
             self._candidates.remove(complete)
             if self.partial.is_proof(complete):
                 decision = self._decision_at(complete)
-                begun = [RepeatEndMatcher(self.partial, complete, index + 1, opening=self.opening, decision=decision)]
+                end = RepeatEndMatcher(self.partial, complete, index + 1, opening=self.opening, decision=decision)
+                begun = [
+                    end,
+                    RetoldMatcher(self.partial, index + 1, decision=decision, space=self.partial.trailing_space),
+                ]
         if not self._candidates:
             self.state = "dead"
         return begun
@@ -303,4 +270,11 @@ class GluedWordMatcher(Matcher):
 
 
 def _normalized(anchor: str) -> str:
-    return " ".join(anchor.split()).translate(_SAME)
+    return unicodedata.normalize("NFD", " ".join(anchor.split()).translate(_SAME))
+
+
+def _closing_of(opening: str) -> str:
+    """The marks that close what these open."""
+    if opening.strip() == _FENCE and opening.endswith("\n"):
+        return f"\n{_FENCE}\n"
+    return "".join(PAIRS.get(mark, mark) for mark in reversed(opening.strip()))

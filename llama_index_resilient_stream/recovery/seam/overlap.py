@@ -15,6 +15,7 @@ from itertools import pairwise
 from ...report import JoinDecision
 from .markdown import open_fence, open_table_head
 from .measures import ENOUGH, NEAR, Work, is_periodic, is_varied, weight
+from .phrases import opens_politely
 
 ENOUGH_GLUED = 8  # weight at the beginning of a line or sentence, where a plain join would glue two words together
 MOST_CANDIDATES = 64
@@ -24,6 +25,7 @@ MOST_WORK = 4_000_000  # characters compared in search of proof: about 10 ms
 TAIL = 16  # characters at the end of the text: where they occur nowhere else, no longer piece does
 SIFTED_AFTER = 4  # characters, after which only candidates that would be proof are followed
 ANEW = 30  # characters of the answer's beginning that show that it begins anew
+CONTEXT = 4  # characters by which a text that repeats itself is told from one that is copied from
 LEAST_ANEW = 12  # where the partial text is shorter than that, all of it does, from here on
 LEAST_WORDS = 6  # different ones in lower case, that a text must have before one to three letters may be proof
 LOOK_ALIKE = 12  # characters that the beginnings of two lines share if the text is a list of the like
@@ -32,6 +34,10 @@ VOCABULARY = 12  # different letters that a text must have before a short piece 
 _BEGINNINGS = re.compile(r"\n[ \t]*|[.!?…؟।։][\"'»”’)\]*_]*\s+|[。！？；][」』”’）]*\s*")
 _MARKERS = re.compile(r"[\s#>*+\-–•|\"'“„«(\[_`~]*(?:\d{1,3}[.)]\s+)?[*_\"'“„«]*")
 _STOPS = ".!?…؟।։。！？；"
+_OPENINGS = tuple("\"'“„«‘「『([{<>*_`#-–—/|:：=~\\")  # behind which somebody may begin to speak
+_QUOTING = tuple("\"'“„«‘「『>*`#-–—|:：?？")
+_STATEMENT_ENDS = tuple(".!…।։。！；) ]}")  # what stands behind is another statement
+_DOCUMENTS = ("", "md", "mdx", "markdown", "rst", "text", "txt", "adoc")
 _WIDE_STOPS = "。！？；"
 _CLOSERS = "\"'»”’)]*_」』）"
 _NO_WORD = " \t#>*+-–•|\"'“„«([{<_`~\\/:=.,;)]}%&$@!?^"
@@ -92,7 +98,7 @@ class PartialText:
     def sift(self, positions: list[int]) -> list[int]:
         """Return the positions that would be proof, or show a new beginning. Of very many, look at the outermost."""
         outermost = _outermost(positions, MOST_CANDIDATES)
-        return [p for p in outermost if self.is_proof(p) or (p == 0 and self.new_turn and self.head != "")]
+        return [p for p in outermost if self.is_proof(p) or (p == 0 and self.new_turn and self.anew != "")]
 
     def is_proof(self, position: int) -> bool:
         """Return whether a continuation that says everything from `position` to the end again repeats it."""
@@ -136,28 +142,52 @@ class PartialText:
 
     @cached_property
     def head(self) -> str:
-        """The beginning by which a new answer is known; "" where the text itself says it again, or says little."""
-        head = self.text[: min(ANEW, self.end)]
-        if len(head) < LEAST_ANEW or not is_varied(head, 6) or is_periodic(head):
+        """The beginning by which a new answer is known, up to where it is never said again; "" if it says little."""
+        length, longest = min(ANEW, self.end), min(NEAR, self.end)
+        if length < LEAST_ANEW or not is_varied(self.text[:length], 6):
             return ""
-        return "" if self.text.find(head, 1) != -1 else head
+        while length < longest and self.text.find(self.text[:length], 1) != -1:
+            length = min(length + 10, longest)
+        head = self.text[:length]
+        return "" if is_periodic(head) or self.text.find(head, 1) != -1 else head
 
-    def is_told_anew(self, text: str, *, complete: bool) -> bool:
+    @cached_property
+    def anew(self) -> str:
+        """As `head`; where the text stops inside a sentence, no sentence can begin, and less of it is enough."""
+        if not self.new_message or not self.is_within_sentence or self.text[:1].islower():
+            return self.head
+        opening = self.text[: min(LEAST_ANEW if self._is_inside_word else ANEW, self.end)]
+        return opening if len(opening) >= LEAST_ANEW and is_varied(opening, 6) else self.head
+
+    def goes_on_with(self, piece: str) -> bool:
+        """Return whether the text has gone on as this piece begins, behind the characters in which it ends."""
+        return self.text[-CONTEXT:] + piece[:ENOUGH] in self.text
+
+    def is_told_anew(self, text: str, *, complete: bool, lead: str = "") -> bool:
         """Return whether `text` begins the answer anew and drifts away from it before its end.
 
         Args:
             text: The beginning of a continuation, without what may come before an answer.
             complete: Whether this is all of it; then it is enough that it tells no more than the beginning.
+            lead: White space and marks before it. They may end the sentence, and begin another.
         """
-        if not self.head or not self.new_turn:
+        head = self._head_behind(lead)
+        if not head or not self.new_turn:
             return False
         whole = self.text[: self.end]
-        if text.startswith(self.head):
-            return not text.startswith(whole) or (self.end <= ANEW and text.count(whole) == 1)
-        told = text.rstrip()
-        if not complete or weight(told) < ENOUGH or not is_varied(told, 6):
-            return False
-        return self.text.startswith(told) and self.text.find(told, 1) == -1
+        if text.startswith(head):
+            quoted = lead.strip() != ""
+            return not text.startswith(whole) or (self.end <= ANEW and text.count(whole) == 1 and not quoted)
+        return complete and self._is_said_first(text.rstrip())
+
+    def _head_behind(self, lead: str) -> str:
+        ends_sentence = any(char in ".\n" for char in lead)
+        return self.head if ends_sentence or self.goes_on_with(lead + self.anew) else self.anew
+
+    def _is_said_first(self, told: str) -> bool:
+        """Return whether the answer begins with it, and nothing else does."""
+        says_enough = weight(told) >= ENOUGH and is_varied(told, 6)
+        return says_enough and self.text.startswith(told) and self.text.find(told, 1) == -1
 
     # What the text ends in
 
@@ -187,7 +217,43 @@ class PartialText:
     def is_within_sentence(self) -> bool:
         """Whether the text ends where no title, paragraph or remark could begin."""
         last = self.text[self.end - 1 : self.end]
-        return "\n" not in self.trailing_space and (last.isalnum() or last in ",，、")
+        return "\n" not in self.trailing_space and (last.isalnum() or last in (",", "，", "、"))
+
+    @cached_property
+    def stops_within_phrase(self) -> bool:
+        """Whether no sentence can begin where it ends, so that one that does is none of the text."""
+        last = self.text[self.end - 1 : self.end]
+        if "\n" in self.trailing_space or last in _OPENINGS or last in _WIDE_STOPS:
+            return False
+        if not self.trailing_space or last.isalnum():
+            return True
+        return last in ",;" and not self._is_polite
+
+    @cached_property
+    def stops_within_line(self) -> bool:
+        """Whether it stops in a line, or behind its indentation, where nobody's words are about to be quoted."""
+        last, indentation = self.text[self.end - 1 : self.end], self.trailing_space.rpartition("\n")[2]
+        return indentation != "" and last not in _QUOTING and not self._is_polite
+
+    @cached_property
+    def _is_polite(self) -> bool:
+        """Whether the sentence in which it stops is a courtesy itself, as in a list of phrases."""
+        return opens_politely(self.last_sentence.lstrip(_NO_WORD) or " ")
+
+    @cached_property
+    def expects_reply(self) -> bool:
+        """Whether what comes next may be what somebody answers, quotes or lists."""
+        return not self.is_within_sentence and self.text[self.end - 1 : self.end] not in _STATEMENT_ENDS
+
+    @cached_property
+    def may_quote_markdown(self) -> bool:
+        """Whether it stops inside an open fence where another one may be text: in a string, a comment, a document."""
+        if self.fence is None:
+            return False
+        code = self.text[self.fence.end() :]
+        opened = any(code.count(quotes) % 2 for quotes in ('"""', "'''")) or code.count("/*") > code.count("*/")
+        document = self.fence[2].strip().lower() in _DOCUMENTS
+        return opened or document or "<<" in code
 
     @cached_property
     def _is_inside_word(self) -> bool:
@@ -200,7 +266,7 @@ class PartialText:
         return any(char.isupper() and before.islower() for before, char in pairwise(self.text[-2 * NEAR :]))
 
     @cached_property
-    def _is_prose(self) -> bool:
+    def is_prose(self) -> bool:
         """Whether it has some ordinary words, so that two letters in a row are seen to be no words of it."""
         words = set(self.text[-2 * NEAR :].split())
         return sum(len(word) > 1 and word.isalpha() and word.islower() for word in words) >= LEAST_WORDS
@@ -224,11 +290,9 @@ class PartialText:
 
     def _find_proof(self, position: int) -> bool:
         piece = self.text[position : self.end]
-        if self._may_be_said_twice(piece):
-            return False
         if self.fence and position == self.fence.start():
             return self.names_a_language and self.end - self.fence.end() >= 4
-        if self._proves_nothing(position, piece):
+        if self._may_be_text(position, piece) or self._proves_nothing(position, piece):
             return False
         begins = self.is_beginning(position)
         if weight(self.text[position:]) >= ENOUGH:
@@ -245,9 +309,26 @@ class PartialText:
     def _proves_nothing(self, position: int, piece: str) -> bool:
         return self.work.is_spent or self._is_periodic(piece) or self._is_said_twice(position, piece)
 
-    def _may_be_said_twice(self, piece: str) -> bool:
-        """Return whether this is one whole line or sentence, which a text that is written on may well say again."""
-        return not self.new_message and self._is_whole(piece) and not any(0 < p < self.end for p in self._beginnings)
+    def _may_be_text(self, position: int, piece: str) -> bool:
+        return self._may_be_said_twice(position, piece) or self._may_be_anchor(piece)
+
+    def _may_be_said_twice(self, position: int, piece: str) -> bool:
+        """Return whether these are whole lines, which a text that goes on may well say again.
+
+        The whole answer, where it is more than one of them, is not said twice in a row. Nor is a line with its
+        indentation behind the same indentation.
+        """
+        several = any(0 < p < self.end for p in self._beginnings)
+        if not self.new_message:
+            return self._is_whole(piece) and not several
+        begins = position == 0 or self.text[position - 1] == "\n"
+        ends_line = self.trailing_space.endswith("\n") and self.trailing_space.count("\n") == 1
+        return ends_line and begins and not (position == 0 and several)
+
+    def _may_be_anchor(self, piece: str) -> bool:
+        """Return whether it begins like the anchor but is more: the anchor and what follows would look the same."""
+        anchor = self.text[self.anchor_start : self.end].strip()
+        return bool(anchor) and len(piece.lstrip()) > len(anchor) and piece.lstrip().startswith(anchor)
 
     def _is_long_proof(self, piece: str, begins: bool) -> bool:
         if not is_varied(piece, 6):
@@ -321,8 +402,8 @@ class PartialText:
             return letters >= (3 if self._is_inside_word else 4)
         if self._is_inside_word:  # a capital would follow in the middle of it
             lower = words[1:].islower() or len(words) == 1
-            return letters >= 4 or (lower and self._is_prose and not self.has_inner_capitals)
-        return self._is_prose and words.isalpha() and self._is_ordinary(words, position)
+            return letters >= 4 or (lower and self.is_prose and not self.has_inner_capitals)
+        return self.is_prose and words.isalpha() and self._is_ordinary(words, position)
 
     def _is_ordinary(self, word: str, position: int) -> bool:
         """Return whether it is a word like "The". "Bora" may well be followed by another one."""

@@ -73,6 +73,17 @@ SURELY_GOING_ON = _phrases(
     """
 )
 
+# How else a sentence begins that announces the whole answer.
+ALL_OF_IT = _phrases(
+    """
+    the full | the complete | the entire | the whole | full | complete | entire | whole | below is | this is the |
+    --- | *** | vollständig | der vollständige | die vollständige | das vollständige | der ganze | die ganze |
+    der gesamte | texte complet | le texte complet | la réponse complète | el texto completo |
+    la respuesta completa | texto completo | o texto completo | il testo completo | полный | полностью | 完整 | 全文 |
+    全体
+    """
+)
+
 _STEMS = tuple(opener for opener in OPENERS if len(opener) > 5 or not opener.isascii())
 _WORDS = tuple(opener for opener in OPENERS if opener not in _STEMS)  # "ok" and "right", not "okra" and "rights"
 _UNFINISHED = frozenset(opener[:length] for opener in OPENERS for length in range(len(opener)))
@@ -88,6 +99,33 @@ def opens_politely(text: str) -> bool:
         return False
     low = text.lstrip(_MARKS)[:_LONGEST].casefold()
     return low in _UNFINISHED or _opener(low) != ""
+
+
+def is_courtesy(text: str, *, alone: bool = False) -> bool:
+    """Return whether a polite sentence is no more than that: it says nothing, or that an answer is going on.
+
+    Args:
+        text: The sentence, up to where it ends.
+        alone: Whether it must end in a colon, and not just speak of going on.
+    """
+    low = text.lstrip(_MARKS).casefold().strip()
+    opener = _opener(low)
+    if not low[len(opener) :].strip(_CLOSING + ",!，！"):
+        return not alone or text.endswith(("!", "！"))
+    return any(phrase in low for phrase in GOING_ON) and (not alone or low.endswith((":", "：")))
+
+
+def is_courteous(text: str) -> bool:
+    """Return whether an announcement is addressed to somebody: "Sure, continuing from where I left off:"."""
+    low = text.lstrip(_MARKS).casefold()
+    opener = _opener(low)
+    return not any(phrase in opener for phrase in GOING_ON) and any(phrase in low for phrase in SURELY_GOING_ON)
+
+
+def leads_to_all_of_it(text: str) -> bool:
+    """Return whether the text is, or may still become, the beginning of a sentence before the whole answer."""
+    low = text.lstrip(_MARKS)[:16].casefold()
+    return opens_politely(text) or any(low.startswith(lead[: len(low)]) for lead in ALL_OF_IT)
 
 
 def is_announcement(text: str, *, within_a_sentence: bool) -> bool:

@@ -10,10 +10,11 @@ They open matchers behind them. The first two are a finding of their own if none
 from __future__ import annotations
 
 from ...report import JoinDecision
-from .matchers import MARKS, ExactAnchorMatcher, LooseAnchorMatcher, Matcher, OverlapMatcher, Rank
+from .matcher import MARKS, Matcher, Rank
+from .matchers import ExactAnchorMatcher, LooseAnchorMatcher, OverlapMatcher
 from .measures import ENOUGH, weight
 from .overlap import PartialText
-from .phrases import is_announcement, is_prose, opens_politely
+from .phrases import is_announcement, is_courteous, is_courtesy, is_prose, opens_politely
 
 _LEAST_ANCHOR = 4  # weight of an anchor that is enough behind a polite sentence
 _ENDS_OF_PREAMBLES = frozenset(":：.!。！…\n")
@@ -23,13 +24,20 @@ _LONGEST_ANNOUNCEMENT = 120
 
 
 class ReopenedBlockMatcher(Matcher):
-    """The line that opened the code block or table in which the partial text ends, written once more."""
+    """The line that opened the code block or table in which the partial text ends, written once more.
+
+    Args:
+        may_be_text: Whether it may be part of the text. Then only the anchor or a repeat behind it is a finding.
+    """
 
     rank = Rank.REOPENED_BLOCK
 
-    def __init__(self, partial: PartialText, anchor: str, line: str, *, decision: JoinDecision) -> None:
+    def __init__(
+        self, partial: PartialText, anchor: str, line: str, *, decision: JoinDecision, may_be_text: bool
+    ) -> None:
         super().__init__(partial)
         self.decision = decision
+        self._may_be_text = may_be_text
         self._anchor = anchor
         self._line = line
         self._matched = 0
@@ -41,7 +49,10 @@ class ReopenedBlockMatcher(Matcher):
         self._matched += 1
         if self._matched < len(self._line):
             return []
-        self._found(index + 1)
+        if self._may_be_text:
+            self.state = "dead"
+        else:
+            self._found(index + 1)
         return repeat_matchers(self.partial, self._anchor, after_preamble=True, after_block=True)
 
 
@@ -69,6 +80,8 @@ class PreambleMatcher(Matcher):
         self._note_announcement(index, char)
         if char not in _ENDS_OF_PREAMBLES:
             return []
+        if not may_stand_before_repeat(self.partial, self._text):
+            return []
         least = _LEAST_ANCHOR if opens_politely(self._text) else ENOUGH
         return initial_matchers(self.partial, self._anchor, after_preamble=True, least_anchor=least)
 
@@ -78,8 +91,10 @@ class PreambleMatcher(Matcher):
         if opens_politely(self._text):
             return True
         # Nobody goes on with a capital letter inside a word.
-        before = self.partial.text[-1:]
-        return before.islower() and self._text[0].isupper() and is_prose(self._text)
+        partial = self.partial
+        before = partial.text[-1:]
+        inside = before.islower() and partial.is_prose and not partial.has_inner_capitals and not partial.fence
+        return inside and self._text[0].isupper() and is_prose(self._text)
 
     def _note_announcement(self, index: int, char: str) -> None:
         """It ends with the first line break or colon: an answer may very well say later that it goes on."""
@@ -90,8 +105,14 @@ class PreambleMatcher(Matcher):
         self._may_announce = False
         restarts = self._text.startswith(self.partial.last_sentence)
         within = self.partial.is_within_sentence and not restarts
-        self._announced = is_announcement(self._text, within_a_sentence=within)
+        self._announced = self._is_no_text(char) and is_announcement(self._text, within_a_sentence=within)
         self.drop = index + char.isspace()
+
+    def _is_no_text(self, last: str) -> bool:
+        """Whether it cannot be how the text goes on: nothing behind it shows that it is not."""
+        if self.partial.stops_within_phrase:
+            return True
+        return last == "\n" and self.partial.stops_within_line and is_courteous(self._text)
 
 
 class LeadingMarksMatcher(Matcher):
@@ -121,6 +142,11 @@ class LeadingMarksMatcher(Matcher):
             after_preamble=self._after_preamble,
             least_anchor=self._least_anchor,
         )
+
+
+def may_stand_before_repeat(partial: PartialText, text: str) -> bool:
+    """Return whether a sentence before a repeat is none of the answer. In a list of questions "Yes, it is." may be."""
+    return partial.stops_within_phrase or (opens_politely(text) and is_courtesy(text, alone=partial.expects_reply))
 
 
 def initial_matchers(
@@ -169,7 +195,11 @@ def _reopened_blocks(partial: PartialText, anchor: str) -> list[Matcher]:
         return matchers
     if partial.fence and partial.names_a_language:
         line = partial.fence.group()
-        matchers.append(ReopenedBlockMatcher(partial, anchor, line, decision=JoinDecision.FENCE))
+        quoted = partial.may_quote_markdown
+        matchers.append(ReopenedBlockMatcher(partial, anchor, line, decision=JoinDecision.FENCE, may_be_text=quoted))
     if partial.table_head:
-        matchers.append(ReopenedBlockMatcher(partial, anchor, partial.table_head, decision=JoinDecision.TABLE_HEAD))
+        head, new_row = partial.table_head, "\n" in partial.trailing_space
+        matchers.append(
+            ReopenedBlockMatcher(partial, anchor, head, decision=JoinDecision.TABLE_HEAD, may_be_text=new_row)
+        )
     return matchers

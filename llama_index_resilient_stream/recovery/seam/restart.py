@@ -13,7 +13,7 @@ class RestartJoin:
     """Compares a restarted turn with what the reader has of it. Has the interface of a `Seam`.
 
     While both are the same, nothing is shown; once the restarted turn goes on further, the rest is. When it differs,
-    `reset` turns True, and the whole new turn is shown after a blank line.
+    `reset` turns True, and the whole new turn is shown after a blank line. White space alone is nothing to differ from.
 
     Attributes:
         text: What has come of the restarted turn.
@@ -65,9 +65,20 @@ class RestartJoin:
         return self._start_over()
 
     def _start_over(self) -> str:
+        if not self._shown.strip():
+            return self._begin()
         self.settled = True
         self.reset = True
         self.decision = JoinDecision.RESTART_DIFFERED
         self.text += self._halves.finish()
         self.dropped = 0
         return RESET_MARK + self.text
+
+    def _begin(self) -> str:
+        """Show the turn, of which the reader has white space alone: behind that, not with its own before it."""
+        text = (self.text + self._halves.finish()).lstrip()
+        self.settled = bool(text)
+        self.dropped = len(self.text) - len(text)
+        self.decision = JoinDecision.RESTART_MATCHED
+        self.certainty = Certainty.ALIGNED
+        return text

@@ -21,10 +21,12 @@ from collections.abc import Callable
 from ...report import Certainty, JoinDecision, Strategy
 from ..surrogates import REPLACEMENT, HalfJoiner, is_half, sendable
 from .anchor_marks import GENERIC, ClosingMarkFilter
-from .matchers import MARKS, ExactAnchorMatcher, GluedWordMatcher, Matcher, OverlapMatcher
+from .matcher import MARKS, Matcher, Rank
+from .matchers import ExactAnchorMatcher, GluedWordMatcher, OverlapMatcher
 from .overlap import PartialText
 from .phrases import opens_politely
-from .preambles import PreambleMatcher, initial_matchers
+from .preambles import PreambleMatcher, initial_matchers, may_stand_before_repeat
+from .retold import RetoldMatcher, SaidBeforeMatcher
 from .thoughts import ThoughtFilter
 
 _MOST_MATCHERS = 64  # a dozen is usual; white space behind a polite sentence makes ever more
@@ -101,6 +103,8 @@ class Seam:
         self._decided = self.settled
         self._partial = self._seen_by_model(partial_text, anchor)
         self._glue = GluedWordMatcher(self._partial)
+        self._said_before = SaidBeforeMatcher(self._partial, anchor, self._marks)
+        self._has_anchor = bool(anchor)
         self._matchers = self._all_matchers(anchor) if partial_text else []
         self._followed: list[OverlapMatcher] = []
 
@@ -123,7 +127,7 @@ class Seam:
         if partial.text.strip():
             matchers += initial_matchers(partial, anchor)
             if self._strategy == Strategy.ASK:
-                matchers.append(PreambleMatcher(partial, anchor))
+                matchers += [PreambleMatcher(partial, anchor), self._said_before]
         if self._strategy != Strategy.APPEND:
             matchers.append(self._glue)
         return matchers
@@ -162,15 +166,23 @@ class Seam:
             self._decide(complete=True)
             text = self._passed_on(self._release() + self._halves.finish())
             return text + self._finish_closing(complete=True)
+        self._withhold()
+        return ""
+
+    def _withhold(self) -> None:
+        """The continuation was cut while it was undecided."""
         held = "".join(self._held) + self._halves.finish()
-        if self.is_repeating:
-            self._drop += len(held)
-        else:
-            self.leftover = held
+        best = self._best()
+        known = len(held) if self.is_repeating else best.drop if best is not None else 0
+        self._drop += known
+        self.leftover = held[known:]
+        if best is not None:
+            self.decision = best.decision
+        if self.leftover:
+            self.certainty = self._certainty_for_strategy(best.certainty if best else Certainty.UNVERIFIED)
         self._held.clear()
         self._matchers.clear()
         self.settled = True
-        return ""
 
     @property
     def _open_matchers(self) -> list[Matcher]:
@@ -188,7 +200,9 @@ class Seam:
         """Whether the continuation so far is most probably a repeat that is not over."""
         thoughts = self._thoughts
         held = thoughts is not None and (thoughts.thinks or thoughts.repeats_anchor)
-        return held or any(matcher.is_repeating for matcher in self._open_matchers)
+        best = self._best()
+        has_anchor = best is not None and best.rank == Rank.EXACT_ANCHOR  # then only what it opened counts
+        return held or any(m.is_repeating for m in self._open_matchers if not has_anchor or m.rank == Rank.RETOLD)
 
     @property
     def dropped(self) -> int:
@@ -255,7 +269,7 @@ class Seam:
         self._drop = best.drop if best else 0
         self._decided = self.settled = True
         if self._held:
-            self._judge(best.certainty if best else Certainty.UNVERIFIED, complete=complete)
+            self._judge(best or Matcher(self._partial), complete=complete)
         if best is not None and self.certainty in (Certainty.VERIFIED, Certainty.ALIGNED):
             self._expect_closing_mark(best.opening)
 
@@ -277,16 +291,22 @@ class Seam:
         self.leftover = self._closing.withheld()
         return ""
 
-    def _judge(self, certainty: Certainty, *, complete: bool) -> None:
+    def _judge(self, best: Matcher, *, complete: bool) -> None:
         """Say how sure the join is, and refuse what cannot be joined."""
-        if certainty == Certainty.UNVERIFIED and self._begins_anew("".join(self._held), complete=complete):
-            self.certainty, self.refused = certainty, True
-            return
-        self.certainty = self._certainty_for_strategy(certainty)
+        unverified = best.certainty == Certainty.UNVERIFIED and not isinstance(best, RetoldMatcher)
+        if best.refuses or (unverified and self._begins_anew("".join(self._held), complete=complete)):
+            self.certainty, self.refused = Certainty.UNVERIFIED, True
+        elif not best.adds_nothing:
+            self.certainty = self._certainty_for_strategy(best.certainty)
         if self.certainty == Certainty.UNVERIFIED:
-            self.refused = not self._shows_unverified
-            glued = self._glue.is_glued and self._strategy == Strategy.ASK and self._partial.text[-1:].isalnum()
-            self._gap = " " if glued and not self._drop else ""
+            self.refused = self.refused or not self._shows_unverified
+            self._gap = " " if self._would_glue_words and not self._drop else ""
+
+    @property
+    def _would_glue_words(self) -> bool:
+        """Whether a word would be glued to the last one, by a model that was asked to begin with the anchor."""
+        glued = (self._glue.is_glued and self._partial.text[-1:].isalnum()) or self._said_before.is_glued
+        return glued and self._has_anchor and self._strategy == Strategy.ASK
 
     def _certainty_for_strategy(self, found: Certainty) -> Certainty:
         """How sure the join is, given how the model was asked to go on."""
@@ -299,11 +319,13 @@ class Seam:
     def _begins_anew(self, held: str, *, complete: bool) -> bool:
         """Whether it tells the beginning of the answer again, and not to its end."""
         bare = held.lstrip(_LEADING)
-        if self._partial.is_told_anew(bare, complete=complete):
+        if self._partial.is_told_anew(bare, complete=complete, lead=held[: len(held) - len(bare)]):
             return True
-        head = self._partial.head
+        head = self._partial.anew
         begin = held.find(head) if head and opens_politely(held) else -1
-        return begin > 0 and self._partial.is_told_anew(held[begin:], complete=complete)
+        if begin < 1 or not may_stand_before_repeat(self._partial, held[:begin].rstrip()):
+            return False
+        return self._partial.is_told_anew(held[begin:], complete=complete)
 
     def _passed_on(self, text: str) -> str:
         """What is shown of it: nothing where it is refused."""
