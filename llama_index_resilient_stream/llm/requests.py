@@ -406,7 +406,7 @@ def _rendered_call(
 ) -> tuple[str, _To, dict[str, Any], Read]:
     request = request.original or request
     row = provider_of(type(llm))
-    reader = Reader(mends_content=row.mends_content, counts_along=row.counts_along)
+    reader = Reader(mends_content=row.mends_content)
     given, kwargs = rendered(question, llm, request.model)
     kwargs = _arguments(llm, kwargs, request)
     messages = [without_mark(message) for message in (readable(given, llm) if chained else given)]
