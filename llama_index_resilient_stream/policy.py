@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tenacity import RetryCallState, retry_base, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, retry_base, stop_after_attempt, wait_none, wait_random_exponential
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
@@ -114,6 +114,10 @@ class _DefaultStop(stop_after_attempt):
     """Four failures, unless a fallback stands ready. Known by its class: a copy of it is no less the default."""
 
 
+class _DefaultWait(wait_random_exponential):
+    """From half a second on, unless a fallback stands ready. Known by its class, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
     """When a model that fails is left alone: for `RecoveryPolicy(breaker=...)`.
@@ -147,8 +151,10 @@ class CircuitBreaker:
 
 
 DEFAULT_STOP: Stop = _DefaultStop(4)
-# Where another model stands ready, paying twice for a dead one is enough.
+DEFAULT_WAIT: Wait = _DefaultWait(0.5, max=8)
+# Where another model stands ready, paying twice for a dead one is enough, and nobody has to wait for it.
 STOP_WITH_FALLBACKS: Stop = stop_after_attempt(2)
+WAIT_WITH_FALLBACKS: Wait = wait_none()
 
 
 @dataclass(frozen=True, repr=False)
@@ -161,7 +167,9 @@ class RecoveryPolicy:
         stop: when to stop asking the current model: a tenacity object, or a function of a `tenacity.RetryCallState`.
             It sees the failures and the seconds since the last new text on this model: progress restarts patience.
             Default: four failures, or two on a model that has a fallback behind it.
-        wait: how long to wait before the current model is asked again, in the same terms.
+        wait: how long to wait before the current model is asked again, in the same terms. Default: from half a second
+            on, more with each failure; not at all on a model that has a fallback behind it, where `stop` is the
+            default, too.
         retry: which failures are worth another try on the same model: one of tenacity's predicates (combine them
             with `|` and `&`), a function of a `tenacity.RetryCallState`, or exception types. The original exception
             is `state.outcome.exception()`, what was made of it `state.fault`. Default: `retry_if_fault()`.
@@ -202,7 +210,7 @@ class RecoveryPolicy:
     """
 
     stop: Stop = field(default=DEFAULT_STOP)
-    wait: Wait = field(default=wait_random_exponential(0.5, max=8))
+    wait: Wait = field(default=DEFAULT_WAIT)
     retry: Predicate = field(default=retry_if_fault())
     fallback_on: Predicate | None = None
     breaker: CircuitBreaker | None = field(default=CircuitBreaker())
@@ -251,6 +259,11 @@ class RecoveryPolicy:
     def has_default_stop(self) -> bool:
         """Whether `stop` was left to the package, so that a fallback behind a model shortens it."""
         return isinstance(self.stop, _DefaultStop)
+
+    @property
+    def has_default_patience(self) -> bool:
+        """Whether `stop` and `wait` were left to the package, so that with a fallback nobody waits for a model."""
+        return self.has_default_stop and isinstance(self.wait, _DefaultWait)
 
     def __repr__(self) -> str:
         """Name the settings that are not the default."""

@@ -50,11 +50,11 @@ class Backoff:
         state.set_result(result)
         return state
 
-    def delay(self, state: RecoveryCallState, stop: Stop) -> float | None:
+    def delay(self, state: RecoveryCallState, stop: Stop, wait: Wait | None = None) -> float | None:
         """Seconds to wait before this model is asked again; None: `stop` says that it is not."""
         # tenacity stamps its own monotonic time; ours may be an injected clock.
         state.outcome_timestamp = self._clock()
-        delay = seconds_of("wait", self._wait(state))
+        delay = seconds_of("wait", (wait or self._wait)(state))
         state.upcoming_sleep = delay  # stop_before_delay looks at it
         if yes_or_no("stop", stop(state)):
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 
 from ..errors import StreamFault
-from ..policy import STOP_WITH_FALLBACKS, AttemptResult, RecoveryPolicy, Stop, matches
+from ..policy import STOP_WITH_FALLBACKS, WAIT_WITH_FALLBACKS, AttemptResult, RecoveryPolicy, Stop, matches
 from ..report import (
     CircuitChange,
     CircuitState,
@@ -176,7 +176,8 @@ class ModelChain:
 
     def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""
-        delay = self._backoff.delay(state, self._stop())
+        at_once = self._policy.has_default_patience and self._has_next
+        delay = self._backoff.delay(state, self._stop(), WAIT_WITH_FALLBACKS if at_once else None)
         if delay is None or fault.retry_after is None:
             return delay
         longest = self._policy.max_retry_after

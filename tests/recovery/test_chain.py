@@ -89,6 +89,41 @@ def test_a_dead_primary_is_asked_until_its_circuit_opens_then_once_in_an_interva
     assert set(asked) == {"01", "1"}
 
 
+def waited(process: Process) -> list[bool]:
+    process.answer()
+    return [attempt.waited > 0 for attempt in process.recovery.report.attempts]
+
+
+def test_nobody_waits_for_a_model_that_has_another_behind_it() -> None:
+    assert waited(Process([RESET, "Well."], RecoveryPolicy())) == [False, False, False]
+
+
+def test_a_dead_primary_is_sent_five_requests_and_one_in_each_interval() -> None:
+    process = Process([RESET, "Well."], RecoveryPolicy())
+    requests = 0
+    for number in range(1000):
+        process.now = number / 10
+        requests += process.answer().count("0")
+        assert not any(attempt.waited for attempt in process.recovery.report.attempts)
+    assert requests == 5 + 3, "in 100 seconds three intervals of 30 pass"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [RecoveryPolicy(wait=wait_fixed(1)), RecoveryPolicy(stop=stop_after_attempt(2))],
+    ids=["own-wait", "own-stop"],
+)
+def test_it_is_waited_for_where_the_user_says_so(policy: RecoveryPolicy) -> None:
+    assert waited(Process([RESET, "Well."], policy)) == [False, True, False]
+
+
+def test_the_last_one_is_waited_for() -> None:
+    process = Process([RESET, RESET], RecoveryPolicy())
+    with pytest.raises(StreamInterruptedError):
+        process.answer()
+    assert [attempt.waited > 0 for attempt in process.recovery.report.attempts] == [False, False, False, *[True] * 3]
+
+
 def test_it_is_seen_in_the_report() -> None:
     process = Process([RESET, "Well."])
     process.answer()

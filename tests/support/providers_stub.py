@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import threading
@@ -220,6 +221,8 @@ class Stub:
     """What every request is answered with; anything else has no stream behind it."""
     after_tools: str = "Rain is sung."
     """The answer to a tool's result."""
+    breaks: bool = False
+    """Whether every stream breaks off behind its first words, or behind its call's first arguments."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -245,26 +248,40 @@ class _Handler(BaseHTTPRequestHandler):
         events = list(PROTOCOLS[protocol]({**body, "stream": streamed}, text))
         if not streamed:
             self._send(json.dumps(events[0]), "application/json")
-        elif path.endswith("/converse-stream"):
-            self._send(b"".join(aws_event(*event) for event in events), "application/vnd.amazon.eventstream")
-        elif path.endswith("/api/chat"):
-            self._send("".join(json.dumps(event) + "\n" for event in events), "application/x-ndjson")
         else:
-            lines = (f"event: {event['type']}\n" if "type" in event else "" for event in events)
-            sse = "".join(f"{line}data: {json.dumps(event)}\n\n" for line, event in zip(lines, events, strict=True))
-            self._send(sse + ("data: [DONE]\n\n" if "completions" in path else ""), "text/event-stream")
+            kind, parts = _on_the_wire(path, events)
+            self._send(b"".join(parts), kind, said=_half(parts, text) if self.stub.breaks else None)
 
-    def _send(self, text: str | bytes, kind: str, status: int = 200) -> None:
+    def _send(self, text: str | bytes, kind: str, status: int = 200, said: bytes | None = None) -> None:
+        """Send a text, or no more of it than `said`, whose end comes too early."""
         payload = text if isinstance(text, bytes) else text.encode()
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(payload)))
         self.send_header("connection", "close")
         self.end_headers()
-        self.wfile.write(payload)
+        self.wfile.write(payload if said is None else said)
 
     def log_message(self, *_: Any) -> None:
         pass
+
+
+def _on_the_wire(path: str, events: list[Any]) -> tuple[str, list[bytes]]:
+    """The content type of a stream, and its events as they are sent."""
+    if path.endswith("/converse-stream"):
+        return "application/vnd.amazon.eventstream", [aws_event(*event) for event in events]
+    if path.endswith("/api/chat"):
+        return "application/x-ndjson", [json.dumps(event).encode() + b"\n" for event in events]
+    names = (f"event: {event['type']}\n" if "type" in event else "" for event in events)
+    parts = [f"{name}data: {json.dumps(event)}\n\n".encode() for name, event in zip(names, events, strict=True)]
+    return "text/event-stream", parts + [b"data: [DONE]\n\n"] * ("completions" in path)
+
+
+def _half(parts: list[bytes], text: str) -> bytes:
+    """What is sent of a stream that breaks: all that comes before the last words of the text."""
+    last = json.dumps(pieces(text)[-1])[1:-1].encode()
+    before = b"".join(itertools.takewhile(lambda part: last not in part, parts))
+    return before or parts[0][: len(parts[0]) // 2]
 
 
 def serving() -> Iterator[Stub]:
