@@ -2,6 +2,7 @@
 
     nox                   everything: cores on Pythons, boundary releases, openai 3, recipes, integrations, lint
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
+    nox -s real_models    not among "everything": a real server and a real model
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -s package        wheel and sdist, built once, looked at, installed without extras and imported
     nox -s real_models    the notebook of a small real model, where its packages can be had
@@ -76,6 +77,8 @@ THEIR_WARNINGS = ("-W", "ignore:The 'validate_default' attribute")
 SLOW_TOO = ("-m", "")
 
 TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8,<9.2", "pytest-asyncio>=0.24", "pytest-xdist>=3.6", "respx>=0.21")
+
+LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in benchmarks/llama_server.py
 
 # What the newest core's sessions have run already: these never meet LlamaIndex, run the documents, or need servers.
 # How answers of each core are read to be served is in serve/test_source, which is not among them.
@@ -199,17 +202,6 @@ def recipes(session: nox.Session) -> None:
 LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
 
 
-@nox.session
-def real_models(session: nox.Session) -> None:
-    """The notebook of a small real model: model and server come out of packages, 98 MB, where these can be had."""
-    install(session, CORES["newest"], "dev")
-    try:
-        session.install(LLAMA_SERVER)
-    except nox.command.CommandFailed:
-        session.skip(f"{LLAMA_SERVER} is not to be had here")
-    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model", *session.posargs)
-
-
 # What goes together: some of their SDKs, or of the versions of llms-openai that they ask for, do not.
 _LLMS = "llama-index-llms-"
 INTEGRATIONS = {
@@ -240,6 +232,18 @@ def integrations(session: nox.Session, integration: str) -> None:
     """What LlamaIndex's integrations send and give, bare and wrapped. Others than the one installed are skipped."""
     install(session, CORES["newest"], "openai", *TEST_TOOLS, *INTEGRATIONS[integration])
     session.run("pytest", "-m", "", "tests/integrations", *session.posargs)
+
+
+@nox.session(default=False)
+def real_models(session: nox.Session) -> None:
+    """A real server and a small real model out of packages (98 MB): the notebook, and the benchmark, for minutes."""
+    install(session, CORES["newest"], "dev")
+    try:
+        session.install(LLAMA_SERVER)
+    except nox.command.CommandFailed:
+        session.skip(f"{LLAMA_SERVER} is not to be had here")
+    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model")
+    session.run("python", "benchmarks/real_models.py", *session.posargs)
 
 
 @nox.session

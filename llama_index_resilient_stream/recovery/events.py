@@ -66,6 +66,8 @@ class Ended:
     """Whether a finish reason should have been on the wire, where it is the class that drops it and not the server."""
     kept: bool = False
     """Whether its server keeps the stream, so that the rest of it can be had."""
+    error_headers: Mapping[str, str] | None = None
+    """Of the response, where its status is an error. An exception made of it need not have them."""
 
 
 @dataclass(frozen=True, slots=True)
