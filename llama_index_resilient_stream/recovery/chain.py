@@ -163,6 +163,10 @@ class ModelChain:
             return Decision(Step.DESCEND)
         return self.descends(failed) or Decision(Step.GIVE_UP, reason=GiveUpReason.UNVERIFIED_JOINT, retryable=True)
 
+    def goes_on_after_limit(self) -> None:
+        """The token limit is what ended the answer: told again, it would end there again."""
+        self._ladder.refuse(Strategy.RESTART)
+
     def leaves_to_next(self, result: AttemptResult) -> bool:
         """Whether an answer that ended without a fault is asked of the next model all the same."""
         wanted = self._policy.fallback_on
