@@ -142,6 +142,7 @@ class RunningAttempt:
         evidence.events += 1
         if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
+        record.thinking += chunk.thought
         if chunk.carries_more:
             self._note(chunk)
         if chunk.server is not None:
@@ -213,6 +214,11 @@ class RunningAttempt:
         """Whether the answer was asked for again from its beginning, and told to where the reader is."""
         told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
         return self.strategy is Strategy.RESTART and told
+
+    @property
+    def thinking(self) -> int:
+        """Characters of thought on its stream, over all attempts that read it."""
+        return self.record.thinking + (self.resumed.thinking if self.resumed is not None else 0)
 
     @property
     def is_repeating(self) -> bool:
