@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..policy import RecoveryPolicy, yes_or_no
-from ..report import Attempt, Certainty, JoinDecision, Strategy
+from ..report import Attempt, Certainty, Strategy
 from .answer import AnswerText
 from .events import Chunk, Ended, Model, Request
 from .finish_words import UNEXPLAINED
@@ -208,12 +208,6 @@ class RunningAttempt:
     def strategy(self) -> Strategy:
         """How its stream was asked for, by this attempt or by the one that it resumes."""
         return (self.request.original or self.request).strategy
-
-    @property
-    def tells_it_again(self) -> bool:
-        """Whether the answer was asked for again from its beginning, and told to where the reader is."""
-        told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
-        return self.strategy is Strategy.RESTART and told
 
     @property
     def thinking(self) -> int:

@@ -418,6 +418,7 @@ class Recovery:
         if status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
             self._length_rounds += 1
             self._answer.begin_limit()
+            self._chain.goes_on_after_limit()
             self._ask_again(Step.CONTINUE, 0.0)
             return
         result = AttemptResult(status, self.answer, attempt.evidence.refusal)
@@ -428,9 +429,14 @@ class Recovery:
 
     def _adds_nothing_new(self, verdict: Verdict, attempt: RunningAttempt) -> bool:
         """Whether a continuation says that the answer is whole as it stands."""
-        continued = bool(attempt.request.partial_text) and not attempt.tells_it_again
+        continued = bool(attempt.request.partial_text) and attempt.strategy is not Strategy.RESTART
         ended = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and not verdict.said_by_user
+        ended = ended or (verdict.status is StreamStatus.LENGTH and self._asked_with_less(attempt))
         return continued and ended and not attempt.adds_text and not attempt.evidence.has_calls
+
+    def _asked_with_less(self, attempt: RunningAttempt) -> bool:
+        """Whether a model that was to write the rest may have spent what was left of the token limit on a repeat."""
+        return attempt.strategy is Strategy.ASK and self._length_rounds == 0
 
     def _after_nothing_new(self, status: StreamStatus, attempt: RunningAttempt) -> None:
         """Believe a server that writes on, where the text can end there. Whoever was asked may have stopped early.
@@ -444,7 +450,7 @@ class Recovery:
             self._end(Step.FINISH, status)
         elif (unfinished or self._barren_ends < _ENOUGH_BARREN_ENDS) and (decision := self._descends(attempt)):
             self._ask_again(decision.step, decision.delay)
-        elif self._is_cut_by_limit:
+        elif self._is_cut_by_limit or status is StreamStatus.LENGTH:
             self._end(Step.FINISH, StreamStatus.LENGTH)  # as it was before it was asked to go on after the limit
         else:
             self._end(Step.FINISH, StreamStatus.UNKNOWN)

@@ -11,7 +11,7 @@ from .answer import AnswerText
 from .attempt import Head, Join
 from .chain import ModelChain
 from .events import Request
-from .seam import RestartJoin, Seam, marks_around_anchor
+from .seam import RestartJoin, RetellingJoin, Seam, marks_around_anchor
 from .usage import UsageMeter
 
 
@@ -69,15 +69,8 @@ class NextRequest:
     def _restart_join(self, text: str) -> Join:
         """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
         chosen = self.restart_only or self._chain.model.continuation.strategy is Strategy.RESTART
-        if chosen or not text.strip():  # white space is nothing that could be told otherwise
-            return RestartJoin(text)
-        return Seam(
-            text,
-            shows_unverified=False,
-            max_held_characters=self._policy.max_held_characters,
-            max_held_seconds=self._policy.max_held_seconds,
-            clock=self._clock,
-        )
+        # White space is nothing that could be told otherwise.
+        return RestartJoin(text) if chosen or not text.strip() else RetellingJoin(text)
 
     def _continued(self, strategy: Strategy, text: str) -> tuple[Request, Join]:
         chain, policy = self._chain, self._policy

@@ -69,7 +69,7 @@ class SaidBeforeMatcher(Matcher):
             return
         self._is_copied = True
         last = text[-1:]
-        begins_a_word = self._at < 1 or not text[self._at - 1].isalnum()
+        begins_a_word = is_varied(bare, 5) and (self._at < 1 or not text[self._at - 1].isalnum())
         self.is_glued = last.isalnum() and self._text[0].isalnum() and last.isascii() and begins_a_word
 
     def finish(self) -> None:
