@@ -2,10 +2,9 @@
 
     nox                   everything: cores on Pythons, boundary releases, openai 3, recipes, integrations, lint
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
-    nox -s real_models    not among "everything": a real server and a real model
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -s package        wheel and sdist, built once, looked at, installed without extras and imported
-    nox -s real_models    the notebook of a small real model, where its packages can be had
+    nox -s real_models    not among "everything": a real server and a small real model, the notebook and the benchmark
     nox -s coverage       how much of the package the quick rooms of the tests run, with the floor of pyproject.toml
     nox -l                the list
 

@@ -142,6 +142,7 @@ class RunningAttempt:
         evidence.events += 1
         if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
+        record.thinking += chunk.thought
         if chunk.carries_more:
             self._note(chunk)
         if chunk.server is not None:
@@ -209,6 +210,11 @@ class RunningAttempt:
         return (self.request.original or self.request).strategy
 
     @property
+    def thinking(self) -> int:
+        """Characters of thought on its stream, over all attempts that read it."""
+        return self.record.thinking + (self.resumed.thinking if self.resumed is not None else 0)
+
+    @property
     def is_repeating(self) -> bool:
         """Whether it is in the middle of repeating what was said."""
         return isinstance(self.join, Seam) and not self.join.settled and self.join.is_repeating
@@ -256,7 +262,7 @@ class RunningAttempt:
         if not join.settled:
             chunk.text = self._fed(chunk, join)
         chunk.reset = self._add(chunk.text, join, answer)
-        shows = chunk.text or chunk.reset or chunk.carries_more or (chunk.progress and not had_text)
+        shows = chunk.text or chunk.reset or (chunk.stands_alone if had_text else chunk.carries_more or chunk.progress)
         return (chunk,) if shows else ()
 
     def _fed(self, chunk: Chunk, join: Join) -> str:
