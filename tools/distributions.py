@@ -30,6 +30,7 @@ SDIST = {
     "README.md",
     "benchmarks",
     "docs",
+    "examples",
     PACKAGE,
     "mkdocs.yml",
     "notebooks",

@@ -42,14 +42,12 @@ class Reader:
 
     Args:
         mends_content: the class's last message may not say the whole text, which LlamaIndex's readers take it to do.
-        counts_along: its chunks with text have token counts, too.
     """
 
-    def __init__(self, *, mends_content: bool = False, counts_along: bool = False) -> None:
+    def __init__(self, *, mends_content: bool = False) -> None:
         self._mended = MendedContent() if mends_content else None
         self._puts_right = mends_content
-        self._counts_along = counts_along
-        self._looks_closer = True
+        self._looks_closer = True  # at chunks with text, at the first one in any case
         self._has_deltas = False
         self._server_is_known = False
         self._length = 0
@@ -88,18 +86,25 @@ class Reader:
 
     def _look_closer(self, chunk: Chunk) -> None:
         """At the first chunk with text, which shows its server as all that follow do, and at others with counts."""
+        payload = chunk.payload
         if not self._server_is_known:
-            self._server_is_known, chunk.server = True, server_of(chunk.payload.raw)
-        if self._counts_along:
-            chunk.usage = usage_of(chunk.payload.raw)
-        self._looks_closer = self._counts_along
+            self._server_is_known, chunk.server = True, server_of(payload.raw)
+        counts = usage_of(payload.raw)
+        self._looks_closer = counts is not None  # where the first one has some, as Gemini's, all have
+        if counts is not None and counts.get("completion_tokens", 0) > 1:
+            chunk.usage = counts
+        else:
+            chunk.usage = _of_the_question(counts or usage_of(payload.message.additional_kwargs))
 
     def _more_than_text(
         self, text: str, response: ChatResponse, finish_reason: FinishReason | None, tools: str | None
     ) -> Chunk:
         refusal = self._refuses_on(response.raw)
-        progress = self._gets_on(response, tools) or bool(text or refusal)
-        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
+        thought = max(len(thought_of(response)), self._growth_of_thoughts(blocks_of(response.message)))
+        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
+        progress = self._calls_grow(tools) or bool(text or refusal or thought) or _is_delta(response.raw)
+        usage = usage_of(response.raw)
+        return Chunk(text, response, progress, finish_reason, tools, usage, refusal, thought=thought)
 
     def _calls_of(self, response: ChatResponse) -> str | None:
         """The fingerprint of the calls so far.
@@ -135,11 +140,6 @@ class Reader:
         """What is new in a chunk without a delta."""
         return self._growth(message_text(response.message)) if response.delta is None and not self._has_deltas else ""
 
-    def _gets_on(self, response: ChatResponse, tools: str | None) -> bool:
-        """Whether a chunk without text has something new. Runs through, as each look remembers what was seen."""
-        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
-        return any((self._calls_grow(tools), _is_thinking(response), self._thinks_on(blocks_of(response.message))))
-
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
         text = response.delta
@@ -153,7 +153,8 @@ class Reader:
             if not self._server_is_known:
                 self._server_is_known, chunk.server = True, server_of(response.raw)
             return chunk
-        return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
+        progress = bool(text or thought_of(response)) or _is_delta(response.raw)
+        return Chunk(text, response, progress, finish_reason, None, usage_of(response.raw))
 
     def _calls_grow(self, tools: str | None) -> bool:
         before, self._tools = self._tools, tools or self._tools
@@ -164,11 +165,11 @@ class Reader:
         new, self._length = whole[self._length :], max(self._length, len(whole))
         return new
 
-    def _thinks_on(self, blocks: Sequence[Any]) -> bool:
-        """Whether a thinking block has grown."""
+    def _growth_of_thoughts(self, blocks: Sequence[Any]) -> int:
+        """By how many characters the thinking blocks have grown."""
         before = self._thoughts
         self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
-        return self._thoughts > before
+        return max(0, self._thoughts - before)
 
     def _refuses_on(self, raw: Any) -> str:
         """What is new of a refusal."""
@@ -205,11 +206,9 @@ def thought_of(response: Any) -> str:
     return thought if isinstance(thought, str) else ""
 
 
-def _is_thinking(response: Response) -> bool:
-    """Whether a chunk without text is progress all the same: the model thinks, and the watchdog shall know."""
-    if thought_of(response):
-        return True
-    kind = read(response.raw, "type")
+def _is_delta(raw: Any) -> bool:
+    """Whether a chunk without text is progress all the same, in OpenAI's responses and Anthropic's messages."""
+    kind = read(raw, "type")
     return isinstance(kind, str) and (kind.endswith(".delta") or kind == "content_block_delta")
 
 
@@ -285,6 +284,14 @@ class ChatPresenter:
         if len(self._recovery.report.attempts) > 1 and (found := self._all_annotations(chunk.payload)):
             extra["annotations"] = found
         return extra
+
+
+def _of_the_question(counts: dict[str, int] | None) -> dict[str, int] | None:
+    """Of token counts that do not grow with the answer, the one that is right from the beginning.
+
+    LlamaIndex's Anthropic class shows on every message what the first event said.
+    """
+    return {"prompt_tokens": counts["prompt_tokens"]} if counts and "prompt_tokens" in counts else None
 
 
 def calls_in(message: ChatMessage) -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ from llama_index.core.llms.llm import LLM
 from ..compat.llama_index import blocks_of, message_text
 from ..compat.versions import cannot_work
 from ..recovery.faults.messages import Sent, provider_message
-from .requests import Question, name_of
+from .models import name_of
+from .question import Question
 
 F = TypeVar("F", bound=Callable[..., Any])
 

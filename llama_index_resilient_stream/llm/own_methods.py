@@ -23,7 +23,8 @@ from ..errors import StreamInterruptedError, TruncatedStreamError
 from ..recovery.events import Chunk, Request
 from ..report import StreamReport, StreamStatus
 from ..transport.connection import Upstream
-from .requests import Question
+from .models import Models
+from .question import Question
 from .structured import is_broken_json
 from .witness import Witness
 
@@ -111,16 +112,16 @@ def _own(value: Any) -> Any:
 # Asking
 
 
-def _witness(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request) -> Witness:
+def _witness(models: Models, question: OwnMethod, upstream: Upstream, request: Request) -> Witness:
     fields = question.prompt_fields
     if request.model:  # templates and modes are one model's; what the user says to all of them is everybody's
         fields = {name: value for name, value in fields.items() if name in _FOR_EVERY_MODEL}
-    return Witness(llms[request.model], upstream, fields, question.output_cls, model=request.model)
+    return Witness(models, request.model, upstream, fields, question.output_cls)
 
 
-def ask_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request) -> Iterator[Chunk]:
+def ask_own(models: Models, question: OwnMethod, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """Call a method that streams, and read what it gives."""
-    witness = _witness(llms, question, upstream, request)
+    witness = _witness(models, question, upstream, request)
     stream: Any = None
     last: Any = NOT_SHOWN
     try:
@@ -148,18 +149,18 @@ def ask_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, reques
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
-def aask_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
+def aask_own(models: Models, question: OwnMethod, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """Call an asynchronous method that streams, and read what it gives."""
-    return _AskedOwn(llms, question, upstream, request)
+    return _AskedOwn(models, question, upstream, request)
 
 
 class _AskedOwn:
     """A class and not a generator: nobody closes it but its owner."""
 
-    def __init__(self, llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request) -> None:
+    def __init__(self, models: Models, question: OwnMethod, upstream: Upstream, request: Request) -> None:
         self._question = question
         self._upstream = upstream
-        self._witness = _witness(llms, question, upstream, request)
+        self._witness = _witness(models, question, upstream, request)
         self._stream: Any = None
         self._last: Any = NOT_SHOWN
         self._over = False
@@ -203,9 +204,9 @@ class _AskedOwn:
                 logger.debug("closing the upstream stream failed: %s", type(error).__name__)
 
 
-def call_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request) -> Iterator[Chunk]:
+def call_own(models: Models, question: OwnMethod, upstream: Upstream, request: Request) -> Iterator[Chunk]:
     """One call of a method that is not streamed, as a stream of one chunk."""
-    witness = _witness(llms, question, upstream, request)
+    witness = _witness(models, question, upstream, request)
     try:
         with upstream.asking():
             answer = question.call_on(witness.asked)
@@ -216,11 +217,9 @@ def call_own(llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, reque
     yield witness.whole(answer)
 
 
-async def acall_own(
-    llms: Sequence[LLM], question: OwnMethod, upstream: Upstream, request: Request
-) -> AsyncIterator[Chunk]:
+async def acall_own(models: Models, question: OwnMethod, upstream: Upstream, request: Request) -> AsyncIterator[Chunk]:
     """One call of an asynchronous method, as a stream of one chunk."""
-    witness = _witness(llms, question, upstream, request)
+    witness = _witness(models, question, upstream, request)
     try:
         with upstream.asking():
             answer = await question.call_on(witness.asked)

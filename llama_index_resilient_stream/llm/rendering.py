@@ -8,77 +8,20 @@ fallback's class makes its own of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.llm import LLM
 from llama_index.core.tools import FunctionTool
 
 from ..compat.llama_index import tools_arguments
 from ..report import PassReason
-from .keywords import FORM_KEYWORDS, is_read, that_are_read, warn_of
-from .tool_choice import choice_of
-
-if TYPE_CHECKING:  # which imports this module
-    from .requests import Question
+from .keywords import FORM_KEYWORDS, is_read, that_are_read
+from .question import Conversation, Question, ToolsCall
 
 ANSWERED_BY_KEY = "resilient_answered_by"
 """In the `additional_kwargs` of a response that a fallback gave: the name of its class."""
-
-_FLAGS = ("tools", "user_msg", "chat_history", "verbose", "allow_parallel_tool_calls", "tool_required")
-
-
-@dataclass(frozen=True)
-class ToolsCall:
-    """What a method like `stream_chat_with_tools` was called with."""
-
-    arguments: Mapping[str, Any] = field(repr=False)
-    """By name, as the caller gave them."""
-    rendered: frozenset[str] = frozenset()
-    """The keywords that the wrapped LLM's class made of them."""
-
-    @property
-    def tools(self) -> Sequence[Any]:
-        """The tools that were given."""
-        return self.arguments.get("tools") or ()
-
-    @property
-    def conversation(self) -> list[ChatMessage]:
-        """The history, with what the user says now at its end."""
-        said = self.arguments.get("user_msg")
-        if isinstance(said, str):
-            said = ChatMessage(role=MessageRole.USER, content=said)
-        return [*(self.arguments.get("chat_history") or ()), *([said] if said is not None else [])]
-
-    def as_given(self, llm: LLM) -> dict[str, Any]:
-        """Return the messages and keywords that the wrapped LLM's class makes of it."""
-        history = self.arguments.get("chat_history")
-        own = {**self.arguments, "tools": list(self.tools)}
-        return tools_arguments(llm, {**own, "chat_history": None if history is None else list(history)})
-
-    def for_fallback(self, llm: LLM) -> dict[str, Any]:
-        """Return the messages and keywords that another LLM's class makes of it."""
-        extra = {name: value for name, value in self.arguments.items() if name not in _FLAGS}
-        flags = {name: self.arguments[name] for name in _FLAGS if name in self.arguments}
-        choice = choice_of(extra.pop("tool_choice", None), tool_required=bool(flags.get("tool_required")))
-        flags["tool_required"] = choice.tool_required
-        # Not every class appends a message of the user's; all of them take one at the end of the history.
-        flags |= {"tools": list(self.tools), "user_msg": None, "chat_history": self.conversation}
-        made = tools_arguments(llm, {**flags, **extra})
-        for name in extra:
-            if name not in made and extra[name] is not None:
-                warn_of(llm, name)
-        return choice.put_into(made, llm) if self.tools else made
-
-
-class Conversation(list[ChatMessage]):
-    """The messages that were made of a call with tools, and the call that they were made of."""
-
-    def __init__(self, messages: Sequence[ChatMessage], made_of: ToolsCall) -> None:
-        super().__init__(messages)
-        self.made_of = made_of
 
 
 def prepared(llm: LLM, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,11 +28,8 @@ Each endpoint is a thin line to `drive.py`. What differs from what one might exp
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
 from functools import partial
 from inspect import getattr_static
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from llama_index.core.base.llms.types import (
@@ -47,45 +44,32 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import LLM, ToolSelection
 
-from ..callbacks import HOOKS, Callback
+from ..callbacks import Callback
 from ..compat.llama_index import (
     StructuredLLM,
     copied,
-    inner_llm,
     serializer,
-    users_token_counter,
     with_inner_llm,
 )
-from ..errors import ConfigurationError, ErrorBodyError, StreamFault, StreamInterruptedError
+from ..errors import ConfigurationError, StreamInterruptedError
 from ..policy import RecoveryPolicy
-from ..recovery.events import Chunk, Learned, Model
-from ..recovery.machine import Recovery
-from ..recovery.usage import estimate_tokens
-from ..report import StreamReport
-from ..streaming.drivers import adrive, drive
-from ..streaming.loops import require_asyncio
-from ..streaming.scope import Scope
-from ..streaming.watchdog import InterruptibleWait
-from .announcer import Announcer, AsyncAnnouncer, refuse_coroutines
-from .call_log import AROUND, CallLog
-from .chunks import ChatPresenter, completion_presenter
+from ..recovery.events import Learned
+from .answering import Answering
+from .call_log import CallLog
 from .circuits import circuit_of
-from .explanation import CallExplanation, refuses_like_bare
+from .explanation import refuses_like_bare
 from .identity import identity_of
+from .models import Models, name_of
 from .own_methods import (
     OwnMethod,
-    aask_own,
-    acall_own,
-    ask_own,
-    call_own,
     objects_of,
     objects_of_async,
     own_method,
 )
-from .rendering import answered_by, prepared, unfit
-from .requests import Question, aask, acall, always_structured, ask, call, conversation, model_of, name_of
+from .question import Question, conversation
+from .rendering import answered_by, prepared
 from .settings import CHECKS, ContinuationSetting, ProviderSetting, check_names, did_you_mean
-from .spans import StreamSpan, awithin, span_of, untraced, within
+from .spans import untraced
 from .streams import ResilientAsyncStream, ResilientStream
 from .tool_calls import without_cut_calls
 
@@ -498,47 +482,12 @@ class ResilientLLM(FunctionCallingLLM):
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     def _stream(self, question: Question, partial_text: str = "", restart_only: bool = False) -> ResilientStream[Any]:
-        refuse_coroutines(self.callbacks)
-        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
-        trace, show = self._trace(question, recovery, "stream_"), _presenter(question, recovery)
-        calls: CallLog = self._calls or CallLog()
-        asked: Any = ask_own if isinstance(question, OwnMethod) else ask
-        opened = within(trace, partial(asked, self._models, question))
-        observer = Announcer(self._listeners(calls, trace, show))
-        scope = _scope_of(recovery, calls.scope)
-        items = drive(opened, recovery, show=show, observer=observer, scope=scope)
-        stream: ResilientStream[Any] = ResilientStream(items, recovery, scope, calls)
-        calls.add_stream(recovery, stream)
-        return stream
+        return self._answering(question).stream(partial_text, restart_only=restart_only)
 
     def _astream(
         self, question: Question, partial_text: str = "", restart_only: bool = False
     ) -> ResilientAsyncStream[Any]:
-        require_asyncio("An asynchronous stream of ResilientLLM")
-        recovery = self._recovery(question, partial_text=partial_text, restart_only=restart_only)
-        trace, show = self._trace(question, recovery, "astream_"), _presenter(question, recovery)
-        calls: CallLog = self._calls or CallLog()
-        asked: Any = aask_own if isinstance(question, OwnMethod) else aask
-        opened = awithin(trace, partial(asked, self._models, question))
-        observer = AsyncAnnouncer(self._listeners(calls, trace, show))
-        scope = _scope_of(recovery, calls.scope)
-        wait = InterruptibleWait(scope)
-        items = adrive(opened, recovery, show=show, observer=observer, scope=scope, wait=wait)
-        stream: ResilientAsyncStream[Any] = ResilientAsyncStream(items, recovery, scope, calls, wait)
-        calls.add_stream(recovery, stream)
-        return stream
-
-    def _listeners(self, *ours: object) -> Sequence[Any]:
-        # Not a bare function: as a callback it would be told of tokens.
-        ours = (*ours, AROUND.get())
-        return [*self.callbacks, *(each for each in ours if any(hasattr(each, h) for h in HOOKS))]
-
-    def _trace(self, question: Question, recovery: Recovery, kind: str) -> StreamSpan | None:
-        if isinstance(question, OwnMethod):
-            return span_of(self, question.method, question.named_arguments, recovery, streamed="stream" in kind)
-        asked = {"messages": question.messages} if question.chat else {"prompt": question.prompt}
-        method = kind + question.endpoint
-        return span_of(self, method, {**asked, **question.kwargs}, recovery, streamed="stream" in kind)
+        return self._answering(question).astream(partial_text, restart_only=restart_only)
 
     # Calls that are not streamed
 
@@ -631,90 +580,14 @@ class ResilientLLM(FunctionCallingLLM):
         return answer
 
     def _call(self, question: Question) -> Any:
-        refuse_coroutines(self.callbacks)
-        recovery = self._recovery(question, streamed=False)
-        scope = _scope_of(recovery)
-        trace = self._trace(question, recovery, "")
-        asked: Any = call_own if isinstance(question, OwnMethod) else call
-        opened = within(trace, partial(asked, self._models, question))
-        observer = Announcer(self._listeners(trace))
-        try:
-            for answer in drive(  # noqa: B007 - the last one counts: one that ended in an error was asked for again
-                opened, recovery, show=_payload, observer=observer, scope=scope, watched=False
-            ):
-                pass
-        except StreamInterruptedError as error:
-            failure = error
-        else:
-            return answer
-        raise _original(failure, question, self._models)
+        return self._answering(question).call()
 
     async def _acall(self, question: Question) -> Any:
-        require_asyncio("An asynchronous call of ResilientLLM")
-        recovery = self._recovery(question, streamed=False)
-        trace = self._trace(question, recovery, "a")
-        asked: Any = acall_own if isinstance(question, OwnMethod) else acall
-        opened = awithin(trace, partial(asked, self._models, question))
-        observer = AsyncAnnouncer(self._listeners(trace))
-        try:
-            async for answer in adrive(  # noqa: B007
-                opened, recovery, show=_payload, observer=observer, scope=_scope_of(recovery), watched=False
-            ):
-                pass
-        except StreamInterruptedError as error:
-            failure = error
-        else:
-            return answer
-        raise _original(failure, question, self._models)
+        return await self._answering(question).acall()
 
-    def _recovery(
-        self, question: Question, *, partial_text: str = "", restart_only: bool = False, streamed: bool = True
-    ) -> Recovery:
-        if self._calls is not None:
-            self._calls.check()
-        policy = self.policy
-        if not streamed or _asks_for_objects(question):  # no half answer to hand out, and nothing to go on from
-            policy = replace(policy, on_exhausted="raise", continue_on_length=0)
-        count_tokens = users_token_counter() or estimate_tokens
-        recovery = Recovery(
-            self._described(question, policy),
-            policy,
-            question=question,
-            question_tokens=partial(question.tokens, count_tokens),
-            count_tokens=count_tokens,
-            answers_tool_result=question.answers_tool_result,
-            explanation=CallExplanation(self._models, question),
-            partial_text=partial_text,
-            restart_only=restart_only or not streamed or self._is_structured(question),
-            streamed=streamed,
-        )
-        if self._calls is not None and not streamed:
-            self._calls.add_call(recovery)
-        if (around := AROUND.get()) is not None:
-            around.begins(recovery.report)
-        return recovery
-
-    def _is_structured(self, question: Question) -> bool:
-        """Whether the answer must have a form that a continuation cannot keep, by the call or by an LLM's settings."""
-        return question.structured or any(always_structured(llm) for llm in self._models)
-
-    def _described(self, question: Question, policy: RecoveryPolicy) -> list[Model]:
-        """What the core has to know of each model for this question."""
-        models, rows = self._models, self.__dict__.get("provider") or ()
-        # What is taken for an end when a method of its own is asked teaches nothing about the LLM's streams.
-        learned = [copy(each) for each in self._learned] if isinstance(question, OwnMethod) else self._learned
-        return [
-            model_of(
-                inner_llm(llm),
-                question,
-                policy,
-                self.continuation,
-                known,
-                row,
-                partial(unfit, models, number, question),
-            )
-            for number, (llm, known, row) in enumerate(zip_longest(models, learned, rows[: len(models)]))
-        ]
+    def _answering(self, question: Question) -> Answering:
+        models = Models(self._models, self.__dict__.get("provider") or ())
+        return Answering(self, models, self._learned, self._calls, question)
 
     # Objects
 
@@ -885,24 +758,6 @@ def _learned_of(models: Sequence[LLM], known: Sequence[tuple[LLM, Learned]]) -> 
     return [next((has for llm, has in known if llm is each), None) or _nothing_learned(each) for each in models]
 
 
-def _presenter(question: Question, recovery: Recovery) -> Callable[[Chunk], Any]:
-    if _asks_for_objects(question):
-        return _payload
-    return ChatPresenter(recovery) if question.chat else completion_presenter(recovery)
-
-
-def _asks_for_objects(question: Question) -> bool:
-    return isinstance(question, OwnMethod) and question.objects
-
-
-def _scope_of(recovery: Recovery, parent: Scope | None = None) -> Scope:
-    return Scope(parent, deadline=recovery.deadline_at, clock=recovery.clock)
-
-
-def _payload(chunk: Chunk) -> Any:
-    return chunk.payload
-
-
 def _is_shared(inner: LLM, name: str) -> bool:
     """Whether a name that ours has not is looked for on the wrapped LLM: every public one, and private methods.
 
@@ -936,20 +791,3 @@ def _asked_before(error: StreamInterruptedError) -> tuple[Question, str, bool]:
         "This error does not know what was asked: it comes from another process, or is a copy, and prompts do not "
         "travel with errors. Say it again: llm.resume(messages, error.partial_text)."
     )
-
-
-def _original(error: StreamInterruptedError, question: Question, llms: Sequence[LLM]) -> BaseException:
-    original = error.__cause__ or error
-    if isinstance(original, ErrorBodyError) and (said := CallExplanation(llms, question).message(original, "")):
-        original.args = (f"{str(original).rstrip('.')}: {said}",)
-    if isinstance(question, OwnMethod) and isinstance(original, StreamFault):  # nothing below raised anything
-        return error
-    if error.report is not None and not any(n.startswith("ResilientLLM") for n in getattr(original, "__notes__", ())):
-        original.add_note(_note(error.report, error.reason))
-    return original
-
-
-def _note(report: StreamReport, reason: str) -> str:
-    count = len(report.attempts)
-    tried = f"{count} attempt{'s' if count != 1 else ''} in {report.seconds:.1f} s"
-    return " ".join([f"ResilientLLM gave up after {tried} ({reason}).", *(f"{each}." for each in report.passed_over)])

@@ -20,7 +20,9 @@ from ..recovery.finish_reasons import OPEN, FinishMeaning, FinishReason
 from ..report import Strategy
 from ..transport.connection import Upstream
 from .chunks import Reader
-from .requests import Question, aask, acall, ask, call
+from .models import Models
+from .question import Question
+from .requests import aask, acall, ask, call
 from .structured import ObjectText
 from .tool_calls import has_cut_calls
 
@@ -34,16 +36,20 @@ class Witness:
     """Watches the endpoints of one LLM while one of its methods uses them.
 
     Args:
-        model: The LLM's place in its chain; 0 is the wrapped one.
+        models: The chain of LLMs.
+        model: The place of this one in it; 0 is the wrapped one.
+        fields: What it is to have in place of its own.
+        output_cls: The class of the object that is due, where one is.
     """
 
     def __init__(
-        self, llm: LLM, upstream: Upstream, fields: Mapping[str, Any], output_cls: Any, *, model: int = 0
+        self, models: Models, model: int, upstream: Upstream, fields: Mapping[str, Any], output_cls: Any
     ) -> None:
         self.used = False
         """Whether the method went through an endpoint."""
         self._output_cls = output_cls
-        self._llms = [inner_llm(llm)] * (model + 1)
+        llm = models.llms[model]
+        self._models = Models([inner_llm(llm)] * (model + 1), models.rows)
         self._request = Request(model, Strategy.FIRST)
         self._upstream = upstream
         self._seen: list[Chunk] = []
@@ -82,16 +88,16 @@ class Witness:
         return self._astream(Question(False, prompt=prompt, formatted=formatted, kwargs=kwargs))
 
     def _call(self, question: Question) -> Any:
-        (chunk,) = call(self._llms, question, self._upstream, self._request)
+        (chunk,) = call(self._models, question, self._upstream, self._request)
         return self._check_call(chunk)
 
     async def _acall(self, question: Question) -> Any:
-        (chunk,) = [chunk async for chunk in acall(self._llms, question, self._upstream, self._request)]
+        (chunk,) = [chunk async for chunk in acall(self._models, question, self._upstream, self._request)]
         return self._check_call(chunk)
 
     def _stream(self, question: Question) -> Iterator[Any]:
         ending = self._new_ending()
-        source = ask(self._llms, question, self._upstream, self._request)
+        source = ask(self._models, question, self._upstream, self._request)
         self._begin(source)
         for chunk in source:
             self._note(ending.read(chunk))
@@ -100,7 +106,7 @@ class Witness:
 
     async def _astream(self, question: Question) -> AsyncIterator[Any]:
         ending = self._new_ending()
-        source = aask(self._llms, question, self._upstream, self._request)
+        source = aask(self._models, question, self._upstream, self._request)
         self._begin(source)
         async for chunk in source:
             self._note(ending.read(chunk))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..policy import RecoveryPolicy, yes_or_no
-from ..report import Attempt, Certainty, JoinDecision, Strategy
+from ..report import Attempt, Certainty, Strategy
 from .answer import AnswerText
 from .events import Chunk, Ended, Model, Request
 from .finish_words import UNEXPLAINED
@@ -142,6 +142,7 @@ class RunningAttempt:
         evidence.events += 1
         if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
+        record.thinking += chunk.thought
         if chunk.carries_more:
             self._note(chunk)
         if chunk.server is not None:
@@ -209,10 +210,9 @@ class RunningAttempt:
         return (self.request.original or self.request).strategy
 
     @property
-    def tells_it_again(self) -> bool:
-        """Whether the answer was asked for again from its beginning, and told to where the reader is."""
-        told = not isinstance(self.join, Seam) or self.join.decision == JoinDecision.ANSWER
-        return self.strategy is Strategy.RESTART and told
+    def thinking(self) -> int:
+        """Characters of thought on its stream, over all attempts that read it."""
+        return self.record.thinking + (self.resumed.thinking if self.resumed is not None else 0)
 
     @property
     def is_repeating(self) -> bool:
@@ -262,7 +262,7 @@ class RunningAttempt:
         if not join.settled:
             chunk.text = self._fed(chunk, join)
         chunk.reset = self._add(chunk.text, join, answer)
-        shows = chunk.text or chunk.reset or chunk.carries_more or (chunk.progress and not had_text)
+        shows = chunk.text or chunk.reset or (chunk.stands_alone if had_text else chunk.carries_more or chunk.progress)
         return (chunk,) if shows else ()
 
     def _fed(self, chunk: Chunk, join: Join) -> str:

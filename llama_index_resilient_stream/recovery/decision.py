@@ -9,6 +9,10 @@ from .continuation import Continuation
 from .events import Model
 from .states import Step
 
+# Who was asked and did not go on may answer the question in the same words again; if not, that shows within a sentence,
+# and nothing of it is shown. Then it is asked once more, with a longer anchor.
+_ASKING = [Strategy.ASK, Strategy.RESTART, Strategy.ASK]
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -87,6 +91,5 @@ class Ladder:
     def _all_rungs(self) -> list[Strategy]:
         wanted = Strategy(self._model.continuation.strategy)
         if wanted is Strategy.PREFILL or (wanted is Strategy.ASK and self._model.prefilling is not None):
-            return [Strategy.PREFILL, Strategy.ASK, Strategy.ASK]
-        # Who was asked and did not go on is asked once more, with a longer anchor.
-        return [Strategy.ASK, Strategy.ASK] if wanted is Strategy.ASK else [wanted]
+            return [Strategy.PREFILL, *_ASKING]
+        return _ASKING if wanted is Strategy.ASK else [wanted]

@@ -30,10 +30,17 @@ class Chunk:
     """What the model says instead of an answer, as far as this event has it."""
     server: str | None = None
     """On the first chunk with text: the server that sent it, where it shows which one it is."""
+    thought: int = 0
+    """Characters of the model's thoughts in an event without text."""
     untouched: bool = True
     """Whether the payload can be passed on exactly as it came."""
     reset: bool = False
     """A restarted turn tells it differently: `text` is the whole new telling after a blank line."""
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it is to be shown without its text."""
+        return self.finish_reason is not None or self.tools is not None or bool(self.refusal)
 
     @property
     def carries_more(self) -> bool:
@@ -66,6 +73,8 @@ class Ended:
     """Whether a finish reason should have been on the wire, where it is the class that drops it and not the server."""
     kept: bool = False
     """Whether its server keeps the stream, so that the rest of it can be had."""
+    error_headers: Mapping[str, str] | None = None
+    """Of the response, where its status is an error. An exception made of it need not have them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@
     waiting    --cancel----->  over
 
 Nothing here waits, opens, closes, sleeps, logs or knows LlamaIndex: whoever drives the machine does that
-(`streaming/drivers.py`, sync and async). What belongs to one attempt is in `attempt.py`, whether it ended well is
-decided in `verdict.py`, and whom to ask next in `chain.py`.
+(`streaming/drivers.py`, sync and async). What belongs to one attempt is in `attempt.py`. Whether it ended well is
+decided in `verdict.py`, whom to ask next in `chain.py`, and what to ask in `next_request.py`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 from ..errors import (
-    SILENT_CUT,
     RejectedAnswerError,
     StreamFault,
     StreamInterruptedError,
@@ -52,14 +50,15 @@ from ..report import (
     StreamStatus,
 )
 from .answer import AnswerText
-from .attempt import Head, Join, RunningAttempt
+from .attempt import Join, RunningAttempt
 from .chain import ModelChain, give_up_reason
 from .decision import Decision
 from .ending import is_unfinished
 from .events import Chunk, Ended, Model, Request
+from .failure import Failure
 from .faults import Fault
 from .faults.messages import Explanation, NoExplanation
-from .seam import RestartJoin, Seam, marks_around_anchor
+from .next_request import NextRequest, replay_of
 from .states import TRANSITIONS, State, Step
 from .usage import UsageMeter, estimate_tokens
 from .verdict import Context, Verdict, judge
@@ -68,9 +67,8 @@ _ENOUGH_BARREN_ENDS = 2
 """Continuations in a row that add nothing, after which no other way is tried."""
 
 
-def _replay_of(request: Request) -> Request:
-    original = request.original or request
-    return replace(original, strategy=Strategy.REPLAY, original=original)
+def _resuming(attempt: RunningAttempt) -> tuple[Request, Join | None]:
+    return replay_of(attempt.request), attempt.join
 
 
 def _fault(kind: FaultKind, error: StreamFault, *, retryable: bool) -> Verdict:
@@ -125,7 +123,7 @@ class Recovery:
         self._began = clock()
         self._answer = AnswerText(partial_text, self.report, clock)
         self._chain = ModelChain(models, policy, clock, self.report, partial(_tokens, self.usage, self._answer))
-        self._restart_only = restart_only
+        self._next = NextRequest(self._answer, self._chain, self.usage, policy, clock, restart_only=restart_only)
         self._streamed = streamed
         self._empty_is_an_answer = answers_tool_result or policy.empty == "accept"
         self._question = question
@@ -138,8 +136,7 @@ class Recovery:
         self._barren_ends = 0  # continuations in a row that ended well and added nothing
         self._reasonless_ends = 0  # attempts in a row that lacked only a finish reason, see Verdict
         self._free_attempts = 0  # that a refusal of our own continuation cost
-        self._first_fault: Fault | None = None  # since the last new text
-        self._first_failed: tuple[int, bool] | None = None  # whose that was, and whether it was retryable
+        self._failure = Failure(explanation)
 
     # What the driver asks
 
@@ -195,16 +192,18 @@ class Recovery:
     @property
     def wants_owner(self) -> bool:
         """Whether to find out, before asking on, which server the last attempt came from."""
-        goes_on = self.state is State.WAITING and not self.reads_on and not self._restart_only and bool(self.answer)
+        goes_on = (
+            self.state is State.WAITING and not self.reads_on and not self._next.restart_only and bool(self.answer)
+        )
         return goes_on and self.model is self.asked_model and self.model.wants_owner
 
     def learn_server(self, server: str | None) -> None:
         """Note which server it is; None: nobody knows."""
         learned = self.model.learned
         learned.asked_for_owner = True
-        before = self.usage.cost_of_asking(self._sent_along())
+        before = self.usage.cost_of_asking(self._next.sent_along())
         learned.server = server
-        self.report.extra_tokens += self.usage.cost_of_asking(self._sent_along()) - before
+        self.report.extra_tokens += self.usage.cost_of_asking(self._next.sent_along()) - before
 
     @property
     def answer(self) -> str:
@@ -260,7 +259,9 @@ class Recovery:
         if step is Step.REPLAY:
             self._resumed = self.attempt
         else:
-            self.usage.ask_again(self._sent_along())
+            self.usage.ask_again(self._next.sent_along())
+            if not self.attempt.characters:  # else they led to what stands
+                self.usage.throw_away(self.attempt.thinking)
         self._delay = delay
 
     # The beginning of an attempt
@@ -271,16 +272,15 @@ class Recovery:
         resumed, self._resumed = self._resumed, None
         if resumed is None:
             self._chain.begin_attempt()
-        strategy = self._strategy() if resumed is None else Strategy.REPLAY
+        request, join = self._next.make(first=not self.report.attempts) if resumed is None else _resuming(resumed)
         record = Attempt(
             number=len(self.report.attempts) + 1,
             model=self.model.name,
-            strategy=strategy,
+            strategy=request.strategy,
             started=self.elapsed,
             waited=self._delay or 0.0,
         )
         self.report.attempts.append(record)
-        request, join = self._request(strategy) if resumed is None else (_replay_of(resumed.request), resumed.join)
         clock, began = self.clock, self._began  # not self: what holds each other waits for the garbage collector
         return RunningAttempt(
             record,
@@ -293,68 +293,6 @@ class Recovery:
             answers=self._chain.answers,
             resumed=resumed,
         )
-
-    def _strategy(self) -> Strategy:
-        if not self.answer.strip():  # nothing to go on from, and several APIs refuse a turn of white space
-            return Strategy.RESTART if self.report.attempts else Strategy.FIRST
-        return Strategy.RESTART if self._restart_only else self._chain.strategy
-
-    def _request(self, strategy: Strategy) -> tuple[Request, Join | None]:
-        """What to ask, and how what comes is joined to the answer."""
-        partial_text, policy, keep = self.answer, self.policy, self.model.keeps_streams
-        if strategy in (Strategy.FIRST, Strategy.RESTART):
-            join: Join | None = self._restart_join(partial_text) if partial_text else None
-            if join is None and policy.reject is not None:
-                join = Head(policy.reject, policy.reject_characters)
-            return Request(self._chain.index, strategy, partial_text, keep=keep), join
-        continuation = self._chain.continuation
-        anchor = continuation.anchor(partial_text)
-        seam = Seam(
-            partial_text,
-            anchor,
-            strategy=strategy,
-            shows_unverified=policy.unverified == "show" or self._chain.is_last_way,
-            writes_on=self._chain.writes_on,
-            marks=marks_around_anchor(continuation.wording),
-            max_held_characters=policy.max_held_characters,
-            max_held_seconds=policy.max_held_seconds,
-            clock=self.clock,
-        )
-        request = Request(
-            self._chain.index,
-            strategy,
-            partial_text,
-            continuation.turns(partial_text),
-            continuation.extra if strategy is Strategy.PREFILL else {},
-            self._spent_tokens(anchor),
-            keep,
-        )
-        return request, seam
-
-    def _restart_join(self, partial_text: str) -> Join:
-        """A turn that is told again; where nobody chose that, no other telling may replace what was shown."""
-        chosen = self._restart_only or self.model.continuation.strategy is Strategy.RESTART
-        if chosen or not partial_text.strip():  # white space is nothing that could be told otherwise
-            return RestartJoin(partial_text)
-        return Seam(
-            partial_text,
-            shows_unverified=False,
-            max_held_characters=self.policy.max_held_characters,
-            max_held_seconds=self.policy.max_held_seconds,
-            clock=self.clock,
-        )
-
-    def _spent_tokens(self, anchor: str) -> int:
-        """What the text so far takes of the output limit. No chunk has less than a token, so its chunks are enough."""
-        text = self._answer.within_limit
-        spent = min(self.usage.count_tokens(text), self._answer.chunks or len(text))
-        return max(0, spent - (self.usage.count_tokens(anchor) if anchor else 0))
-
-    def _sent_along(self) -> str:
-        """What the next request sends again beside the question."""
-        if not self.answer.strip() or self._restart_only:
-            return ""
-        return "".join(turn.text for turn in self._chain.continuation.turns(self.answer)) or self.answer
 
     # The end of an attempt
 
@@ -387,10 +325,10 @@ class Recovery:
     def _note_outcome(self, verdict: Verdict, attempt: RunningAttempt) -> None:
         if attempt.record.characters:
             self._chain.progress(self._answer.grown_at)
-            self._first_fault = self._first_failed = None
+            self._failure.progress()
         if attempt.adds_text:
             self._barren_ends = 0
-        self._first_fault = self._first_fault or verdict.fault
+        self._failure.note(verdict.fault)
         if verdict.fault is None:
             self._chain.answers()
         self.report.refusal = attempt.evidence.refusal if verdict.status is StreamStatus.FILTERED else ""
@@ -480,6 +418,7 @@ class Recovery:
         if status is StreamStatus.LENGTH and self._goes_on_after_length(attempt):
             self._length_rounds += 1
             self._answer.begin_limit()
+            self._chain.goes_on_after_limit()
             self._ask_again(Step.CONTINUE, 0.0)
             return
         result = AttemptResult(status, self.answer, attempt.evidence.refusal)
@@ -490,9 +429,14 @@ class Recovery:
 
     def _adds_nothing_new(self, verdict: Verdict, attempt: RunningAttempt) -> bool:
         """Whether a continuation says that the answer is whole as it stands."""
-        continued = bool(attempt.request.partial_text) and not attempt.tells_it_again
+        continued = bool(attempt.request.partial_text) and attempt.strategy is not Strategy.RESTART
         ended = verdict.status in (StreamStatus.COMPLETE, StreamStatus.UNKNOWN) and not verdict.said_by_user
+        ended = ended or (verdict.status is StreamStatus.LENGTH and self._asked_with_less(attempt))
         return continued and ended and not attempt.adds_text and not attempt.evidence.has_calls
+
+    def _asked_with_less(self, attempt: RunningAttempt) -> bool:
+        """Whether a model that was to write the rest may have spent what was left of the token limit on a repeat."""
+        return attempt.strategy is Strategy.ASK and self._length_rounds == 0
 
     def _after_nothing_new(self, status: StreamStatus, attempt: RunningAttempt) -> None:
         """Believe a server that writes on, where the text can end there. Whoever was asked may have stopped early.
@@ -506,7 +450,7 @@ class Recovery:
             self._end(Step.FINISH, status)
         elif (unfinished or self._barren_ends < _ENOUGH_BARREN_ENDS) and (decision := self._descends(attempt)):
             self._ask_again(decision.step, decision.delay)
-        elif self._is_cut_by_limit:
+        elif self._is_cut_by_limit or status is StreamStatus.LENGTH:
             self._end(Step.FINISH, StreamStatus.LENGTH)  # as it was before it was asked to go on after the limit
         else:
             self._end(Step.FINISH, StreamStatus.UNKNOWN)
@@ -529,13 +473,13 @@ class Recovery:
         return (
             self._length_rounds < self.policy.continue_on_length
             and attempt.characters > 0  # else reasoning ate the budget, and would again
-            and not self._restart_only
+            and not self._next.restart_only
             and self._spent_budget(0.0) is None
         )
 
     def _after_fault(self, fault: Fault, attempt: RunningAttempt) -> None:
         if attempt.evidence.has_calls:
-            self._restart_only = self._showed_calls = True
+            self._next.restart_only = self._showed_calls = True
         decision = self._decided(fault, attempt)
         reason = decision.reason or self._spent_budget(decision.delay)
         if reason is None:
@@ -551,9 +495,7 @@ class Recovery:
         if attempt.request.model == 0 and self._explanation.is_callers(fault.error):
             return Decision(Step.GIVE_UP, reason=GiveUpReason.NOT_RETRYABLE)  # no other model makes it right
         decision = self._chain.decide(fault, attempt)
-        if self._first_failed is None:
-            retryable = fault.retryable if decision.step is Step.DESCEND else decision.retryable
-            self._first_failed = (attempt.request.model, retryable)
+        self._failure.note_decision(fault, decision, attempt.request.model)
         self._free_attempts += decision.free
         return decision
 
@@ -581,49 +523,21 @@ class Recovery:
         limit = self.policy.max_extra_tokens
         if limit is None or not asks:
             return None
-        if self.report.extra_tokens + self.usage.cost_of_asking(self._sent_along()) > limit:
+        if self.report.extra_tokens + self.usage.cost_of_asking(self._next.sent_along()) > limit:
             return GiveUpReason.EXTRA_TOKENS
         return None
 
-    def _explained(self, fault: Fault) -> str:
-        ours = isinstance(fault.error, StreamFault)
-        said = "" if ours else self._explanation.message(fault.error, self.answer)
-        return ": ".join(filter(None, (fault.message.rstrip("."), said.rstrip("."))))
-
     def _give_up(self, fault: Fault, decision: Decision, reason: GiveUpReason) -> None:
-        retryable = decision.retryable
-        # What began it is what befell the answer: neither a refusal of our own continuation, nor what the models that
-        # were asked after it had to say. All of it is in the report.
-        cause, began_it = self._began_it(fault, decision)
-        if began_it is not None:
-            fault, retryable = cause, began_it
-            reason = give_up_reason(fault, retryable) if reason is decision.reason else reason
+        broke = self._failure.breakage(fault, decision, self.attempt.request)
+        if broke.fault is not fault and reason is decision.reason:
+            reason = give_up_reason(broke.fault, broke.retryable)
         if self.deadline_at is not None and self.clock() >= self.deadline_at:
             reason = GiveUpReason.DEADLINE
-        self.report.reason, self.report.retryable = reason, retryable
+        self.report.reason, self.report.retryable = reason, broke.retryable
         self._end(Step.GIVE_UP, StreamStatus.INTERRUPTED)
-        silent = isinstance(fault.error, TruncatedStreamError)
-        what = SILENT_CUT if silent else f"Stream interrupted: {self._explained(fault)}."
-        count = len(self.report.attempts)
-        self.error = StreamInterruptedError(
-            f"{what} Gave up after {count} attempt{'s' if count != 1 else ''} ({reason.replace('_', ' ')}).",
-            report=self.report,
-            retryable=retryable,
-            code=fault.error.code if isinstance(fault.error, StreamFault) else "llm/stream-interrupted",
-            reason=reason,
-        )
+        self.error = self._failure.error(broke, self.report, self.answer)
         self.error.question = self._question
-        self.error.restart_only = self._restart_only
-        self.error.__cause__ = cause.error
-
-    def _began_it(self, fault: Fault, decision: Decision) -> tuple[Fault, bool | None]:
-        """The fault that an answer broke at, and, where that was another model's, whether it was retryable."""
-        if self._first_fault is None:
-            return fault, None
-        if self._first_failed is not None and self._first_failed[0] != self.attempt.request.model:
-            return self._first_fault, self._first_failed[1]
-        ours = not decision.retryable and bool(self.attempt.request.partial_text)
-        return (self._first_fault if ours else fault), None
+        self.error.restart_only = self._next.restart_only
 
 
 def _tokens(usage: UsageMeter, answer: AnswerText) -> int:

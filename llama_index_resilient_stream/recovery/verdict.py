@@ -328,7 +328,7 @@ def _fault_of(error: Exception, seen: Evidence, end: Ended) -> Fault:
         return _silent(error, FaultKind.TRUNCATED)
     if isinstance(error, EmptyStreamError):
         return _silent(error, FaultKind.EMPTY)
-    return classify(error, streamed=bool(seen.events) or end.answered)
+    return classify(error, streamed=bool(seen.events) or end.answered, headers=end.error_headers)
 
 
 def _silent(error: Exception, kind: FaultKind, *, retryable: bool = True) -> Fault:

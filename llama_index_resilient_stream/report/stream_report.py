@@ -227,6 +227,8 @@ class Attempt:
     chunks: int = 0
     characters: int = 0
     """New characters (Unicode code points) that it added to the answer."""
+    thinking: int = 0
+    """Characters of the model's thoughts, where it shows them. Of a cut before the first text all of them are lost."""
     dropped: int = 0
     """Characters that it repeated and that were not shown again."""
     held: int = 0
@@ -239,7 +241,7 @@ class Attempt:
     detail: str = ""
     """The fault's message. Safe to log."""
     usage: dict[str, int] = field(default_factory=dict)
-    """As the provider counted; empty where it did not say."""
+    """As the provider counted; empty where it did not say. Cut off, it may be `prompt_tokens` alone."""
     left_thread: bool = False
     """A daemon thread stayed behind in a read that nothing can break; it ends with the client's own timeout."""
 

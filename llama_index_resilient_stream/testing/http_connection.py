@@ -35,6 +35,7 @@ class StreamFraming(StrEnum):
 
 
 _RECEIVE = 65536
+_TLS_RECORD = b"\x16\x03"  # with which a TLS handshake begins
 _ARRIVAL = 1.0  # seconds at most for what was written to arrive
 _RESET = struct.pack("ii", 1, 0)  # l_onoff, l_linger: close() discards what is queued and sends RST
 
@@ -94,6 +95,9 @@ class Connection:
         try:
             while b"\r\n\r\n" not in self._inbox:
                 self._wait(None)
+                if self._inbox.startswith(_TLS_RECORD):  # or a client that was given https waits out its time
+                    self.respond(400, b"http is spoken here, not https", "text/plain")
+                    return None
         except ClientLeft:
             return None
         head, _, self._inbox = self._inbox.partition(b"\r\n\r\n")

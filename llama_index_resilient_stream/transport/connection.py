@@ -15,7 +15,7 @@ import contextlib
 import inspect
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, TypeVar
 
@@ -74,6 +74,7 @@ class Upstream:
         self.inquiry: OwnerInquiry | None = None
         """Asks which server it was, once a request was sent to one that can be asked."""
         self._error_body: ErrorBody | None = None
+        self._error_headers: Mapping[str, str] | None = None
         self._requests = 0
         self._closers: list[Callable[[], Any]] = []
         self._socket: Any = None
@@ -136,6 +137,7 @@ class Upstream:
     def sends(self) -> None:
         """Count a request that is about to be sent."""
         self._requests += 1
+        self._error_headers = None
 
     def opened(
         self, response: Any, watch: Watch | None, error_body: ErrorBody | None, close: Callable[[], Any]
@@ -151,6 +153,7 @@ class Upstream:
         self._closers.append(close)
         self._responses += 1
         self.watch = watch or self.watch
+        self._error_headers = response.headers if status_of(response) >= 400 else None
         if getattr(response, "is_success", True):  # of another status the SDK makes an error, which says more
             self._error_body = error_body
         self._know_socket_of(response)
@@ -163,6 +166,7 @@ class Upstream:
     def answered(self, response: Any) -> None:
         """Look at a response that was read wholly before it came here, as one that is not streamed is."""
         self.disconnect()
+        self._error_headers = response.headers if status_of(response) >= 400 else None
         if response.is_success:
             self._error_body = ErrorBody()
             self._error_body.feed(response.content)
@@ -187,7 +191,7 @@ class Upstream:
         kept = self.kept is not None and self.kept.is_kept
         watch = self.watch
         if watch is None:
-            return Ended(error, answered=answered, requests=requests, kept=kept)
+            return Ended(error, answered=answered, requests=requests, kept=kept, error_headers=self._error_headers)
         return Ended(
             error,
             watch.terminated,
@@ -197,6 +201,7 @@ class Upstream:
             events_before_reason=watch.events_before_reason,
             reason_due=self.sees_libraries and watch.at_the_end and watch.finish_reason is None,
             kept=kept,
+            error_headers=self._error_headers,
         )
 
     def unsaid(self, error: Exception) -> str:
@@ -268,6 +273,11 @@ _ASKING: ContextVar[Upstream | None] = ContextVar("resilient_stream_upstream", d
 def _reset(token: Token[Upstream | None]) -> None:
     with contextlib.suppress(ValueError):  # thrown away, half-way, in another context
         _ASKING.reset(token)
+
+
+def status_of(response: Any) -> int:
+    """Return the HTTP status of a response of httpx, requests, urllib3 or aiohttp."""
+    return int(getattr(response, "status_code", None) or getattr(response, "status", None) or 0)
 
 
 def _is_sdk_stream(thing: object) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import httpx
 
-from .connection import Upstream
+from .connection import Upstream, status_of
 from .error_body import ErrorBody
 from .kept_stream import KeptStream
 from .model_owner import OwnerInquiry, can_be_asked
@@ -62,6 +62,9 @@ def send_observed(
         response.request = request  # which the SDK means, whatever was sent in its place
     if not response.is_closed:
         _between(_Body, response)(response, upstream, drains=connections)
+        if _is_unread_error(upstream, response):
+            with contextlib.suppress(Exception):
+                response.read()
     elif upstream is not None:
         upstream.answered(response)
     return response
@@ -92,9 +95,17 @@ async def send_observed_async(
         response.request = request
     if not response.is_closed:
         _between(_AsyncBody, response)(response, upstream)
+        if _is_unread_error(upstream, response):
+            with contextlib.suppress(Exception):
+                await response.aread()
     elif upstream is not None:
         upstream.answered(response)
     return response
+
+
+def _is_unread_error(upstream: Upstream | None, response: httpx.Response) -> bool:
+    """Whether what the server says may stay unread: SDKs read the body of an error, many classes do not."""
+    return upstream is not None and upstream.sees_libraries and status_of(response) >= 400
 
 
 _OBSERVED = "resilient_stream_observed"

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from typer.testing import CliRunner, Result
 
 from llama_index_resilient_stream.cli import app
+from llama_index_resilient_stream.testing import FaultServer
 
 MODULE = ["python", "-m", "llama_index_resilient_stream"]
 
@@ -73,6 +74,7 @@ SHOW_HELP = """
 import json, sys
 from typer.testing import CliRunner
 from llama_index_resilient_stream.cli import app
+from llama_index_resilient_stream.testing import FaultServer
 asked = [CliRunner().invoke(app, [*command, "--help"], prog_name="it") for command in json.loads(sys.argv[1])]
 print(json.dumps([each.stdout for each in asked]))
 """
@@ -128,6 +130,14 @@ def test_doctor_url(port: int, url: str, words: list[str]) -> None:
     assert done.exit_code in (1, 2)
     for each in (url, *words):
         assert each.format(port=port) in done.stdout + done.stderr
+
+
+def test_doctor_url_with_https_for_a_server_of_the_testing_kit() -> None:
+    with FaultServer("An answer.") as server:
+        url = server.url.replace("http:", "https:")
+        done = run("doctor", "url", url)
+    for each in (url, "no TLS is spoken there", "ask http:// in place of https://"):
+        assert each in done.stdout
 
 
 def test_doctor_url_with_another_method_than_the_endpoints(port: int) -> None:

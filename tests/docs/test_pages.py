@@ -53,3 +53,5 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
+    as_text = [page.parent.name for page in tmp_path.rglob("index.html") if "<p>```" in page.read_text("utf-8")]
+    assert as_text == [], "blocks of code that are shown as text"

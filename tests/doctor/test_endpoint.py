@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llama_index_resilient_stream.cli import app
-from llama_index_resilient_stream.doctor.endpoint import plan
+from llama_index_resilient_stream.doctor.endpoint import plan, probe
 from llama_index_resilient_stream.doctor.endpoint.findings import Level
 from llama_index_resilient_stream.doctor.endpoint.plan import Plan
 from llama_index_resilient_stream.doctor.endpoint.probe import ProbeRequest
@@ -228,6 +229,26 @@ def test_the_application_is_down_behind_its_proxy() -> None:
 def test_https_is_asked_where_http_is_spoken(house: House) -> None:
     url = house.app().url.replace("http:", "https:")
     assert serious(look(Plan(url, ProbeRequest(timeout=5)))) == {"no_answer": ("wrong_scheme",)}
+
+
+def test_https_is_asked_where_nothing_answers_a_handshake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that waits for the end of the headers waits for ever: a handshake has none."""
+    monkeypatch.setattr(probe, "CONNECTING", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/ask"
+        (found,) = look(Plan(url))
+        result = command(url)
+    assert (found.rule, found.causes) == ("no_answer", ("wrong_scheme",))
+    assert "nothing answered the TLS handshake" in found.seen
+    for part in (url, "https where http is spoken", "ask http:// in place of https://"):
+        assert part in result.stdout
+
+
+def test_time_to_connect_is_none_to_answer(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "CONNECTING", 0.5)
+    assert serious(look(Plan(house.app().url + "/silent", ProbeRequest(timeout=1.5)))) == {
+        "gave_up": ("long_answer", "stalled")
+    }
 
 
 def test_the_direct_url_is_another_one(house: House) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from llama_index.core.llms import MockLLM
 
+from llama_index_resilient_stream import Provider
+from llama_index_resilient_stream.llm.calls import call_of
 from llama_index_resilient_stream.llm.limits import LEAST_TOKENS, with_fewer_tokens
+from llama_index_resilient_stream.llm.models import Models
+from llama_index_resilient_stream.llm.question import Question
+from llama_index_resilient_stream.recovery.events import Request
+from llama_index_resilient_stream.report import Strategy
 
 
 class Configured(MockLLM):
@@ -95,3 +101,11 @@ def test_the_limit_is_reduced_by_what_was_said(
     assert {name: getattr(asked, name) for name in wanted[0]} == wanted[0]
     assert sent == wanted[1]
     assert {name: vars(llm)[name] for name in settings} == before, "the user's LLM is not changed"
+
+
+@pytest.mark.parametrize(("rows", "left"), [((), 200), ((Provider(output_limits=("num_output",)),), 133)])
+def test_what_the_user_says_of_a_model_counts_for_its_limit(rows: Any, left: int) -> None:
+    llm = llm_with(num_output=200)
+    request = Request(0, Strategy.APPEND, "Half an answer", spent_tokens=67)
+    made = call_of(Models([llm], rows), llm, Question(False, prompt="Why?"), request)
+    assert getattr(made.llm, "num_output", None) == left

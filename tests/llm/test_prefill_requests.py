@@ -10,8 +10,9 @@ from llama_index.llms.openai import OpenAI
 from llama_index.llms.openai_like import OpenAILike
 
 from llama_index_resilient_stream import RecoveryPolicy
+from llama_index_resilient_stream.llm.models import model_of
 from llama_index_resilient_stream.llm.prefill import mark_of, marked
-from llama_index_resilient_stream.llm.requests import Question, model_of
+from llama_index_resilient_stream.llm.question import Question
 from llama_index_resilient_stream.providers import Provider, provider_of
 from llama_index_resilient_stream.recovery.continuation import Continuation
 from llama_index_resilient_stream.recovery.events import Learned

@@ -29,7 +29,8 @@ from llama_index_resilient_stream import (
     TruncatedStreamError,
 )
 from llama_index_resilient_stream.llm.chunks import Reader as Reader_
-from llama_index_resilient_stream.llm.requests import Question, model_of
+from llama_index_resilient_stream.llm.models import model_of
+from llama_index_resilient_stream.llm.question import Question
 from llama_index_resilient_stream.providers import provider_of
 from llama_index_resilient_stream.recovery.events import Learned
 from llama_index_resilient_stream.testing import Cut, Fail, ScriptedLLM
@@ -250,8 +251,9 @@ async def test_going_on_from_a_text_alone(what: Any, said: int) -> None:
         assert TEXT[:said] + "".join(chunk.delta for chunk in each) == TEXT
         last: Any = each[-1]
         assert (last.message.content if isinstance(what, list) else last.text) == TEXT
-    # A model that is asked for the rest, and has none, may as well have stopped early.
-    assert resumed.report.status is (StreamStatus.UNKNOWN if said == len(TEXT) else StreamStatus.COMPLETE)
+    # A model that is asked for the rest, and has none, may as well have stopped early. So it tells all of it again.
+    assert resumed.report.status is StreamStatus.COMPLETE
+    assert (resumed.report.attempts[-1].strategy == "restart") is (said == len(TEXT))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from llama_index.core.types import BasePydanticProgram
 from llama_index.llms.openai import OpenAI
 
 from llama_index_resilient_stream import ConfigurationError, ResilientLLM, StreamInterruptedError, TokenEvent
-from llama_index_resilient_stream.llm.requests import Question
+from llama_index_resilient_stream.llm.question import Question
 from llama_index_resilient_stream.llm.structured import ObjectText
 from llama_index_resilient_stream.testing import FAULTS, Cut, Fail, FaultServer, ScriptedLLM
 from support.readers import QUICK, openai_like

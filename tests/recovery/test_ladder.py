@@ -25,6 +25,7 @@ POLICY = RecoveryPolicy(wait=wait_none(), stop=stop_after_attempt(3))
 PARTIAL = "The keeper of the lighthouse is called Ada Morn, and she"
 REST = " lives there alone."
 ANEW = "The keeper of the lighthouse is called Ada. She is old and has a cat that she loves."
+OTHERWISE = "Long ago there lived a woman by the sea, and nobody knew her name."
 
 
 def model(**settings: Any) -> Model:
@@ -53,6 +54,13 @@ def cut_after(recovery: Recovery, text: str = PARTIAL, server: str | None = None
     assert recovery.next_delay() is not None
 
 
+def tell_otherwise(recovery: Recovery) -> None:
+    """The question is asked again, and answered in other words: nothing of that is shown."""
+    assert (recovery.request.strategy, recovery.request.turns) == ("restart", ())
+    assert answer(recovery, OTHERWISE) == ""
+    assert recovery.next_delay() in (0, None)
+
+
 def strategies(recovery: Recovery) -> list[str]:
     return [str(attempt.strategy) for attempt in recovery.report.attempts]
 
@@ -67,6 +75,7 @@ def test_an_unverified_joint_is_asked_for_again_with_a_longer_anchor() -> None:
     assert [*recovery.receive(Chunk(" Something else entirely was written here by it.", progress=True))] == []
     assert recovery.report.attempts[-1].fault is FaultKind.UNVERIFIED_JOINT
     assert recovery.next_delay() == 0
+    tell_otherwise(recovery)
     again = recovery.request.turns[-1].text
     assert len(again) > len(short)
     anchor = again.rsplit("\n\n", 1)[1]
@@ -83,9 +92,76 @@ def test_an_unverified_joint_on_the_last_rung_is_shown_and_flagged() -> None:
     cut_after(recovery)
     assert answer(recovery, REST) == ""
     assert recovery.next_delay() == 0
+    tell_otherwise(recovery)
     assert answer(recovery, REST) == REST
     assert recovery.report.status is StreamStatus.COMPLETE
     assert not recovery.report.verified
+
+
+def test_who_was_asked_in_vain_may_tell_the_answer_again() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    assert answer(recovery, REST) == ""
+    assert recovery.next_delay() == 0
+    assert (recovery.request.strategy, recovery.request.turns, recovery.request.spent_tokens) == ("restart", (), 0)
+    assert answer(recovery, PARTIAL + REST) == REST
+    assert recovery.report.status is StreamStatus.COMPLETE
+    assert [(joint.strategy, joint.certainty) for joint in recovery.report.joints] == [("restart", Certainty.ALIGNED)]
+
+
+def test_an_answer_that_lost_its_end_only_is_whole_when_it_is_told_again() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery, "That is all there is to say.")
+    add_nothing(recovery, "That is all there is to say.", 2)
+    assert (strategies(recovery), recovery.report.status) == (["first", "ask", "restart"], StreamStatus.COMPLETE)
+
+
+@pytest.mark.parametrize("said", ["0", "茶是一", PARTIAL])
+def test_what_is_told_again_goes_on_however_little_was_shown(said: str) -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery, said)
+    add_nothing(recovery, said, 1)
+    assert answer(recovery, said + REST) == REST
+    assert recovery.report.status is StreamStatus.COMPLETE
+
+
+@pytest.mark.parametrize("told", ["", PARTIAL[:20], "Ada", PARTIAL.upper()])
+def test_what_is_told_otherwise_is_not_shown(told: str) -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    add_nothing(recovery, PARTIAL, 1)
+    assert answer(recovery, told) == ""
+    assert recovery.next_delay() == 0
+    assert recovery.request.strategy == "ask"
+
+
+def test_who_tells_it_again_up_to_the_limit_is_asked_in_another_way() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    assert answer(recovery, PARTIAL[:40], reason=LENGTH) == ""
+    assert recovery.next_delay() == 0
+    assert answer(recovery, PARTIAL + REST, reason=LENGTH) == REST
+    assert recovery.report.status is StreamStatus.LENGTH
+
+
+def test_who_only_tells_it_again_up_to_the_limit_was_cut_by_the_limit() -> None:
+    recovery = Recovery([model()], POLICY)
+    cut_after(recovery)
+    for told in (PARTIAL[:40], OTHERWISE, PARTIAL[:40]):
+        assert answer(recovery, told, reason=LENGTH) == ""
+        assert recovery.next_delay() in (0, None)
+    assert (recovery.report.status, recovery.answer) == (StreamStatus.LENGTH, PARTIAL)
+
+
+@pytest.mark.parametrize(("said", "told"), [("0", "0"), (PARTIAL, PARTIAL[:1]), (PARTIAL, PARTIAL), (PARTIAL, "It")])
+def test_what_is_told_again_and_cut_is_not_shown(said: str, told: str) -> None:
+    recovery = Recovery([model()], replace(POLICY, max_attempts=3))
+    cut_after(recovery, said)
+    assert answer(recovery, OTHERWISE[:20]) == ""
+    recovery.next_delay()
+    assert recovery.request.strategy == "restart"
+    assert answer(recovery, told, cut=True) == ""
+    assert (recovery.over, recovery.answer) == (True, said)
 
 
 def test_an_unverified_joint_is_shown_at_once_where_the_policy_says_so() -> None:
@@ -100,9 +176,9 @@ def test_an_unverified_joint_is_shown_at_once_where_the_policy_says_so() -> None
 def test_a_new_beginning_that_differs_is_never_shown(unverified: Any) -> None:
     recovery = Recovery([model()], replace(POLICY, unverified=unverified))
     cut_after(recovery)
-    assert answer(recovery, ANEW) == ""
-    recovery.next_delay()
-    assert answer(recovery, ANEW) == ""
+    for _ in range(3):
+        assert answer(recovery, ANEW) == ""
+        assert recovery.over or recovery.next_delay() == 0
     with pytest.raises(StreamInterruptedError) as caught:
         recovery.next_delay()
     assert caught.value.partial_text == PARTIAL
@@ -112,7 +188,7 @@ def test_a_new_beginning_that_differs_is_never_shown(unverified: Any) -> None:
 def test_a_new_beginning_goes_to_the_next_model() -> None:
     recovery = Recovery([model(), replace(model(), name="two")], POLICY)
     cut_after(recovery)
-    for _ in range(2):
+    for _ in range(3):
         assert answer(recovery, ANEW) == ""
         recovery.next_delay()
     assert recovery.model.name == "two"
@@ -173,8 +249,8 @@ def test_no_way_to_continue_is_tried_twice_as_it_was(known_at_the_cut: bool) -> 
     while not recovery.over and len(asked) < 9:
         asked.append((recovery.request.strategy, recovery.request.turns))
         recovery.receive(Chunk(ANEW, progress=True, server="ollama"))
-    assert sorted(strategy for strategy, _ in asked) == ["ask", "ask", "prefill"]
-    assert len(set(asked)) == 3
+    assert sorted(strategy for strategy, _ in asked) == ["ask", "ask", "prefill", "restart"]
+    assert len(set(asked)) == 4
 
 
 def test_the_users_own_way_to_continue_stands() -> None:
@@ -264,8 +340,10 @@ def test_what_adds_nothing_when_asked_is_asked_once_more_and_then_unknown(cut_te
         assert recovery.request.strategy == "ask"
         assert not answer(recovery, nothing.replace("{text}", recovery.answer)).strip()
         assert recovery.next_delay() in (0, None)
+        if not recovery.over:
+            tell_otherwise(recovery)
     assert recovery.report.status is StreamStatus.UNKNOWN
-    assert strategies(recovery) == ["first", "ask", "ask"]
+    assert strategies(recovery) == ["first", "ask", "restart", "ask"]
     assert recovery.answer.strip() == cut_text.strip()
 
 
@@ -275,7 +353,9 @@ def test_who_never_says_that_it_is_done_is_asked_once_more_too() -> None:
     for _ in range(2):
         assert answer(recovery, "That is all there is.", reason=None) == ""
         assert recovery.next_delay() in (0, None)
-    assert (recovery.report.status, len(recovery.report.attempts)) == (StreamStatus.UNKNOWN, 3)
+        if not recovery.over:
+            tell_otherwise(recovery)
+    assert (recovery.report.status, len(recovery.report.attempts)) == (StreamStatus.UNKNOWN, 4)
 
 
 @pytest.mark.parametrize("cut_text", [*ENDS, *HALVES])
@@ -283,6 +363,7 @@ def test_the_second_way_may_tell_the_rest(cut_text: str) -> None:
     recovery = Recovery([model()], POLICY)
     cut_after(recovery, cut_text)
     add_nothing(recovery, cut_text, 1)
+    tell_otherwise(recovery)
     assert answer(recovery, cut_text + " And more.") == " And more."
     assert recovery.report.status is StreamStatus.COMPLETE
 
@@ -309,9 +390,11 @@ def test_a_server_that_writes_on_is_not_believed_in_the_middle(cut_text: str) ->
     recovery = Recovery([local()], POLICY)
     cut_after(recovery, cut_text, server="llama.cpp")
     add_nothing(recovery, "", 1)
-    add_nothing(recovery, cut_text, 2)
+    add_nothing(recovery, cut_text, 1)
+    tell_otherwise(recovery)
+    add_nothing(recovery, cut_text, 1)
     assert recovery.report.status is StreamStatus.UNKNOWN
-    assert strategies(recovery) == ["first", "prefill", "ask", "ask"]
+    assert strategies(recovery) == ["first", "prefill", "ask", "restart", "ask"]
 
 
 def test_a_server_that_may_write_on_is_not_believed() -> None:
@@ -323,13 +406,13 @@ def test_a_server_that_may_write_on_is_not_believed() -> None:
     assert strategies(recovery) == ["first", "prefill", "ask"]
 
 
-@pytest.mark.parametrize(("cut_text", "asked"), [("2. Choose a", ["one", "one", "one", "two", "two"]),
-                                                 ("That is all.", ["one", "one", "one"])])  # fmt: skip
+@pytest.mark.parametrize(("cut_text", "asked"), [("2. Choose a", ["one"] * 4 + ["two"] * 3),
+                                                 ("That is all.", ["one"] * 4)])  # fmt: skip
 def test_half_a_sentence_is_taken_to_the_next_model(cut_text: str, asked: list[str]) -> None:
     recovery = Recovery([model(), replace(model(), name="two")], POLICY)
     cut_after(recovery, cut_text)
     while recovery.state != "over":
-        add_nothing(recovery, cut_text, 1)
+        add_nothing(recovery, OTHERWISE if recovery.request.strategy == "restart" else cut_text, 1)
     assert recovery.report.status is StreamStatus.UNKNOWN
     assert [attempt.model for attempt in recovery.report.attempts] == asked
 
@@ -340,8 +423,10 @@ def test_new_text_makes_up_for_a_continuation_that_added_nothing() -> None:
     add_nothing(recovery, "", 1)
     assert answer(recovery, "One thing. Two things.", cut=True) == " Two things."
     assert recovery.next_delay() is not None
-    add_nothing(recovery, "One thing. Two things.", 2)
-    assert strategies(recovery) == ["first", "prefill", "ask", "ask", "ask"]
+    add_nothing(recovery, "One thing. Two things.", 1)
+    tell_otherwise(recovery)
+    add_nothing(recovery, "One thing. Two things.", 1)
+    assert strategies(recovery) == ["first", "prefill", "ask", "ask", "restart", "ask"]
 
 
 @pytest.mark.parametrize("budget", [{"max_attempts": 2}, {"max_extra_tokens": 60}])

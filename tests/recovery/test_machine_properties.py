@@ -92,6 +92,8 @@ def test_shown_text_is_the_text_and_complete_means_whole(
         asked = request.strategy == "ask"
         anchor = request.turns[-1].text.rpartition("\n\n")[2] if asked else model.continuation.anchor(said)
         pieces = [*([anchor] if anchor else []), *_pieces(text[len(said) :])]
+        if request.strategy == "restart":
+            pieces = _pieces(text)
         # One chunk that says stop, and a clean end, is a whole answer as far as anybody can see.
         lone = words == "stamped" and not learned.untrusted_finish_reasons and stream.cut == 1 and not stream.error
         cut_looks_whole = cut_looks_whole or (lone and len(pieces) > 1)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,31 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
+from support.ai_sdk import node_home as node_home  # a fixture
+from support.ai_sdk import run_client
 from support.cutting_proxy import cutting_proxy
 from support.servers import Running, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ai-sdk")]
 
-CLIENT = Path(__file__).parent.parent / "support" / "ai_sdk_client.mjs"
-VERSION = "7"
-
 Run = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def node_home(request: pytest.FixtureRequest) -> Path:
-    """A folder with the package. It is kept between runs."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("node and npm are not installed")
-    home = Path(str(request.config.cache.mkdir(f"ai-sdk-{VERSION}")))  # type: ignore[union-attr]
-    if not (home / "node_modules" / "ai").exists():
-        (home / "package.json").write_text("{}", encoding="utf-8")
-        # It asks for Node 22, and what is used here runs on 20.
-        command = ["npm", "install", f"ai@{VERSION}", "--force", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            pytest.skip(f"the npm package `ai` is not to be had: {done.stderr[-200:]}")
-    return home
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +30,7 @@ def run(node_home: Path, app: Running) -> Iterator[Run]:
     with cutting_proxy(app.port) as url:
 
         def ask(kind: str, *cuts: int) -> dict[str, Any]:
-            done = subprocess.run(
-                ["node", str(CLIENT), url, kind, *map(str, cuts)],
-                capture_output=True,
-                text=True,
-                timeout=200,
-                env={**os.environ, "NODE_HOME": str(node_home)},
-            )
-            assert done.returncode == 0, done.stderr + app.log[-2000:]
-            found: dict[str, Any] = json.loads(done.stdout)
-            return found
+            return run_client(node_home, url, kind, *cuts)
 
         yield ask
 

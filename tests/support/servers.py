@@ -195,6 +195,22 @@ def redis_server(*args: str) -> Iterator[Running]:
 
 
 @contextmanager
+def prometheus(target_port: int) -> Iterator[Running]:
+    """A Prometheus that asks a port for its metrics, four times a second. Where it is missing CI skips, too."""
+    program = shutil.which("prometheus", path=SYSTEM_PATH)
+    if program is None:
+        pytest.skip("prometheus is not installed: apt-get install prometheus")
+    with tempfile.TemporaryDirectory(prefix="prometheus-") as folder:
+        config = Path(folder, "prometheus.yml")
+        job = f"job_name: app, static_configs: [{{targets: ['{HOST}:{target_port}']}}]"
+        pace = "scrape_interval: 250ms, scrape_timeout: 250ms"
+        config.write_text(f"scrape_configs: [{{{job}, {pace}}}]", encoding="utf-8")
+        options = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data", "--log.level=warn"]
+        with _started(lambda port: [program, *options, f"--web.listen-address={HOST}:{port}"], Path(folder)) as running:
+            yield running
+
+
+@contextmanager
 def _started(
     command: Callable[[int], list[str]], folder: Path, *, env: Mapping[str, str] | None = None, tries: int = 3
 ) -> Iterator[Running]:

@@ -25,6 +25,11 @@ from llama_index.core.llms.llm import LLM
 from support.readers import TEXT
 
 ENDS = {"bare_stop": "STOP", "stop_beside_text": "STOP", "max_tokens": "MAX_TOKENS", "safety": "SAFETY"}
+REFUSALS: dict[str, tuple[int, dict[str, str], str]] = {
+    "busy": (429, {"Retry-After": "0.3"}, "Slow down."),
+    "too_long": (400, {}, "This model's maximum context length is 8 tokens."),
+}
+"""How the first request is refused: the status, headers, and what the error says."""
 PIECE = 16
 
 
@@ -49,6 +54,8 @@ class _Handler(BaseHTTPRequestHandler):
         log: Log = self.server.log  # type: ignore[attr-defined]
         log.requests += 1
         how = self.path.split("/")[1]
+        if how in REFUSALS and log.requests == 1:
+            return self._refuse(*REFUSALS[how])
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
@@ -59,6 +66,14 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             log.gone.append(time.monotonic())
             self.close_connection = True
+
+    def _refuse(self, status: int, headers: dict[str, str], said: str) -> None:
+        body = json.dumps({"error": {"message": said}}).encode()
+        self.send_response(status)
+        for name, value in {"content-type": "application/json", "content-length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
 
     def _answer(self, how: str, body: Any, log: Log) -> None:
         text = TEXT
@@ -79,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise ConnectionError
         if how in ENDS and how != "stop_beside_text":
             self._event(None, ENDS[how])
-        if how in ("healthy", "slow"):
+        if how in ("healthy", "slow", *REFUSALS):
             self._event([{"text": ""}], "STOP")
 
     def _event(self, parts: Any, reason: str | None) -> None:
@@ -106,6 +121,19 @@ def gemini() -> Iterator[tuple[str, Log]]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+class StatusError(Exception):
+    """Says the status and nothing else, as the Ollama client's `ResponseError` does."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status_code = status
+
+
+def _check(status: int) -> None:
+    if status >= 400:
+        raise StatusError(status)
 
 
 class Swallowing(LLM):
@@ -181,10 +209,27 @@ def _text_on(line: str) -> str:
 class OverHttpx(Swallowing):
     def lines(self, body: Any) -> Iterator[str]:
         with httpx.Client(timeout=10) as client, client.stream("POST", self.url, json=body) as response:
+            _check(response.status_code)
             yield from response.iter_lines()
 
     async def alines(self, body: Any) -> AsyncIterator[str]:
         async with httpx.AsyncClient(timeout=10) as client, client.stream("POST", self.url, json=body) as response:
+            _check(response.status_code)
+            async for line in response.aiter_lines():
+                yield line
+
+
+class RaisesForStatus(OverHttpx):
+    """Raises what httpx makes of an error's status, without reading its body, as LMStudio does."""
+
+    def lines(self, body: Any) -> Iterator[str]:
+        with httpx.Client(timeout=10) as client, client.stream("POST", self.url, json=body) as response:
+            response.raise_for_status()
+            yield from response.iter_lines()
+
+    async def alines(self, body: Any) -> AsyncIterator[str]:
+        async with httpx.AsyncClient(timeout=10) as client, client.stream("POST", self.url, json=body) as response:
+            response.raise_for_status()
             async for line in response.aiter_lines():
                 yield line
 
@@ -213,6 +258,7 @@ class GoesOn(OverHttpx):
 class OverRequests(Swallowing):
     def lines(self, body: Any) -> Iterator[str]:
         with requests.post(self.url, json=body, stream=True, timeout=10) as response:
+            _check(response.status_code)
             yield from response.iter_lines(chunk_size=1, decode_unicode=True)
 
 
@@ -221,6 +267,7 @@ class OverUrllib3(Swallowing):
         pool = urllib3.PoolManager()
         sent = json.dumps(body).encode()
         response = pool.request("POST", self.url, body=sent, preload_content=False, timeout=10)
+        _check(response.status)
         held = b""
         for part in response.stream(64):
             *lines, held = (held + part).split(b"\r\n")
@@ -230,6 +277,7 @@ class OverUrllib3(Swallowing):
 class OverAiohttp(Swallowing):
     async def alines(self, body: Any) -> AsyncIterator[str]:
         async with aiohttp.ClientSession() as session, session.post(self.url, json=body) as response:
+            _check(response.status)
             if self.settings.get("read") == "readline":
                 while line := await response.content.readline():
                     yield line.decode()

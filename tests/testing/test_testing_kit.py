@@ -476,6 +476,13 @@ def test_closing_the_server_ends_a_blocked_send() -> None:
     assert server.tokens_sent < 50
 
 
+def test_a_client_that_was_given_https_is_answered_at_once() -> None:
+    with FaultServer(TEXT) as server, httpx.Client(timeout=10) as client:
+        with pytest.raises(httpx.ConnectError, match="SSL"):
+            client.get(server.url.replace("http:", "https:"))
+        assert server.wait_closed()
+
+
 def test_a_server_that_is_not_running_says_so() -> None:
     server = FaultServer(TEXT)
     with pytest.raises(RuntimeError, match="with FaultServer"):

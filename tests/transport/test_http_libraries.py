@@ -17,12 +17,23 @@ from tenacity import stop_after_attempt, wait_none
 
 from llama_index_resilient_stream import RecoveryPolicy, ResilientLLM, StreamStatus
 from llama_index_resilient_stream.recovery.finish_reasons import FinishMeaning
+from llama_index_resilient_stream.report import FaultKind
 from llama_index_resilient_stream.transport.connection import Upstream
 from llama_index_resilient_stream.transport.frames import FrameWatch
 from llama_index_resilient_stream.transport.terminator import ReasonWatch, TerminatorWatch
 from llama_index_resilient_stream.transport.watch import watch_of
 from support.readers import QUICK, READERS, TEXT
-from support.swallowing import GoesOn, Log, OverAiohttp, OverAiohttpLines, OverHttpx, OverRequests, OverUrllib3, gemini
+from support.swallowing import (
+    GoesOn,
+    Log,
+    OverAiohttp,
+    OverAiohttpLines,
+    OverHttpx,
+    OverRequests,
+    OverUrllib3,
+    RaisesForStatus,
+    gemini,
+)
 
 WAYS = [
     ("sync", OverHttpx),
@@ -79,6 +90,25 @@ def test_what_goes_on_by_itself_is_not_continued_twice_and_the_report_says_so(
     result = READERS[half](ResilientLLM(GoesOn(base=url, how="cut"), policy=QUICK))
     assert (result.text, result.report.status, log.requests) == (TEXT, StreamStatus.COMPLETE, 2)
     assert [attempt.continued_below for attempt in result.report.attempts] == [1]
+
+
+def test_the_wait_that_a_server_asks_for_is_kept_where_the_error_has_no_headers(
+    way: tuple[str, type], server: tuple[str, Log]
+) -> None:
+    url, log = server
+    result = READERS[way[0]](ResilientLLM(way[1](base=url, how="busy"), policy=QUICK))
+    assert (result.text, log.requests) == (TEXT, 2)
+    assert result.report.attempts[1].waited >= 0.3
+
+
+@pytest.mark.parametrize("half", READERS)
+def test_what_an_error_says_is_known_where_the_class_does_not_read_it(half: str, server: tuple[str, Log]) -> None:
+    url, log = server
+    result = READERS[half](ResilientLLM(RaisesForStatus(base=url, how="too_long"), policy=QUICK))
+    assert result.error is not None
+    assert "maximum context length" in str(result.error)
+    assert [attempt.fault for attempt in result.report.attempts] == [FaultKind.CONTEXT_WINDOW]
+    assert log.requests == 1
 
 
 def test_leaving_closes_the_connection_at_once(way: tuple[str, type], server: tuple[str, Log]) -> None:

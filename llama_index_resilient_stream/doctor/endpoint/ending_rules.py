@@ -8,7 +8,7 @@ from itertools import pairwise
 from . import format_rules
 from .findings import Finding, Level, plural, timeout_behind
 from .judged_answers import JudgedAnswers, as_bad, is_text_by_choice, readable, unstated
-from .measurements import NO_TLS, UNKNOWN_HOST, Ending, Framing, Measurements, Observation
+from .measurements import NO_HANDSHAKE, NO_TLS, UNKNOWN_HOST, Ending, Framing, Measurements, Observation
 
 SHORTEST_TIMEOUT = 0.6
 """Seconds. A shorter silence is a pause, and no timeout."""
@@ -44,6 +44,9 @@ def no_connection(case: JudgedAnswers) -> Finding | None:
         return Finding("no_answer", Level.FAULT, f"The certificate is not trusted: {answer.error}.", (cause,))
     if answer.ended is Ending.NO_ANSWER and answer.error == NO_TLS:
         return Finding("no_answer", Level.FAULT, "https was asked, and no TLS is spoken there.", ("wrong_scheme",))
+    if answer.ended is Ending.NO_ANSWER and answer.error == NO_HANDSHAKE:
+        seen = f"https was asked, and nothing answered the TLS handshake within {answer.ended_at:.0f} s."
+        return Finding("no_answer", Level.FAULT, seen, ("wrong_scheme",))
     if answer.ended is Ending.NO_ANSWER:
         seen = f"The connection was closed after {answer.ended_at:.1f} s without an answer."
         return Finding("no_answer", Level.FAULT, seen, ("wrong_scheme", "killed_worker"), _SEE_THE_LOG)

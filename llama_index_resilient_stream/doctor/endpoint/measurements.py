@@ -20,6 +20,7 @@ HELD_BACK = 0.5
 """Seconds. An answer that is complete sooner was too quick to show whether something held it back."""
 UNKNOWN_HOST = "the host name is not known"
 NO_TLS = "no TLS is spoken there"
+NO_HANDSHAKE = "the TLS handshake was not answered"
 
 
 class Framing(StrEnum):

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from ...transport.decompression import Decompressor
 from .clocked_http import ClockedResponse, connection_to, data_segments
-from .measurements import NO_TLS, UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
+from .measurements import NO_HANDSHAKE, NO_TLS, UNKNOWN_HOST, Arrival, Ending, EventCounts, Framing, Observation
 from .next_reader_rules import CACHE_HEADERS
 from .sse_counter import EventCounter
 
@@ -43,6 +43,8 @@ HEADERS = {
 """The response headers that are kept. None of them carries a secret."""
 _PRESENT = {"cf-ray", "x-amz-apigw-id", "x-amz-cf-id"}  # their values do not matter
 
+CONNECTING = 10.0
+"""Seconds for a connection and its TLS, which a server that speaks plain HTTP may never answer."""
 LINGER = 5.0
 """Seconds that the connection may stay open behind the last event."""
 _HANGS_UP_WITHIN = 0.15  # seconds
@@ -97,6 +99,7 @@ def observe(
     started = time.monotonic()
     try:
         connection.connect()
+        connection.sock.settimeout(request.timeout)
         started = time.monotonic()
         _send(connection, url, request, accept_encoding, http10)
         return _ResponseReader(connection, request, started, stop_when, on_progress).read()
@@ -120,7 +123,8 @@ def _connection(url: str, request: ProbeRequest, http10: bool) -> http.client.HT
         if request.insecure:
             secure.check_hostname = False
             secure.verify_mode = ssl.CERT_NONE
-    return connection_to(parts.hostname, parts.port, timeout=request.timeout, tls=secure, http10=http10)
+    patience = min(CONNECTING, request.timeout)
+    return connection_to(parts.hostname, parts.port, timeout=patience, tls=secure, http10=http10)
 
 
 def _no_url(url: str) -> str:
@@ -282,6 +286,8 @@ def _error_name(error: BaseException) -> str:
         return error.verify_message.partition(",")[0]  # behind the comma it may quote the host
     if isinstance(error, ssl.SSLError) and error.reason in _NO_TLS_REASONS:
         return NO_TLS
+    if isinstance(error, TimeoutError) and "handshake" in str(error):
+        return NO_HANDSHAKE
     return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__
 
 

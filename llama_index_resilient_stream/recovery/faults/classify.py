@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -90,21 +90,30 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def classify(error: BaseException, *, streamed: bool, now: Callable[[], datetime] = utc_now) -> Fault:
+def classify(
+    error: BaseException,
+    *,
+    streamed: bool,
+    headers: Mapping[str, str] | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Fault:
     """Return the fault that `error` stands for. Never raises, whatever an exception's properties do.
 
     Args:
         error: What the wrapped LLM raised.
         streamed: Whether some event of this attempt had already arrived.
+        headers: Of the response that it comes from, for where it has none itself.
         now: Returns the current time.
     """
     try:
-        return _classified(error, streamed, now)
+        return _classified(error, streamed, headers, now)
     except Exception:
         return Fault(FaultKind.UNKNOWN, False, _name(error), error)
 
 
-def _classified(error: BaseException, streamed: bool, now: Callable[[], datetime]) -> Fault:
+def _classified(
+    error: BaseException, streamed: bool, headers: Mapping[str, str] | None, now: Callable[[], datetime]
+) -> Fault:
     if not isinstance(error, Exception) or "CancelledError" in class_names(error):
         return Fault(FaultKind.CANCELLED, False, _name(error), error)
     links = chain(error)
@@ -116,7 +125,7 @@ def _classified(error: BaseException, streamed: bool, now: Callable[[], datetime
         _message(error, opinion),
         error,
         opinion.status,
-        seconds_asked(links, now) if retryable else None,
+        seconds_asked(links, now, headers) if retryable else None,
     )
 
 

@@ -21,8 +21,16 @@ from ..attributes import dig, read
 from .exceptions import bodies
 
 
-def seconds_asked(links: Iterable[BaseException], now: Callable[[], datetime]) -> float | None:
-    """Return seconds from now, from the first of the exceptions that says; None where none does."""
+def seconds_asked(
+    links: Iterable[BaseException], now: Callable[[], datetime], seen: Mapping[str, str] | None = None
+) -> float | None:
+    """Return seconds from now, from the first of the exceptions that says; None where none does.
+
+    Args:
+        links: the exceptions, outermost first.
+        now: returns the current time.
+        seen: headers that were seen on the wire, for exceptions without any.
+    """
     for link in links:
         for find in (_from_headers, _from_body):
             try:
@@ -31,21 +39,23 @@ def seconds_asked(links: Iterable[BaseException], now: Callable[[], datetime]) -
                 continue
             if seconds is not None:
                 return seconds
-    return None
+    return _in_headers(_lowered(seen), now) if seen else None
 
 
 def _from_headers(error: BaseException, now: Callable[[], datetime]) -> float | None:
-    for headers in _headers(error):
-        if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
-            return milliseconds / 1000
-        if (value := headers.get("retry-after")) is not None:
-            seconds = _seconds(value)
-            seconds = _until_date(value, now) if seconds is None else seconds
-            if seconds is not None:
-                return seconds
-        if (seconds := _until_reset(headers, now)) is not None:
+    found = (_in_headers(headers, now) for headers in _headers(error))
+    return next((seconds for seconds in found if seconds is not None), None)
+
+
+def _in_headers(headers: Mapping[str, str], now: Callable[[], datetime]) -> float | None:
+    if (milliseconds := _seconds(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    if (value := headers.get("retry-after")) is not None:
+        seconds = _seconds(value)
+        seconds = _until_date(value, now) if seconds is None else seconds
+        if seconds is not None:
             return seconds
-    return None
+    return _until_reset(headers, now)
 
 
 def _headers(error: BaseException) -> Iterator[dict[str, str]]:

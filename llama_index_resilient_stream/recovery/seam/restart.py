@@ -21,7 +21,7 @@ class RestartJoin:
         reset: Whether the restarted turn differs from what was shown.
         decision: A `JoinDecision`; "" while undecided.
         certainty: "aligned" once it was found to repeat what was shown; a new telling is no joint.
-        refused: Never: what differs is shown as a new telling.
+        refused: Never: what differs is shown as a new telling. (A `RetellingJoin` refuses it.)
         dropped: Characters that the reader had already.
     """
 
@@ -82,3 +82,21 @@ class RestartJoin:
         self.decision = JoinDecision.RESTART_MATCHED
         self.certainty = Certainty.ALIGNED
         return text
+
+
+class RetellingJoin(RestartJoin):
+    """Compares an answer that is told again with what the reader has of it. What differs is refused, not shown.
+
+    Nothing else needs proof: whatever begins with the text that was shown, however short, goes on from there.
+    """
+
+    def feed(self, text: str) -> str:
+        """Take a piece of the answer. Returns what can be shown now."""
+        return "" if self.refused else super().feed(text)
+
+    def _start_over(self) -> str:
+        self.settled = self.refused = True
+        self.decision = JoinDecision.AS_IS
+        self.certainty = Certainty.UNVERIFIED
+        self.dropped = len(self.text)
+        return ""
