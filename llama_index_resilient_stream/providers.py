@@ -70,8 +70,6 @@ class Provider:
     """Settings of the class that limit its output, or mappings with such a setting, beside `max_tokens` and its kin."""
     mends_content: bool = False
     """Whether the message of its last chunk may not hold the whole text, once, and is rebuilt where it does not."""
-    counts_along: bool = False
-    """Whether token counts are on every chunk, so that those of a broken answer are known."""
     async_through_sync: bool | str = False
     """Whether its asynchronous streams do not work, so that the synchronous ones are read in a thread instead.
 

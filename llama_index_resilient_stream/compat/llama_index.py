@@ -134,12 +134,14 @@ def blocks_the_loop(llm: Any, endpoint: str) -> bool:
 def tools_arguments(llm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """What the LLM makes of tools, as keyword arguments of its chat methods.
 
-    `_prepare_chat_with_tools_compat` came in 0.12.42; it drops `tool_required` for classes that do not know it.
+    `_prepare_chat_with_tools_compat` came in 0.12.42; it drops `tool_required` for classes that do not know it, as is
+    done here before.
     """
     prepare = getattr(llm, "_prepare_chat_with_tools_compat", None)
     if prepare is None:
-        arguments = {name: value for name, value in arguments.items() if name != "tool_required"}
         prepare = llm._prepare_chat_with_tools
+        if "tool_required" not in inspect.signature(prepare).parameters:
+            arguments = {name: value for name, value in arguments.items() if name != "tool_required"}
     return dict(prepare(**arguments))
 
 

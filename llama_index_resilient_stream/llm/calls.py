@@ -98,7 +98,7 @@ def call_of(models: Models, llm: LLM, question: Question, request: Request) -> C
 
 def _endpoint(models: Models, llm: LLM, question: Question, request: Request) -> _Endpoint:
     row = models.row(request.model)
-    reader = Reader(mends_content=row.mends_content, counts_along=row.counts_along)
+    reader = Reader(mends_content=row.mends_content)
     given, kwargs = rendered(question, llm, request.model)
     kwargs = _arguments(llm, kwargs, request)
     messages = [without_mark(message) for message in (readable(given, llm) if len(models.llms) > 1 else given)]

@@ -42,14 +42,12 @@ class Reader:
 
     Args:
         mends_content: the class's last message may not say the whole text, which LlamaIndex's readers take it to do.
-        counts_along: its chunks with text have token counts, too.
     """
 
-    def __init__(self, *, mends_content: bool = False, counts_along: bool = False) -> None:
+    def __init__(self, *, mends_content: bool = False) -> None:
         self._mended = MendedContent() if mends_content else None
         self._puts_right = mends_content
-        self._counts_along = counts_along
-        self._looks_closer = True
+        self._looks_closer = True  # at chunks with text, at the first one in any case
         self._has_deltas = False
         self._server_is_known = False
         self._length = 0
@@ -88,11 +86,15 @@ class Reader:
 
     def _look_closer(self, chunk: Chunk) -> None:
         """At the first chunk with text, which shows its server as all that follow do, and at others with counts."""
+        payload = chunk.payload
         if not self._server_is_known:
-            self._server_is_known, chunk.server = True, server_of(chunk.payload.raw)
-        if self._counts_along:
-            chunk.usage = usage_of(chunk.payload.raw)
-        self._looks_closer = self._counts_along
+            self._server_is_known, chunk.server = True, server_of(payload.raw)
+        counts = usage_of(payload.raw)
+        self._looks_closer = counts is not None  # where the first one has some, as Gemini's, all have
+        if counts is not None and counts.get("completion_tokens", 0) > 1:
+            chunk.usage = counts
+        else:
+            chunk.usage = _of_the_question(counts or usage_of(payload.message.additional_kwargs))
 
     def _more_than_text(
         self, text: str, response: ChatResponse, finish_reason: FinishReason | None, tools: str | None
@@ -285,6 +287,14 @@ class ChatPresenter:
         if len(self._recovery.report.attempts) > 1 and (found := self._all_annotations(chunk.payload)):
             extra["annotations"] = found
         return extra
+
+
+def _of_the_question(counts: dict[str, int] | None) -> dict[str, int] | None:
+    """Of token counts that do not grow with the answer, the one that is right from the beginning.
+
+    LlamaIndex's Anthropic class shows on every message what the first event said.
+    """
+    return {"prompt_tokens": counts["prompt_tokens"]} if counts and "prompt_tokens" in counts else None
 
 
 def calls_in(message: ChatMessage) -> list[tuple[str, str]]:

@@ -256,7 +256,7 @@ class RunningAttempt:
         if not join.settled:
             chunk.text = self._fed(chunk, join)
         chunk.reset = self._add(chunk.text, join, answer)
-        shows = chunk.text or chunk.reset or chunk.carries_more or (chunk.progress and not had_text)
+        shows = chunk.text or chunk.reset or (chunk.stands_alone if had_text else chunk.carries_more or chunk.progress)
         return (chunk,) if shows else ()
 
     def _fed(self, chunk: Chunk, join: Join) -> str:

@@ -136,7 +136,7 @@ class ModelChain:
         falls_back = self._falls_back(fault, state)
         self._note_failure(fault, attempt, falls_back=falls_back)
         self._last_fault = fault
-        delay = self._delay(fault, state) if retryable else None
+        delay = self._delay(fault, state, falls_back=falls_back) if retryable else None
         if delay is not None and not (falls_back and self._is_cut_off(delay)):
             return Decision(Step.RETRY, delay, retryable=True)
         if falls_back and self._next_model():
@@ -178,14 +178,17 @@ class ModelChain:
         """What the policy says; but what fails twice in the same way, whatever is sent, is not asked a third time."""
         return matches("retry", self._policy.retry, state) and not fault.repeats(self._last_fault)
 
-    def _delay(self, fault: Fault, state: RecoveryCallState) -> float | None:
+    def _delay(self, fault: Fault, state: RecoveryCallState, *, falls_back: bool) -> float | None:
         """Seconds to wait before the same model is asked again; None: not this one any more."""
-        at_once = self._policy.has_default_patience and self._has_next
-        delay = self._backoff.delay(state, self._stop(), WAIT_WITH_FALLBACKS if at_once else None)
+        has_other = falls_back and self._has_next
+        hurries = has_other and self._policy.has_default_patience
+        if hurries and _asks_for_time(fault):
+            return None
+        delay = self._backoff.delay(state, self._stop(), WAIT_WITH_FALLBACKS if hurries else None)
         if delay is None or fault.retry_after is None:
             return delay
         longest = self._policy.max_retry_after
-        if fault.retry_after > longest and self._has_next:
+        if fault.retry_after > longest and has_other:
             return None
         return max(delay, min(fault.retry_after, longest))
 
@@ -257,6 +260,11 @@ class ModelChain:
 
     def _note_circuit(self, state: CircuitState) -> None:
         self._report.circuits.append(CircuitChange(self.model.name, state, self._clock() - self._began))
+
+
+def _asks_for_time(fault: Fault) -> bool:
+    """Whether the provider said that it is not to be asked again at once."""
+    return fault.kind is FaultKind.RATE_LIMIT if fault.retry_after is None else fault.retry_after > 0
 
 
 def _error_of(fault: Fault) -> BaseException:

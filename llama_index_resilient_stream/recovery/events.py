@@ -36,6 +36,11 @@ class Chunk:
     """A restarted turn tells it differently: `text` is the whole new telling after a blank line."""
 
     @property
+    def stands_alone(self) -> bool:
+        """Whether it is to be shown without its text."""
+        return self.finish_reason is not None or self.tools is not None or bool(self.refusal)
+
+    @property
     def carries_more(self) -> bool:
         """Whether there is more to it than text."""
         return self.finish_reason is not None or self.tools is not None or self.usage is not None or bool(self.refusal)

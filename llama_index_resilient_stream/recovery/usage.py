@@ -44,20 +44,25 @@ class UsageMeter:
 
     def usage(self) -> tuple[dict[str, int], bool]:
         """Tokens of all attempts so far, and whether that is in part an estimate. Empty where nobody counted."""
-        streams = _streams(self._report.attempts)
-        counted = [stream[-1].usage for stream in streams if stream[-1].usage]
-        if not counted:
+        streams = [stream for stream in _streams(self._report.attempts) if any(each.chunks for each in stream)]
+        if not any(stream[-1].usage for stream in streams):
             return {}, False
-        estimated = [self._estimate(each) for each in streams if any(a.chunks for a in each) and not each[-1].usage]
         total: Counter[str] = Counter()
-        for usage in (*counted, *estimated):
-            total.update(usage)
-        return dict(total), bool(estimated)
+        for stream in streams:
+            counted = stream[-1].usage
+            total.update(self._estimate(stream) if _is_partial(counted) else counted)
+        return dict(total), any(_is_partial(stream[-1].usage) for stream in streams)
 
     def _estimate(self, stream: list[Attempt]) -> dict[str, int]:
-        prompt = self._question_tokens()
+        counted = stream[-1].usage.get("prompt_tokens")
+        prompt = self._question_tokens() if counted is None else counted
         output = _tokens(sum(attempt.characters + attempt.dropped for attempt in stream))
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+
+
+def _is_partial(usage: dict[str, int]) -> bool:
+    """Whether the provider had counted the question alone, or nothing, when its stream ended."""
+    return not usage or set(usage) == {"prompt_tokens"}
 
 
 def _tokens(characters: int) -> int:

@@ -239,7 +239,7 @@ class Attempt:
     detail: str = ""
     """The fault's message. Safe to log."""
     usage: dict[str, int] = field(default_factory=dict)
-    """As the provider counted; empty where it did not say."""
+    """As the provider counted; empty where it did not say. Cut off, it may be `prompt_tokens` alone."""
     left_thread: bool = False
     """A daemon thread stayed behind in a read that nothing can break; it ends with the client's own timeout."""
 

@@ -72,8 +72,11 @@ def test_no_key_is_kept() -> None:
 
 
 def test_copies_of_an_llm_share_it() -> None:
-    llm = ResilientLLM(ScriptedLLM(TEXT), fallbacks=[ScriptedLLM(TEXT)])
-    assert copy.deepcopy(llm)._learned[0].circuit is llm._learned[0].circuit
+    llm = ResilientLLM(OpenAI(model="m", api_key="k", api_base="http://here/v1"), fallbacks=[ScriptedLLM(TEXT)])
+    copied = copy.deepcopy(llm)
+    assert copied._learned[0].circuit is llm._learned[0].circuit
+    if hasattr(llm, "__pydantic_private__"):  # under core 0.10 a deep copy is made anew, by the LLM's settings
+        assert copied._learned[1].circuit is llm._learned[1].circuit
     assert pickle.loads(pickle.dumps(llm._learned[0].circuit)).failures == 0
 
 

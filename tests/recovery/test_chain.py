@@ -21,9 +21,10 @@ QUICK = RecoveryPolicy(stop=stop_after_attempt(1), wait=wait_none(), breaker=Cir
 
 
 class StatusError(Exception):
-    def __init__(self, status_code: int) -> None:
+    def __init__(self, status_code: int, **headers: str) -> None:
         super().__init__(f"status {status_code}")
         self.status_code = status_code
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 Outcome = Exception | str
@@ -96,6 +97,35 @@ def waited(process: Process) -> list[bool]:
 
 def test_nobody_waits_for_a_model_that_has_another_behind_it() -> None:
     assert waited(Process([RESET, "Well."], RecoveryPolicy())) == [False, False, False]
+
+
+LATER = StatusError(503, retry_after="20")
+RATE_LIMIT = StatusError(429)
+
+
+@pytest.mark.parametrize(
+    ("error", "policy", "asked", "seconds"),
+    [
+        pytest.param(LATER, RecoveryPolicy(), "01", 0, id="says-when"),
+        pytest.param(RATE_LIMIT, RecoveryPolicy(), "01", 0, id="too-often"),
+        pytest.param(StatusError(503, retry_after="0"), RecoveryPolicy(), "001", 0, id="says-now"),
+        pytest.param(LATER, RecoveryPolicy(wait=wait_fixed(1)), "001", 20, id="own-wait"),
+        pytest.param(LATER, RecoveryPolicy(fallback_on=retry_if_fault("auth")), "00", 20, id="not-for-the-next"),
+        pytest.param(RESET, RecoveryPolicy(fallback_on=retry_if_fault("auth")), "00", 0.5, id="nor-this"),
+    ],
+)
+def test_who_asks_for_time_is_left_to_the_next_model(
+    error: Exception, policy: RecoveryPolicy, asked: str, seconds: float
+) -> None:
+    process = Process([error, "Well."], policy)
+    if asked.endswith("1"):
+        assert process.answer() == asked
+    else:
+        with pytest.raises(StreamInterruptedError):
+            process.answer()
+        assert "".join(map(str, process.asked)) == asked
+    assert process.now <= seconds
+    assert (process.now > 0) == (seconds > 0)
 
 
 def test_a_dead_primary_is_sent_five_requests_and_one_in_each_interval() -> None:

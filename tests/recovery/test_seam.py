@@ -115,6 +115,7 @@ def begins_with_thought(rest: str) -> bool:
 
 @settings(max_examples=300)
 @given(said=SMALL, rest=SMALL, size=CHUNKS)
+@example(said="a" * 17, rest="a" * 16, size=1)
 def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, rest: str, size: int) -> None:
     assume(not rest.startswith(anchor_of(said)))
     assert shown(said, rest, size=size) == rest

@@ -68,9 +68,12 @@ class SaidBeforeMatcher(Matcher):
             self.state = "open" if self._anchor.startswith(bare) else "dead"
             return
         self._is_copied = True
-        last = text[-1:]
-        begins_a_word = self._at < 1 or not text[self._at - 1].isalnum()
-        self.is_glued = last.isalnum() and self._text[0].isalnum() and last.isascii() and begins_a_word
+        self.is_glued = self._begins_a_word(bare) and text[-1:].isalnum() and text[-1:].isascii()
+
+    def _begins_a_word(self, bare: str) -> bool:
+        """Whether it begins with a word that stood for itself there."""
+        stood_for_itself = self._at < 1 or not self.partial.text[self._at - 1].isalnum()
+        return stood_for_itself and self._text[0].isalnum() and is_varied(bare, 5)
 
     def finish(self) -> None:
         bare = self._bare
