@@ -3,7 +3,8 @@
 Every text of the corpus is cut after every character, continued in every style that models have, in pieces of 1 and
 of 4 characters and as a whole. A join is exact if the reader ends up with the text itself. What is not exact is either
 "repeated" (something is shown twice), "refused" (nothing is shown, and the model is asked in another way) or "lost"
-(something is missing, which is worse).
+(something that the model sent is missing, which is worse). Some styles do not send the rest: of these, only what is
+refused counts.
 
 Only cases are counted in which a style shows: a model that opens a fence again does so inside a fence. Exits with 1 if
 an aim is missed.
@@ -43,6 +44,8 @@ AIMS = {
     "echo": 97.0,
     "restart_paragraph": 95.0,
     "restart_sentence": 95.0,
+    "closing_mark": 97.0,  # behind a line break, and in a text that has such marks, it may be the text's own
+    "thoughts_first": 96.0,  # inside open code it may be code
 }
 MOST_FALSE_REMOVALS = 1.0  # per cent, on an exact continuation of a repetitive text
 
@@ -126,7 +129,7 @@ def judge(tally: Tally, said: str, anchor: str, strategy: Strategy, continuation
     tally.cases += 1
     tally.exact += result == rest
     tally.refused += seam.refused
-    tally.lost += not seam.refused and not result.endswith(rest)
+    tally.lost += not seam.refused and continuation.endswith(rest) and not result.endswith(rest)
     tally.unequal += bool(shown)
 
 

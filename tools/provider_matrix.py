@@ -45,10 +45,14 @@ NOTES = {
     "GoogleGenAI": "The class drops chunks without parts, and raises on the one with a limit before it says its text: "
     "both are read below.",
     "HuggingFaceInferenceAPI": "Tool calls in streams fail in the class itself.",
-    "Cohere": "Tool calls in streams fail in the class itself; its SDK skips an event that is not JSON.",
-    "Perplexity": "The class drops the last chunk, and errors in mid-stream: both are read below.",
+    "Cohere": "Tool calls in streams fail in the class itself; its SDK skips an event that is not JSON: what "
+    "was on it is missing, and nothing says so.",
+    "Perplexity": "The class drops the last chunk, and errors in mid-stream: both are read below. It skips an "
+    "event that is not JSON: what was on it is missing, and nothing says so. It calls no functions.",
     "LiteLLM": "Before 1.110 it says `stop` for a stream that breaks off.",
-    "Ollama": "Its errors have no headers, so a `Retry-After` is not known.",
+    "Ollama": "Its errors have no headers: a `Retry-After` is read below.",
+    "LMStudio": "The class does not read what an error says: that is read below. It calls no functions.",
+    "LlamaCPP": "An error of the native library is not known as one that passes, and so is not asked again.",
     "Anthropic": "llama-index-llms-anthropic 0.12 works with anthropic before 1 only; the error and `doctor` say so.",
 }
 _HEAD = """# Providers
@@ -71,7 +75,8 @@ _TAIL = """
 Where nothing leads to a class's HTTP client, the HTTP library itself tells: httpx, httpx2, urllib3 (and with it
 requests and botocore) and aiohttp (and with it aiobotocore). While such a class asks on our behalf, and only then, a
 watch sees the bytes go by and the connection is known. So a finish reason that the class drops is seen, a silent cut is
-healed, leaving closes the connection at once, and a read that blocks a thread can be broken.
+healed, leaving closes the connection at once, a read that blocks a thread can be broken, and the `Retry-After` of a
+refusal is kept, also where the class's error has no headers. Over httpx the same holds for what the error says.
 
 Each library's own method is replaced once in a process by one that calls it, as tracers do it; other calls go straight
 through. What goes by other ways, gRPC or a native library, is not seen: there the status is what the chunks show.

@@ -100,8 +100,11 @@ class Reader:
         self, text: str, response: ChatResponse, finish_reason: FinishReason | None, tools: str | None
     ) -> Chunk:
         refusal = self._refuses_on(response.raw)
-        progress = self._gets_on(response, tools) or bool(text or refusal)
-        return Chunk(text, response, progress, finish_reason, tools, usage_of(response.raw), refusal)
+        thought = max(len(thought_of(response)), self._growth_of_thoughts(blocks_of(response.message)))
+        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
+        progress = self._calls_grow(tools) or bool(text or refusal or thought) or _is_delta(response.raw)
+        usage = usage_of(response.raw)
+        return Chunk(text, response, progress, finish_reason, tools, usage, refusal, thought=thought)
 
     def _calls_of(self, response: ChatResponse) -> str | None:
         """The fingerprint of the calls so far.
@@ -137,11 +140,6 @@ class Reader:
         """What is new in a chunk without a delta."""
         return self._growth(message_text(response.message)) if response.delta is None and not self._has_deltas else ""
 
-    def _gets_on(self, response: ChatResponse, tools: str | None) -> bool:
-        """Whether a chunk without text has something new. Runs through, as each look remembers what was seen."""
-        # Calls are shown again on chunks that have nothing new, as on the one with the usage behind the finish reason.
-        return any((self._calls_grow(tools), _is_thinking(response), self._thinks_on(blocks_of(response.message))))
-
     def completion(self, response: CompletionResponse) -> Chunk:
         """A chunk of a completion stream."""
         text = response.delta
@@ -155,7 +153,8 @@ class Reader:
             if not self._server_is_known:
                 self._server_is_known, chunk.server = True, server_of(response.raw)
             return chunk
-        return Chunk(text, response, bool(text) or _is_thinking(response), finish_reason, None, usage_of(response.raw))
+        progress = bool(text or thought_of(response)) or _is_delta(response.raw)
+        return Chunk(text, response, progress, finish_reason, None, usage_of(response.raw))
 
     def _calls_grow(self, tools: str | None) -> bool:
         before, self._tools = self._tools, tools or self._tools
@@ -166,11 +165,11 @@ class Reader:
         new, self._length = whole[self._length :], max(self._length, len(whole))
         return new
 
-    def _thinks_on(self, blocks: Sequence[Any]) -> bool:
-        """Whether a thinking block has grown."""
+    def _growth_of_thoughts(self, blocks: Sequence[Any]) -> int:
+        """By how many characters the thinking blocks have grown."""
         before = self._thoughts
         self._thoughts = sum(len(b.content or "") for b in blocks if type(b).__name__ == "ThinkingBlock")
-        return self._thoughts > before
+        return max(0, self._thoughts - before)
 
     def _refuses_on(self, raw: Any) -> str:
         """What is new of a refusal."""
@@ -207,11 +206,9 @@ def thought_of(response: Any) -> str:
     return thought if isinstance(thought, str) else ""
 
 
-def _is_thinking(response: Response) -> bool:
-    """Whether a chunk without text is progress all the same: the model thinks, and the watchdog shall know."""
-    if thought_of(response):
-        return True
-    kind = read(response.raw, "type")
+def _is_delta(raw: Any) -> bool:
+    """Whether a chunk without text is progress all the same, in OpenAI's responses and Anthropic's messages."""
+    kind = read(raw, "type")
     return isinstance(kind, str) and (kind.endswith(".delta") or kind == "content_block_delta")
 
 

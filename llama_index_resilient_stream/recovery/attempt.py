@@ -142,6 +142,7 @@ class RunningAttempt:
         evidence.events += 1
         if chunk.progress and (record.first_token is None or evidence.reason_stands):
             self._note_progress()
+        record.thinking += chunk.thought
         if chunk.carries_more:
             self._note(chunk)
         if chunk.server is not None:
@@ -207,6 +208,11 @@ class RunningAttempt:
     def strategy(self) -> Strategy:
         """How its stream was asked for, by this attempt or by the one that it resumes."""
         return (self.request.original or self.request).strategy
+
+    @property
+    def thinking(self) -> int:
+        """Characters of thought on its stream, over all attempts that read it."""
+        return self.record.thinking + (self.resumed.thinking if self.resumed is not None else 0)
 
     @property
     def is_repeating(self) -> bool:

@@ -30,6 +30,8 @@ class Chunk:
     """What the model says instead of an answer, as far as this event has it."""
     server: str | None = None
     """On the first chunk with text: the server that sent it, where it shows which one it is."""
+    thought: int = 0
+    """Characters of the model's thoughts in an event without text."""
     untouched: bool = True
     """Whether the payload can be passed on exactly as it came."""
     reset: bool = False

@@ -260,6 +260,8 @@ class Recovery:
             self._resumed = self.attempt
         else:
             self.usage.ask_again(self._next.sent_along())
+            if not self.attempt.characters:  # else they led to what stands
+                self.usage.throw_away(self.attempt.thinking)
         self._delay = delay
 
     # The beginning of an attempt

@@ -56,7 +56,7 @@ class UsageMeter:
     def _estimate(self, stream: list[Attempt]) -> dict[str, int]:
         counted = stream[-1].usage.get("prompt_tokens")
         prompt = self._question_tokens() if counted is None else counted
-        output = _tokens(sum(attempt.characters + attempt.dropped for attempt in stream))
+        output = _tokens(sum(attempt.characters + attempt.thinking + attempt.dropped for attempt in stream))
         return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
 
 

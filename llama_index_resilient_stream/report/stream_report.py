@@ -227,6 +227,8 @@ class Attempt:
     chunks: int = 0
     characters: int = 0
     """New characters (Unicode code points) that it added to the answer."""
+    thinking: int = 0
+    """Characters of the model's thoughts, where it shows them. Of a cut before the first text all of them are lost."""
     dropped: int = 0
     """Characters that it repeated and that were not shown again."""
     held: int = 0

@@ -4,7 +4,8 @@ A continuation style takes the whole text, the part of it before the cut, and th
 the continuation that such a model sends, up to the end of the text.
 
 `OBEYING` names the styles that do what was asked, or carry on with the next character: with these the joined answer is
-the text itself, to the last character. All others have been seen of models, some often and some seldom.
+the text itself, to the last character. All others have been seen of models, some often and some seldom; those in
+`stray_styles.py` of small ones that run on one's own machine.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+
+from . import stray_styles
 
 ContinuationStyle = Callable[[str, str, str], str]
 """(text, partial_text, anchor) -> continuation."""
@@ -218,6 +221,13 @@ CONTINUATION_STYLES: dict[str, ContinuationStyle] = {
     "anchor_spaced": anchor_spaced,
     "resent_space": resent_space,
     "near_restart": near_restart,
+    "drifting_restart": stray_styles.drifting_restart,
+    "anchor_only": stray_styles.anchor_only,
+    "closing_mark": stray_styles.closing_mark,
+    "shortened_anchor": stray_styles.shortened_anchor,
+    "thoughts_first": stray_styles.thoughts_first,
+    "new_turn": stray_styles.new_turn,
+    "next_number": stray_styles.next_number,
 }
 
 

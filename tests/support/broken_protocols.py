@@ -54,7 +54,7 @@ def bedrock_converse(body: Event, text: str) -> Iterator[Event]:
     yield {"metadata": {"usage": usage, "metrics": {"latencyMs": 1}}}
 
 
-PROTOCOLS = {"/converse-stream": bedrock_converse, "/v1/chat": cohere_chat, **WHOLE}
+PROTOCOLS = {**WHOLE, "/converse-stream": bedrock_converse, "/v1/chat": cohere_chat}
 
 
 def _frame(event: Event) -> bytes:
