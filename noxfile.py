@@ -201,6 +201,13 @@ def recipes(session: nox.Session) -> None:
 LLAMA_SERVER = "xllamacpp==2026.10.11549"  # as in tests/docs/test_documents.py
 
 
+@nox.session
+def ag_ui(session: nox.Session) -> None:
+    """LlamaIndex's own router for AG-UI, which asks for a core that is newer than our oldest."""
+    install(session, CORES["newest"], "dev", "llama-index-protocols-ag-ui")
+    session.run("pytest", "tests/serve/test_ag_ui.py", *session.posargs)
+
+
 # What goes together: some of their SDKs, or of the versions of llms-openai that they ask for, do not.
 _LLMS = "llama-index-llms-"
 INTEGRATIONS = {

@@ -11,6 +11,7 @@ serve.flask       for Flask and other WSGI frameworks
 serve.door        for every other framework: `open_answer`
 serve.parts       what an answer consists of, and events of one's own
 serve.protocols   how it is sent: our events, the AI SDK's, OpenAI's, text, JSON lines
+serve.ag_ui       for LlamaIndex's own AG-UI router: `stop_when_left`
 serve.generations answers that outlive their connections: `SSEResponse(..., resumable=True)`
 
 What is imported from here is loaded when it is asked for: each framework is needed by its own names alone.
@@ -21,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .ag_ui import stop_when_left
     from .door import AnswerStream, open_answer
     from .fastapi import SSEResponse, TextResponse
     from .flask import sse_response, text_response
@@ -42,9 +44,10 @@ if TYPE_CHECKING:
     )
     from .protocols import AISDK, Events, JSONLines, OpenAIChat, PlainText
     from .redis import RedisStore
-    from .store import MemoryStore, StoreUnreachableError, Ticket
+    from .store import MemoryStore, StoreFullError, StoreUnreachableError, Ticket
 
 _HOMES = {
+    "ag_ui": ("stop_when_left",),
     "door": ("AnswerStream", "open_answer"),
     "fastapi": ("SSEResponse", "TextResponse"),
     "flask": ("sse_response", "text_response"),
@@ -66,7 +69,7 @@ _HOMES = {
     ),
     "protocols": ("AISDK", "Events", "JSONLines", "OpenAIChat", "PlainText"),
     "redis": ("RedisStore",),
-    "store": ("MemoryStore", "StoreUnreachableError", "Ticket"),
+    "store": ("MemoryStore", "StoreFullError", "StoreUnreachableError", "Ticket"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -90,6 +93,7 @@ __all__ = [
     "SSEResponse",
     "Source",
     "SourcesPart",
+    "StoreFullError",
     "StoreUnreachableError",
     "TextPart",
     "TextResponse",
@@ -100,6 +104,7 @@ __all__ = [
     "UsagePart",
     "open_answer",
     "sse_response",
+    "stop_when_left",
     "text_response",
 ]
 

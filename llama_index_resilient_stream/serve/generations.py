@@ -25,7 +25,7 @@ import contextlib
 import inspect
 import json
 import logging
-import secrets
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,11 +37,12 @@ from ..streaming.threads import aside
 from .feeds import Feed, SinglePartFeed
 from .parts import EXPIRED, LOST, EndPart, EndReason, Part, RecoveryPart, TextPart
 from .permission import Permission
+from .processes import is_of_another_process, new_key, new_key_of_this_process
 from .producer import GenerationSettings, Producer
 from .source import SourceReader
 from .sse import EventId, is_generation
 from .store import MemoryStore, Store, Ticket
-from .subscriber import StoredFeed
+from .subscriber import Look, StoredFeed
 from .types import Answerable, Source
 
 __all__ = ["Generation", "Generations", "MayRead", "TakeOver"]
@@ -94,6 +95,8 @@ class Generations:
         self._settings = GenerationSettings(self.store, ttl, grace, lease, limit)
         self._shutdown, self._may_read, self._take_over = shutdown, may_read, take_over
         self._running: dict[str, Producer] = {}
+        self._looks: weakref.WeakValueDictionary[str, Look] = weakref.WeakValueDictionary()
+        self._warned = False
 
     async def start(self, source: Source, *, owner: str | None = None, payload: Any = None) -> str:
         """Begin to generate, and return the id under which the answer can be read. It cannot be guessed.
@@ -111,7 +114,7 @@ class Generations:
                 "with: generations.start(source, payload={'question': question})."
             ) from error
         answer = SourceReader(source)
-        ticket = Ticket(secrets.token_urlsafe(24), owner, payload)
+        ticket = Ticket(new_key() if self.store.shared else new_key_of_this_process(), owner, payload)
         try:
             await self.store.create(ticket, 1, lease=self._settings.lease, ttl=self._settings.ttl)
         except BaseException:
@@ -138,7 +141,7 @@ class Generations:
 
         Raises StoreUnreachableError.
         """
-        ticket = await self.store.ticket(key) if is_generation(key) else None
+        ticket = await self._ticket(key) if is_generation(key) else None
         if ticket is not None:
             return await self._allows(request, ticket)
         with contextlib.suppress(Exception):  # asked all the same: the time it takes does not tell what there is
@@ -149,29 +152,51 @@ class Generations:
         """Stop it, wherever it runs. Its readers get a `done` event with the status "cancelled".
 
         Whoever calls this may: ask `allows` before, where that is not clear.
-        Returns whether there was something to stop. Raises StoreUnreachableError.
+        Returns whether there was something to stop. Raises StoreUnreachableError, unless it runs in this process.
         """
         if not is_generation(key):
             return False
-        producer = self._running.get(key)
-        known = await self.store.stop(key)
-        if producer is not None:
-            await producer.stop()
-        return known
+        if (producer := self._running.get(key)) is None:
+            return await self.store.stop(key)
+        is_running = not producer.over
+        await producer.stop()
+        return is_running
 
     def feed(self, generation: Generation, request: Any) -> Feed:
         """What a reader gets, who may turn out not to be allowed."""
         key = generation.id
         if not key and self._may_read is None:
             return SinglePartFeed(EndPart(EXPIRED))
+        if not self.store.shared and is_of_another_process(key):
+            self._warn_of_workers()
+            return SinglePartFeed(EndPart(LOST, EndReason.ANOTHER_WORKER, retryable=True))
         permission = None
         if self._may_read is not None:
-            permission = Permission(self.store, key, partial(self._allows, request))
-        return StoredFeed(self._settings, key, generation.after, adopt=self._adopt, permission=permission)
+            permission = Permission(self._ticket, key, partial(self._allows, request), shared=self.store.shared)
+        return self._stored(key, generation.after, permission)
 
     def whole(self, key: str) -> Feed:
         """What the reader gets who has started it, and may read it for that reason."""
-        return StoredFeed(self._settings, key, 0, adopt=self._adopt)
+        return self._stored(key, 0, None)
+
+    def _stored(self, key: str, after: int, permission: Permission | None) -> Feed:
+        if (look := self._looks.get(key)) is None:
+            look = self._looks[key] = Look(self.store, key)
+        here, adopt = self._running.get, self._adopt
+        return StoredFeed(self._settings, key, after, look=look, here=here, adopt=adopt, permission=permission)
+
+    def _warn_of_workers(self) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "a reader has come for an answer that is kept in the memory of another process. Several workers need a "
+                'store that they share: Generations(RedisStore("redis://localhost:6379/0"))'
+            )
+
+    async def _ticket(self, key: str) -> Ticket | None:
+        """What is known of a generation. What runs here is known here, whatever the store does."""
+        producer = self._running.get(key)
+        return await self.store.ticket(key) if producer is None else producer.ticket
 
     async def _allows(self, request: Any, ticket: Ticket) -> bool:
         if self._may_read is None:
@@ -187,6 +212,8 @@ class Generations:
 
     async def _adopt(self, key: str) -> None:
         """Look after a generation whose worker has died. Any number of readers may call it; one of them will do it."""
+        if key in self._running:  # it lives
+            return
         if (epoch := await self.store.claim(key)) is None:
             return
         asked_to_stop = (await self.store.beat(key, epoch)).stop
@@ -233,8 +260,14 @@ class Generations:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Any = None) -> AsyncGenerator[None, None]:
-        """For `FastAPI(lifespan=generations.lifespan)`; or `async with generations.lifespan():` inside of your own."""
+        """For `FastAPI(lifespan=generations.lifespan)`; or `async with generations.lifespan():` inside of your own.
+
+        Raises:
+            ConfigurationError: at the start, for a store that cannot be used.
+            StoreUnreachableError: at the start, for one that does not answer.
+        """
         try:
+            await self.store.open()
             yield
         finally:
             await self.aclose()

@@ -37,6 +37,10 @@ class EndReason(StrEnum):
     """The store has forgotten parts of it."""
     STORE_UNREACHABLE = "store_unreachable"
     """The store could not be reached for longer than `Generations(grace=...)`."""
+    STORE_FULL = "store_full"
+    """The store had no room for longer than `Generations(grace=...)`."""
+    ANOTHER_WORKER = "another_worker"
+    """It is kept in the memory of another process: several of them need a `RedisStore`."""
 
 
 LOST = "lost"

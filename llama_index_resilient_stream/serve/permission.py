@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from ..errors import ConfigurationError
 from .endings import http_error
 from .producer import BEAT
-from .store import Store, Ticket
+from .store import Ticket
 
 logger = logging.getLogger("llama_index_resilient_stream")
 
@@ -25,12 +25,21 @@ class Permission:
     """One reader's, for one generation. Asks in a task of its own, so that a slow hook holds up no heartbeat.
 
     Args:
-        allows: asks the application.
+        ticket_of: what is known of a generation.
         key: the generation.
+        allows: asks the application.
+        shared: whether a store is asked that may have lost it for a moment.
     """
 
-    def __init__(self, store: Store, key: str, allows: Callable[[Ticket], Awaitable[bool]]) -> None:
-        self._store, self._key, self._allows = store, key, allows
+    def __init__(
+        self,
+        ticket_of: Callable[[str], Awaitable[Ticket | None]],
+        key: str,
+        allows: Callable[[Ticket], Awaitable[bool]],
+        *,
+        shared: bool,
+    ) -> None:
+        self._ticket_of, self._key, self._allows, self._shared = ticket_of, key, allows, shared
         self._task: asyncio.Task[bool] | None = None
 
     async def granted(self, seconds: float) -> bool | None:
@@ -50,10 +59,10 @@ class Permission:
 
     async def _ask(self) -> bool:
         loop = asyncio.get_running_loop()
-        until = loop.time() + (_PUT_BACK if self._store.shared else 0)
+        until = loop.time() + (_PUT_BACK if self._shared else 0)
         asked: set[bool] = set()
         while True:
-            ticket = await self._store.ticket(self._key)
+            ticket = await self._ticket_of(self._key)
             if (found := ticket is not None) not in asked:
                 asked.add(found)
                 allowed = await self._answer(ticket or Ticket(self._key))

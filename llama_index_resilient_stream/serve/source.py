@@ -302,7 +302,7 @@ class SourceReader:
             await self._aread_answer(item, channel)
             return not channel.scope.cancelled
         for part in reader.parts(item):
-            if not await channel.aput(part):
+            if not channel.offer(part) and not await channel.aput(part):
                 return False
         return True
 

@@ -69,7 +69,8 @@ class EventId:
     over: bool = False
 
     def __str__(self) -> str:
-        return ".".join([*([self.generation] if self.generation else []), str(self.count), *(["end"] * self.over)])
+        place = f"{self.generation}.{self.count}" if self.generation else str(self.count)
+        return f"{place}.end" if self.over else place
 
     @classmethod
     def parse(cls, text: str) -> EventId | None:

@@ -8,14 +8,16 @@ not is fenced off: its epoch is past.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from ..errors import ResilientStreamError
-from .parts import EndPart, Part
+from ..errors import ConfigurationError, ResilientStreamError
+from .parts import EndPart, Part, TextPart, to_json
+from .waiting import Waiting
 
 __all__ = [
     "FencedError",
@@ -25,6 +27,7 @@ __all__ = [
     "Pulse",
     "Store",
     "StoreError",
+    "StoreFullError",
     "StoreUnreachableError",
     "Ticket",
 ]
@@ -71,6 +74,10 @@ class StoreUnreachableError(StoreError):
     """For now: trying again may help."""
 
 
+class StoreFullError(StoreUnreachableError):
+    """It takes no more parts for now. What is there can be read."""
+
+
 class FencedError(StoreError):
     """Another worker has taken this generation over."""
 
@@ -88,14 +95,20 @@ class Store(Protocol):
     shared: bool
     """Whether other processes see it."""
 
+    async def open(self) -> None:
+        """Make sure that it can be used; called when the application starts.
+
+        Raises ConfigurationError for what never will do, and StoreUnreachableError.
+        """
+
     async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
         """Begin; or put back, all at once, what the store has lost. What is there of this epoch stays.
 
         Raises FencedError.
         """
 
-    async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
-        """Add parts, `first` being the number of the first; what is there already is not added twice.
+    async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> Pulse:
+        """Add parts, `first` being the number of the first; what is there already is not added twice. Renew the lease.
 
         After an `EndPart` the generation is over and lives for its time to live. Raises FencedError and MissingError;
         the latter also where a gap would be left, and what is there is older than `epoch`: then it is to be put back.
@@ -117,7 +130,7 @@ class Store(Protocol):
         """The parts after number `after`; waits up to `seconds` for the next one."""
 
     async def attend(self, key: str) -> GenerationState:
-        """A reader is there."""
+        """A reader is there. Raises StoreFullError where that cannot be noted; what is there can be read even then."""
 
     async def stop(self, key: str) -> bool:
         """Ask whoever is at work to stop. Whether there is such a generation, and it goes on."""
@@ -133,12 +146,13 @@ class _Stored:
     lease: float
     ttl: float
     parts: list[Part] = field(default_factory=list)
+    size: int = 0
     lease_until: float = 0.0
     seen_until: float = 0.0
     lives_until: float = 0.0
     stop: bool = False
     expiry: asyncio.TimerHandle | None = None
-    waiting: set[asyncio.Future[None]] = field(default_factory=set)
+    waiting: Waiting = field(default_factory=Waiting)
 
     @property
     def over(self) -> bool:
@@ -146,12 +160,24 @@ class _Stored:
 
 
 class MemoryStore(Store):
-    """Everything in this process, on one event loop at a time."""
+    """Everything in this process, on one event loop at a time.
+
+    Args:
+        max_bytes: of all answers together. Above it finished ones are forgotten, the oldest first; answers that are
+            still being generated go on, and cannot be read again at their end where nothing is left to forget.
+    """
 
     shared = False
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = 256 * 2**20) -> None:
+        if not max_bytes > 0:
+            raise ConfigurationError(f"max_bytes is {max_bytes!r}. It is more than 0: MemoryStore(max_bytes=2**28).")
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._kept: dict[str, _Stored] = {}
+
+    async def open(self) -> None:
+        pass
 
     async def create(self, ticket: Ticket, epoch: int, parts: Sequence[Part] = (), *, lease: float, ttl: float) -> None:
         kept = self._find(ticket.id)
@@ -163,24 +189,40 @@ class MemoryStore(Store):
         kept.lease_until = _now() + lease
         self._add(kept, 1, parts)
 
-    async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> None:
+    async def append(self, key: str, epoch: int, first: int, parts: Sequence[Part]) -> Pulse:
         kept = self._held(key, epoch)
         if first > len(kept.parts) + 1:
             raise MissingError("What comes before this part is not in the store.")
         self._add(kept, first, parts)
+        return self._renewed(kept)
 
     def _add(self, kept: _Stored, first: int, parts: Sequence[Part]) -> None:
-        kept.parts += parts[len(kept.parts) + 1 - first :]
-        for reader in kept.waiting:
-            if not reader.done():
-                reader.set_result(None)
+        new = parts[len(kept.parts) + 1 - first :]
+        size = sum(map(_size, new))
+        if self._bytes + size > self._max_bytes:
+            self._make_room(size)
+        self._bytes += size
+        kept.size += size
+        kept.parts += new
+        kept.waiting.wake()
         self._keep(kept)
+
+    def _make_room(self, size: int) -> None:
+        for key in [key for key, kept in self._kept.items() if kept.over]:
+            if self._bytes + size <= self._max_bytes:
+                return
+            self._forget(key)
+        if self._bytes + size > self._max_bytes:
+            raise StoreFullError(f"The answers in memory have {self._max_bytes} bytes: MemoryStore(max_bytes=...).")
+
+    def _renewed(self, kept: _Stored) -> Pulse:
+        kept.lease_until = _now() + kept.lease
+        return Pulse(kept.stop, kept.seen_until > _now())
 
     async def beat(self, key: str, epoch: int) -> Pulse:
         kept = self._held(key, epoch)
-        kept.lease_until = _now() + kept.lease
         self._keep(kept)
-        return Pulse(kept.stop, kept.seen_until > _now())
+        return self._renewed(kept)
 
     async def release(self, key: str, epoch: int) -> None:
         kept = self._held(key, epoch)
@@ -205,12 +247,7 @@ class MemoryStore(Store):
             await asyncio.sleep(seconds)
             return []
         if len(kept.parts) <= after and not kept.over and seconds:
-            more = asyncio.get_running_loop().create_future()
-            kept.waiting.add(more)
-            try:
-                await asyncio.wait([more], timeout=seconds)
-            finally:
-                kept.waiting.discard(more)
+            await kept.waiting.wait(seconds)
         return list(enumerate(kept.parts[after:], after + 1))
 
     async def attend(self, key: str) -> GenerationState:
@@ -259,8 +296,17 @@ class MemoryStore(Store):
 
     def _forget(self, key: str) -> None:
         kept = self._kept.pop(key, None)
-        if kept is not None and kept.expiry is not None:
+        if kept is None:
+            return
+        self._bytes -= kept.size
+        if kept.expiry is not None:
             kept.expiry.cancel()
+
+
+def _size(part: Part) -> int:
+    """Bytes in memory, roughly."""
+    written = part.text if isinstance(part, TextPart) else to_json(part)
+    return 64 + sys.getsizeof(written)
 
 
 _now = time.monotonic  # the clocks of two loops may differ

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from .scope import Scope, call_on
+from .sleeper import Sleeper
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -114,7 +115,8 @@ class Channel(Generic[T]):
         self._ahead = ahead
         self._items: deque[T] = deque()
         self._loop = asyncio.get_running_loop()
-        self._arrived = asyncio.Event()
+        self._thread = threading.get_ident()
+        self._reader = Sleeper()
         self._waiting = False
         self._room = threading.Condition()
         self._aroom = asyncio.Event()
@@ -128,7 +130,9 @@ class Channel(Generic[T]):
         # First the item, then the look at the flag; the reader does both the other way round. So one of them sees.
         if self._waiting:
             self._waiting = False
-            if not call_on(self._loop, self._arrived.set):
+            if threading.get_ident() == self._thread:  # waking a loop from another thread costs it a system call
+                self._reader.wake()
+            elif not call_on(self._loop, self._reader.wake):
                 self.leave()  # the loop is closed, and the reader gone with it
 
     def put(self, item: T) -> bool:
@@ -139,6 +143,13 @@ class Channel(Generic[T]):
         if not self.scope.cancelled:
             self.push(item)
         return not self.scope.cancelled
+
+    def offer(self, item: T) -> bool:
+        """Add an item on the loop, if there is room and somebody reads: whether it was added."""
+        has_room = len(self._items) < self._ahead and not self.scope.cancelled
+        if has_room:
+            self.push(item)
+        return has_room
 
     async def aput(self, item: T) -> bool:
         """Add an item on the loop; wait while too much lies unread. False: nobody reads any more."""
@@ -155,14 +166,11 @@ class Channel(Generic[T]):
         """Take all that has arrived, at least one item; nothing when `seconds` are over."""
         until = None if seconds is None else self._loop.time() + seconds
         while not self._items:
-            self._arrived.clear()
             self._waiting = True
             if self._items:
                 break
-            try:
-                async with asyncio.timeout_at(until):
-                    await self._arrived.wait()  # also set late, for what was taken already
-            except TimeoutError:
+            await self._reader.wait(until)  # also woken late, for what was taken already
+            if until is not None and self._loop.time() >= until:
                 break
         self._waiting = False
         taken = []
@@ -180,7 +188,11 @@ class Channel(Generic[T]):
     def _release_writers(self) -> None:
         with self._room:
             self._room.notify_all()
-        call_on(self._loop, self._aroom.set)
+        call_on(self._loop, self._close)
+
+    def _close(self) -> None:
+        self._aroom.set()
+        self._reader.close()
 
 
 class _End:

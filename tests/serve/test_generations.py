@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import threading
@@ -24,98 +25,24 @@ from llama_index_resilient_stream.serve.fastapi import SSEResponse
 from llama_index_resilient_stream.serve.flask import on_loop, sse_response
 from llama_index_resilient_stream.serve.generations import Generations
 from llama_index_resilient_stream.serve.parts import EndPart, TextPart
-from llama_index_resilient_stream.serve.protocols.events import event_of
 from llama_index_resilient_stream.serve.redis import RedisStore
 from llama_index_resilient_stream.serve.resumption import EventStreamSetup
-from llama_index_resilient_stream.serve.store import StoreUnreachableError, Ticket
+from llama_index_resilient_stream.serve.store import Ticket
 from llama_index_resilient_stream.testing import Cut, ScriptedLLM, Stall
+from support.generations import (
+    COMPLETE,
+    EXPIRED,
+    UNKNOWN,
+    Cable,
+    Source,
+    Tab,
+    kill,
+    lost,
+    tab,
+    until,
+)
 from support.readers import QUICK, TEXT, question
 from support.servers import redis_server
-
-COMPLETE = ("done", {"status": "complete"})
-UNKNOWN = ("done", {"status": "unknown"})  # how a plain generator ends
-EXPIRED = ("error", {"status": "expired", "reason": "", "retryable": False})
-
-
-def lost(reason: str) -> tuple[str, dict[str, Any]]:
-    return "error", {"status": "lost", "reason": reason, "retryable": True}
-
-
-class Tab:
-    """A browser's EventSource: it comes back with the id of the last event, until it is told to stop."""
-
-    def __init__(self, ask: Callable[[], EventStreamSetup], request: Any = None) -> None:
-        self._ask, self._request = ask, request
-        self.last_id = ""
-        self.events: list[Any] = []
-        self.status = 200
-
-    @property
-    def text(self) -> str:
-        return "".join(json.loads(e.data)["text"] for e in self.events if not e.event)
-
-    @property
-    def end(self) -> tuple[str, dict[str, Any]]:
-        assert [e.event in ("done", "error") for e in self.events].index(True) == len(self.events) - 1
-        return self.events[-1].event, json.loads(self.events[-1].data)
-
-    async def read(self, events: int | None = None, *, seconds: float = 30.0) -> Tab:
-        """One connection, which breaks behind so many events; whatever was under way then is lost."""
-        feed = await self._ask().open(self.last_id, self._request)
-        if feed is None:
-            self.status = 204
-            return self
-        left = 10**9 if events is None else events
-        try:
-            async with asyncio.timeout(seconds):
-                while left and not feed.over:
-                    for at, part in (await feed.take(0.5))[:left]:
-                        self.events.append(event_of(part, at))
-                        self.last_id = str(at)
-                        left -= 1
-            self.status = 404 if feed.refused else 200
-        finally:
-            await feed.leave()
-        return self
-
-    def numbers(self) -> list[int]:
-        return [int(re.sub(r"^.*?\.|\.end$", "", event.id)) for event in self.events]
-
-
-def tab(home: Generations, key: str, request: Any = None, **get: Any) -> Tab:
-    return Tab(lambda: EventStreamSetup(home.get(key, **get)), request)
-
-
-class Source:
-    """Says its pieces, each when it may, and knows how often it was asked, and whether it was stopped."""
-
-    def __init__(self, *pieces: str, open_to: int | None = None) -> None:
-        self.pieces = pieces or tuple(TEXT[at : at + 9] for at in range(0, len(TEXT), 9))
-        self.asked = 0
-        self.closed = asyncio.Event()
-        self._gate = asyncio.Semaphore(len(self.pieces) if open_to is None else open_to)
-
-    def let(self, pieces: int = 10**6) -> None:
-        for _ in range(min(pieces, len(self.pieces))):
-            self._gate.release()
-
-    async def __call__(self) -> AsyncIterator[str]:
-        self.asked += 1
-        return self._say()
-
-    async def _say(self) -> AsyncIterator[str]:
-        try:
-            for piece in self.pieces:
-                await self._gate.acquire()
-                yield piece
-        finally:
-            self.closed.set()
-
-
-async def until(truth: Callable[[], Any], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not truth():  # noqa: ASYNC110 - whatever it is, nobody tells
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -158,46 +85,26 @@ async def workers(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterat
         await each.aclose()
 
 
-class Cable:
-    """A store, and the line to it, which can be cut."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-        self.shared = store.shared
-        self.cut = False
-
-    def __getattr__(self, name: str) -> Any:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if self.cut and name != "aclose":
-                raise StoreUnreachableError("cut")
-            return await getattr(self._store, name)(*args, **kwargs)
-
-        return call
-
-
-async def kill(home: Generations) -> None:
-    """What is left of a worker that was killed: nothing, at once."""
-    for work in list(home._running.values()):
-        work._beating.cancel()
-        work._handed_on = True
-        work.task.cancel()
-        await asyncio.wait([work.task])
-
-
 # Every character once
 
 
-async def _cut_at(store: Any, cuts: list[int], size: int, fault: int | None) -> tuple[Tab, ScriptedLLM, Any]:
+async def _cut_at(
+    stores: Callable[[], Any], cuts: list[int], size: int, fault: int | None
+) -> tuple[Tab, ScriptedLLM, Any]:
+    """`stores` makes a store for each of two workers, or None: then there is one."""
     inner = ScriptedLLM(TEXT, [None if fault is None else Cut(fault, ConnectionResetError("x"))], token=size)
-    home = Generations(store, shutdown=5)
+    home = Generations(stores(), shutdown=5)
+    other = Generations(store, shutdown=5) if (store := stores()) is not None else home
     llm = ResilientLLM(inner, policy=QUICK)
     key = await home.start(lambda: llm.astream_chat(question()))
-    reader = tab(home, key)
+    places = itertools.cycle([other, home])
+    reader = Tab(lambda: EventStreamSetup(next(places).get(key)))
     for cut in cuts:
         await reader.read(cut)
     await reader.read()
-    whole = await tab(home, key).read()
-    await home.aclose()
+    whole = await tab(other, key).read()
+    for each in {home, other}:
+        await each.aclose()
     return reader, inner, whole
 
 
@@ -216,14 +123,14 @@ def exactly_once(reader: Tab, inner: ScriptedLLM, whole: Tab, *, calls: int) -> 
 @example([0, 0, 0], len(TEXT), 100)
 @settings(max_examples=60)
 def test_every_event_comes_once_whatever_the_cuts(cuts: list[int], size: int, fault: int | None) -> None:
-    exactly_once(*asyncio.run(_cut_at(None, cuts, size, fault)), calls=1 if fault is None else 2)
+    exactly_once(*asyncio.run(_cut_at(lambda: None, cuts, size, fault)), calls=1 if fault is None else 2)
 
 
 @given(cut_patterns, st.integers(3, 60))
 @settings(max_examples=15)
 def test_every_event_comes_once_from_redis_whatever_the_cuts(redis_url: str, cuts: list[int], size: int) -> None:
     async def run() -> Any:
-        return await _cut_at(RedisStore(redis_url, prefix="property"), cuts, size, None)
+        return await _cut_at(lambda: RedisStore(redis_url, prefix="property"), cuts, size, None)
 
     exactly_once(*asyncio.run(run()), calls=1)
 
@@ -729,38 +636,6 @@ async def test_first_look_after_a_store_outage_takes_nothing_over(workers: MakeH
     assert texts == []
 
 
-async def test_a_store_that_stays_away(make: MakeHome) -> None:
-    cable = Cable(make().store)
-    home, source = Generations(cable, shutdown=0, ttl=1.5, grace=0.5), Source(open_to=10)
-    key = await home.start(source)
-    reader = tab(home, key)
-    await reader.read(10)
-    cable.cut = True
-    source.let()
-    await reader.read()
-    assert reader.end == lost("store_unreachable")
-    assert (await tab(home, key).read()).end == lost("store_unreachable")
-    await until(lambda: not home._running)  # nor does it go on for ever
-    for ask in (home.start(source), home.stop(key), home.allows(None, key)):
-        with pytest.raises(StoreUnreachableError):
-            await ask
-    await home.aclose()
-
-
-async def test_time_without_a_store_is_no_time_without_a_reader(make: MakeHome) -> None:
-    cable = Cable(make().store)
-    home, source = Generations(cable, shutdown=0, lease=0.9, grace=1.0), Source(open_to=10)
-    reader = tab(home, await home.start(source))
-    await reader.read(10)
-    cable.cut = True
-    await asyncio.sleep(3)  # longer than the grace, and than a reader counts as there
-    cable.cut = False
-    await asyncio.sleep(0.5)
-    source.let()
-    assert (await reader.read()).text == TEXT
-    await home.aclose()
-
-
 @pytest.mark.parametrize("when", ["in the middle", "silent"])
 async def test_a_redis_that_has_forgotten_everything(workers: MakeHome, redis_url: str, when: str) -> None:
     here, there = workers(), workers()
@@ -778,7 +653,7 @@ async def test_a_redis_that_has_forgotten_everything(workers: MakeHome, redis_ur
     source.let()
     await late.read()
     for reader in [*await asyncio.gather(*reading), late]:
-        assert reader.text == TEXT
+        assert (reader.text, reader.end[0]) == (TEXT, "done")
         assert reader.numbers() == list(range(1, len(source.pieces) + 2))
     assert source.asked == 1
 

@@ -269,7 +269,7 @@ async def test_redis_errors_are_store_errors(redis_url: str) -> None:
     key = await begun(store)
     await store._redis.config_set("maxmemory", 1)
     try:
-        with pytest.raises(stores.StoreUnreachableError, match="OutOfMemoryError"):
+        with pytest.raises(stores.StoreFullError, match="Redis is full"):
             await store.append(key, 1, 1, PARTS)
     finally:
         await store._redis.config_set("maxmemory", 0)
@@ -278,7 +278,7 @@ async def test_redis_errors_are_store_errors(redis_url: str) -> None:
 
 
 async def test_a_redis_that_hangs_is_not_waited_for(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_index_resilient_stream.serve.redis.PATIENCE", 0.2)
+    monkeypatch.setattr("llama_index_resilient_stream.serve.redis_lane.PATIENCE", 0.2)
     client = redis.from_url(redis_url, socket_timeout=None)
     store = RedisStore(client, prefix="hangs")
     key = await begun(store)

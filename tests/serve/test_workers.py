@@ -287,16 +287,20 @@ async def test_redis_is_killed_and_comes_back_empty(team: Team, http: httpx.Asyn
 
 
 async def test_redis_is_gone_for_good(team: Team, http: httpx.AsyncClient) -> None:
-    browser = Browser(http, await start(http, team.plain, 0.04))
-    reading = begin(browser.read(team.plain))
-    await browser.has(20)
-    heartbeats = browser.heartbeats
+    """A reader on the worker that writes gets the whole answer; one elsewhere is told after the grace."""
+    key = await start(http, team.heir, 0.06)
+    there, elsewhere = Browser(http, key), Browser(http, key)
+    reading = begin(there.read(team.heir)), begin(elsewhere.read(team.plain))
+    await elsewhere.has(20)
+    heartbeats = elsewhere.heartbeats
     try:
         team.kill_redis()
-        await within(2 + 1 + BUSY, reading)  # the grace
+        await within(2 + 1 + BUSY, reading[1])  # the grace
         assert (await http.post(f"{team.plain.url}/answers")).status_code == 500
+        await within(20, reading[0])
     finally:
         team.start_redis_again()
-    assert browser.events[-1] == lost("store_unreachable")
-    assert browser.heartbeats >= heartbeats + 3
-    assert TEXT.startswith(browser.text)
+    assert elsewhere.events[-1] == lost("store_unreachable")
+    assert elsewhere.heartbeats >= heartbeats + 3
+    assert TEXT.startswith(elsewhere.text)
+    assert there.exact()

@@ -51,13 +51,17 @@ class Protocol(typing.Protocol):
 
 def written(value: Any) -> str:
     """JSON on one line, which no reader takes for two."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _compact(value)
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:  # half a surrogate pair, which only an escape can carry
         return json.dumps(value, separators=(",", ":"))
     return text.translate(_MISTAKEN_FOR_LINE_ENDS)
 
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # No line ends in SSE and JSON, but for many clients: httpx's iter_lines and str.splitlines break a line there.
 _MISTAKEN_FOR_LINE_ENDS = {ord(char): f"\\u{ord(char):04x}" for char in "\x85\u2028\u2029"}

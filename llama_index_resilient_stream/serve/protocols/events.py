@@ -38,6 +38,8 @@ class _EventEncoding(Encoding):
         return HEARTBEAT if retry is None else f"retry: {retry}\n".encode() + HEARTBEAT
 
     def encode(self, part: Part, at: EventId) -> bytes:
+        if type(part) is TextPart:  # nearly all of them
+            return f"id: {at}\ndata: {written({'text': part.text})}\n\n".encode()
         return event_of(part, at).encode()
 
 
