@@ -35,6 +35,12 @@ NO_WAIT = RecoveryPolicy(wait=wait_none())
 MODEL = Model("one", sends_finish_reason=True)
 
 
+@pytest.fixture(autouse=True)
+def nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test teaches of a model, its circuit breaker too, is unknown to the next one."""
+    monkeypatch.setitem(globals(), "MODEL", Model("one", sends_finish_reason=True))
+
+
 def fresh(**settings: Any) -> Model:
     """A model that has not taught anything yet."""
     return replace(MODEL, learned=Learned(), **settings)
