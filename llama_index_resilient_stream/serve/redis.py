@@ -129,7 +129,7 @@ class RedisStore(Store):
             about = await self._line.reading.run("INFO", "cluster")
         except StoreUnreachableError as error:
             cause = error.__cause__
-            if isinstance(cause, exceptions.MovedError | exceptions.ClusterError):
+            if isinstance(cause, exceptions.MovedError | exceptions.ClusterError) or "MOVED" in str(cause):
                 about = {"cluster_enabled": 1}
             elif isinstance(cause, exceptions.NoPermissionError) and "info" in str(cause).lower():
                 about = {}
