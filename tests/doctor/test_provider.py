@@ -377,17 +377,19 @@ def rungs_seen(url: str) -> tuple[Profile, list[str]]:
 
 def test_the_way_of_a_server_that_keeps_its_streams(serve: Serve) -> None:
     seen, rungs = rungs_seen(model(serve, keeps_streams=True).url)
-    assert (seen.server, rungs) == ("llama.cpp", ["replay", "prefill", "ask"])
+    assert (seen.server, rungs) == ("llama.cpp", ["replay", "prefill", "ask", "restart"])
     assert "continuation" not in settings_of(seen), '"auto" would replay, and "prefill" would not'
 
 
 def test_the_way_of_a_server_that_its_list_of_models_names(serve: Serve) -> None:
     seen, rungs = rungs_seen(model(serve, owned_by="vllm").url)
-    assert (seen.server, rungs) == ("vllm", ["prefill", "ask"])
+    assert (seen.server, rungs) == ("vllm", ["prefill", "ask", "restart"])
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "rungs"), [({}, ["prefill", "ask"]), ({"refuse_prefill": True}, ["ask"])], ids=["writes on", "refuses"]
+    ("kwargs", "rungs"),
+    [({}, ["prefill", "ask", "restart"]), ({"refuse_prefill": True}, ["ask", "restart"])],
+    ids=["writes on", "refuses"],
 )
 def test_the_way_is_the_one_that_is_then_taken(
     serve: Serve, healed: Callable[..., Any], kwargs: dict[str, Any], rungs: list[str]
@@ -486,7 +488,7 @@ def test_the_screen(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert code == 1
     assert "At most 9 small requests" in text
     assert "sends finish reasons" in text
-    assert "goes on here by: prefill, then ask." in text
+    assert "goes on here by: prefill, then ask, then restart." in text
     assert "needed: http_client=http_client()" in text
     assert 'os.environ["THE_KEY"]' in text
     assert KEY not in text
@@ -499,7 +501,7 @@ def test_json(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     told = json.loads(text)
     assert code == 0
     assert told["seen"]["finish_reason"] == "stop"
-    assert told["rungs"] == ["prefill", "ask"]
+    assert told["rungs"] == ["prefill", "ask", "restart"]
     assert told["code"].startswith("import os")
     assert told["base_url"].startswith("http://127.0.0.1")
     assert KEY not in text
