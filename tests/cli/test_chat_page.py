@@ -616,7 +616,7 @@ def test_the_page_is_honest_about_a_server_that_goes_and_comes(
     kept = reader.text
     server = serve_demo(port)
     reader.read_to_the_end()
-    assert reader.state == "Interrupted: the server no longer has the rest of it"
+    assert reader.state == "Interrupted: the server has lost the rest of it"
     assert reader.text == kept
     assert ANSWERS[STORY].startswith(kept)
     reader.find(".retry").click()

@@ -69,7 +69,13 @@ def run_whole(path: Path) -> Any:
     return notebook
 
 
-@pytest.mark.parametrize("path", sorted(set(NOTEBOOKS.glob("*.ipynb")) - {REAL_MODEL}), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.name, marks=[] if path.stem == "quickstart" else [pytest.mark.slow])
+        for path in sorted(set(NOTEBOOKS.glob("*.ipynb")) - {REAL_MODEL})
+    ],
+)
 def test_a_notebook_shows_what_it_shows_when_it_is_run(path: Path) -> None:
     kept = nbformat.read(path, as_version=4)
     assert list(shown(run_whole(path))) == list(shown(kept)), "Run: python tools/run_notebooks.py"

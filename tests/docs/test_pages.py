@@ -27,7 +27,9 @@ TEXT = "The cable broke two miles down. They found both ends, joined them, and w
 ANSWERS = {"engines.md": '{"name": "the Atlantic", "depth_in_miles": 2}'}  # it asks for an object, too
 
 
-@pytest.mark.parametrize("page", WITH_CODE)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[] if page == "index.md" else [pytest.mark.slow]) for page in WITH_CODE]
+)
 def test_the_python_of_a_page_runs(page: str, serve: Callable[..., FaultServer]) -> None:
     provider = serve(ANSWERS.get(page, TEXT))
     done = subprocess.run(

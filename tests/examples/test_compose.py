@@ -121,6 +121,7 @@ def read_on(url: str, after: str = "", most: int = 10**6) -> tuple[str, str, tup
     return text, after, last
 
 
+@pytest.mark.slow
 def test_an_answer_is_stopped_by_whichever_worker_is_asked(team: Team) -> None:
     url = team.ask()
     text, after, _ = read_on(url, most=40)
@@ -131,6 +132,7 @@ def test_an_answer_is_stopped_by_whichever_worker_is_asked(team: Team) -> None:
     assert TEXT.startswith(text + rest)
 
 
+@pytest.mark.slow
 def test_a_killed_workers_answer_is_ended_by_the_other(team: Team) -> None:
     assert "new EventSource" in httpx.get(team.url).text
     url = team.ask()

@@ -134,10 +134,11 @@ def test_a_stream_that_was_cut_anywhere_is_byte_for_byte_the_uncut_one(
     }
 
 
-def test_every_byte_of_one_event(name: str) -> None:
+@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_byte_of_one_event(name: str, step: int) -> None:
     whole, events = uncut(name, "text")
     begin = len(b"".join(events[:3]))
-    for after in range(begin, begin + len(events[3]) + 1):
+    for after in range(begin, begin + len(events[3]) + 1, step):
         told, server = tell(name, "text", Cut(after))
         assert told.chunks == whole.chunks, after
         assert len(server.requests) == 1
