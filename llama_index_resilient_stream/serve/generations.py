@@ -189,8 +189,8 @@ class Generations:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "a reader has come for an answer that is kept in the memory of another process. Several workers need a "
-                'store that they share: Generations(RedisStore("redis://localhost:6379/0"))'
+                "a reader has come for an answer that another process had in its memory. Several workers, and one that "
+                'is started again, need a store beside them: Generations(RedisStore("redis://localhost:6379/0"))'
             )
 
     async def _ticket(self, key: str) -> Ticket | None:
