@@ -29,7 +29,7 @@ settings.load_profile("default")
 # An HTTP client loads all certificates of its authorities, 20 ms of CPU each time, and here nobody asks another host.
 os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
 
-WORKERS_PER_CORE = 2  # tests mostly wait
+WORKERS_PER_CORE = 2.5  # tests mostly wait
 NOT_INSTALLED = re.compile(r"(\S+) is not installed: (.+)")
 
 
@@ -44,7 +44,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     if any("::" in argument for argument in config.args):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return WORKERS_PER_CORE * (cores or 1)
+    return int(WORKERS_PER_CORE * (cores or 1))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -198,7 +198,13 @@ ENDPOINTS = {
 }
 
 
-@pytest.mark.parametrize(("app", "server", "path"), ENDPOINTS.values(), ids=ENDPOINTS)
+@pytest.mark.parametrize(
+    ("app", "server", "path"),
+    [
+        pytest.param(*row, id=name, marks=[] if name == "fastapi-ask" else [pytest.mark.slow])
+        for name, row in ENDPOINTS.items()
+    ],
+)
 def test_an_endpoint_heals_and_stops(
     app: str, server: str, path: str, folder: Path, provider: Callable[..., FaultServer]
 ) -> None:

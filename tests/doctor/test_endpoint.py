@@ -171,6 +171,7 @@ CHUNKED = {HTTPTOOLS, "gunicorn-uvicorn", "flask"}
 WSGI = {"flask", "gunicorn-sync", "gunicorn-gthread"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", PLAIN_SERVERS)
 def test_a_request_in_http_1_0_foretells_the_blind_hop(house: House, server: str) -> None:
     row = Row("/unsaid", {} if server in CHUNKED else BLIND, server, "flask" if server in WSGI else "asgi")
@@ -179,6 +180,7 @@ def test_a_request_in_http_1_0_foretells_the_blind_hop(house: House, server: str
     assert found == row.found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", PLAIN_SERVERS)
 def test_a_terminal_event_makes_any_hop_harmless(house: House, server: str) -> None:
     row = Row("/good", {}, server, "flask" if server in WSGI else "asgi")

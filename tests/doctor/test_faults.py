@@ -21,6 +21,8 @@ from support.doctor_house import H11, HTTPTOOLS, NEW_HOP, OLD_HOP, House, look, 
 from support.meddling_proxy import Meddling, meddling_proxy
 from support.servers import Running
 
+pytestmark = pytest.mark.slow  # it measures real time; what it makes of that is tested in test_spans.py and others
+
 FAULTS = "doctor_faults"
 POST = ProbeRequest("POST", data=b"{}")
 
@@ -69,7 +71,7 @@ HEALTHY = {
 }
 
 
-BOTH_SERVERS = pytest.mark.parametrize("server", [HTTPTOOLS, pytest.param(H11, marks=pytest.mark.slow)])
+BOTH_SERVERS = pytest.mark.parametrize("server", [H11, HTTPTOOLS])
 
 
 @BOTH_SERVERS
@@ -89,22 +91,17 @@ def test_it_has_nothing_to_fix_behind_a_proxy(house: House, path: str) -> None:
     assert serious(until(lambda: look(asked), all_fine)) == {}
 
 
-# The slowest and the fastest say most; the others are slow tests.
-PACES = [
-    (5, 12),
-    *(pytest.param(*each, marks=pytest.mark.slow) for each in ((10, 20), (25, 40), (50, 60), (100, 100))),
-    (200, 150),
-]
+PACES = {5: 12, 10: 20, 25: 40, 50: 60, 100: 100, 200: 150}
 
 
-@pytest.mark.parametrize(("pace", "count"), PACES)
+@pytest.mark.parametrize(("pace", "count"), PACES.items())
 @BOTH_SERVERS
 def test_it_has_nothing_to_fix_at_any_pace(house: House, pace: int, count: int, server: str) -> None:
     findings = until(lambda: look(Plan(serving(house, server).url + f"/bare/{pace}/{count}")), all_fine)
     assert serious(findings) == {}
 
 
-@pytest.mark.parametrize(("pace", "count"), PACES)
+@pytest.mark.parametrize(("pace", "count"), PACES.items())
 def test_a_path_that_buffers_is_named_at_any_pace(house: House, pace: int, count: int) -> None:
     direct = serving(house, H11)
     through = house.proxy(direct, *OLD_HOP)  # nginx as it comes, which waits for the end
@@ -114,9 +111,7 @@ def test_a_path_that_buffers_is_named_at_any_pace(house: House, pace: int, count
     assert (findings[0].rule, findings[0].causes) == ("held_back", ("proxy_buffering",))
 
 
-@pytest.mark.parametrize(
-    "pace", [pytest.param(5, marks=pytest.mark.slow), pytest.param(50, marks=pytest.mark.slow), 200]
-)
+@pytest.mark.parametrize("pace", [5, 50, 200])
 def test_a_buffer_of_some_kilobytes_is_named(house: House, pace: int) -> None:
     direct = serving(house)
     path = f"/pace/{pace}/{25 if pace == 5 else 300}"
