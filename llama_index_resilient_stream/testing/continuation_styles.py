@@ -65,7 +65,12 @@ def find_anchor(partial_text: str, instruction: str) -> str:
             found = length
         else:
             missing = length
-    return partial_text[len(partial_text) - found :]
+    suffix = partial_text[len(partial_text) - found :]
+    # The blank line in front of an anchor is none of it, though the partial text may have a line break there, too.
+    before = instruction[: instruction.find(suffix)]
+    while suffix.startswith("\n") and before.endswith("\n") and not before.endswith("\n\n"):
+        suffix, before = suffix[1:], before + "\n"
+    return suffix
 
 
 def anchor(text: str, partial_text: str, anchor: str) -> str:

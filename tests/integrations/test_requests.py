@@ -161,6 +161,10 @@ def test_the_same_request_and_the_same_result(made: Callable[[Stub], LLM], name:
     bare, wrapped = answers
     assert sent[1] == sent[0]
     assert len(sent[0]) == 1
+    if name == "stream_chat" and made is LLMS["openai-responses"] and bare[-1][0] is None:
+        # Older releases of this class end with an empty message, and ours has all of it.
+        assert wrapped.pop() == ("".join(delta for _, delta, *_ in bare), "", [None], None)
+        bare.pop()
     assert wrapped == bare
     assert "Error" not in str(bare), bare
 

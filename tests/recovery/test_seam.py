@@ -117,6 +117,7 @@ def begins_with_thought(rest: str) -> bool:
 @settings(max_examples=300)
 @given(said=SMALL, rest=SMALL, size=CHUNKS)
 @example(said="a" * 17, rest="a" * 16, size=1)
+@example(said="a" * 37 + ".\nb", rest="." + "a" * 37 + ".\nb", size=1)
 def test_nothing_is_deleted_where_few_characters_make_up_the_text(said: str, rest: str, size: int) -> None:
     assume(not rest.startswith(anchor_of(said)))
     assert shown(said, rest, size=size) == rest
@@ -647,6 +648,12 @@ def test_find_anchor(said: str, length: int) -> None:
     found = find_anchor(said, f"Please go on behind <<<{anchor}>>>.")
     assert found.endswith(anchor)
     assert said.endswith(found)
+
+
+def test_find_anchor_takes_no_line_break_of_the_wording() -> None:
+    wording = "Start by copying this text exactly:\n\n{}"
+    assert find_anchor("\n" + "0" * 40, wording.format("0" * 40)) == "0" * 40
+    assert find_anchor("\n" + "0" * 30, wording.format("\n" + "0" * 30)) == "\n" + "0" * 30
 
 
 def test_find_anchor_without_one() -> None:
