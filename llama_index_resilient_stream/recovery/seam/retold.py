@@ -79,7 +79,7 @@ class SaidBeforeMatcher(Matcher):
         bare = self._bare
         is_said_once = self.partial.text.find(bare, self._at + 1) == -1  # not again and again
         is_long = self._is_copied and is_said_once and is_varied(bare, 6) and (self.is_glued or len(bare) >= ANEW)
-        is_anchor = bare == self._anchor and is_varied(bare, 4) and any(map(str.isalpha, bare))
+        is_anchor = bare == self._anchor and len(set(bare) - set(" \t\n")) >= 4 and any(map(str.isalpha, bare))
         nothing = bool(bare) and (is_anchor or is_long)
         self.state, self.drop = ("found", len(self._text)) if nothing else ("dead", 0)
 
