@@ -50,7 +50,7 @@ class NextRequest:
     def sent_along(self) -> str:
         """What the next request sends again beside the question."""
         text = self._answer.text
-        if not text.strip() or self.restart_only:
+        if self._strategy(first=False) is Strategy.RESTART:
             return ""
         return "".join(turn.text for turn in self._chain.continuation.turns(text)) or text
 

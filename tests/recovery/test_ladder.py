@@ -109,6 +109,22 @@ def test_who_was_asked_in_vain_may_tell_the_answer_again() -> None:
     assert [(joint.strategy, joint.certainty) for joint in recovery.report.joints] == [("restart", Certainty.ALIGNED)]
 
 
+def sent_again(recovery: Recovery) -> int:
+    return recovery.report.extra_tokens - recovery.report.wasted_tokens
+
+
+def test_telling_it_again_sends_nothing_but_the_question() -> None:
+    recovery = Recovery([model(continuation=Continuation("restart"))], POLICY, question_tokens=lambda: 1000)
+    cut_after(recovery)
+    assert sent_again(recovery) == 1000
+    recovery = Recovery([model()], POLICY, question_tokens=lambda: 1000)
+    cut_after(recovery)
+    asked = sent_again(recovery)
+    assert answer(recovery, REST) == ""
+    assert recovery.next_delay() == 0
+    assert (recovery.request.strategy, sent_again(recovery) - asked) == ("restart", 1000)
+
+
 def test_an_answer_that_lost_its_end_only_is_whole_when_it_is_told_again() -> None:
     recovery = Recovery([model()], POLICY)
     cut_after(recovery, "That is all there is to say.")
